@@ -1,0 +1,119 @@
+//! Listening, and leaving in order.
+//!
+//! Owns the accept loop's settings and the drain. Must never cut a request that is being answered
+//! before the deadline, and never leave Nagle's algorithm on: an answer of several small writes
+//! would wait 40 ms for a delayed acknowledgement.
+
+use std::{future::Future, io, net::SocketAddr, time::Duration};
+
+use axum::{Router, serve::ListenerExt as _};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// How long a request in flight may take after the service was asked to stop.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a service cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What to do about it.
+        reason: String,
+    },
+    /// The listener failed for good.
+    #[error("the listener failed: {0}")]
+    Listener(#[from] io::Error),
+}
+
+/// Listens on `address`.
+///
+/// # Errors
+/// [`ServeError::Bind`], with what to do about it.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| ServeError::Bind {
+        address,
+        reason: match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                format!(
+                    "another process has port {}; stop it or choose another port",
+                    address.port()
+                )
+            }
+            io::ErrorKind::PermissionDenied => {
+                "not permitted; ports below 1024 need a privilege, choose a higher one".to_owned()
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address; use 127.0.0.1 or 0.0.0.0".to_owned()
+            }
+            _ => error.to_string(),
+        },
+    })
+}
+
+/// Completes when the process is asked to stop: SIGTERM, or Ctrl-C.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub fn stop_signal() -> io::Result<impl Future<Output = &'static str> + Send> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+        }
+    })
+}
+
+/// How a service left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every request in flight was answered.
+    Completely,
+    /// The deadline passed first; what was left has been cut.
+    DeadlinePassed,
+}
+
+/// Serves `app` until `stop` completes, then stops accepting and lets the requests in flight
+/// finish, for `deadline` at most.
+///
+/// # Errors
+/// [`ServeError::Listener`] when the listener fails for good.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    stop: impl Future<Output = &'static str> + Send + 'static,
+    deadline: Duration,
+) -> Result<Drained, ServeError> {
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    });
+    let (stopping, mut stopped) = watch::channel(false);
+    let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+        let signal = stop.await;
+        tracing::info!(signal, "stopping: no new connections, requests in flight may finish");
+        // Nobody listens only when serving has already ended.
+        let _ = stopping.send(true);
+    });
+    let overdue = async {
+        // An error means that serving ended and dropped the sender; the other branch says so.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+        tokio::time::sleep(deadline).await;
+    };
+    tokio::select! {
+        served = serving => served.map(|()| Drained::Completely).map_err(ServeError::Listener),
+        () = overdue => {
+            tracing::warn!(seconds = deadline.as_secs(), "requests still in flight were cut");
+            Ok(Drained::DeadlinePassed)
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Logs to standard error, and OpenTelemetry traces when a collector is configured.
+//!
+//! Owns the process-wide subscriber. Must never make a service fail because a collector is away:
+//! spans are then dropped by the exporter, and the service goes on.
+
+use std::{env, io::IsTerminal as _};
+
+use clap::{Args, ValueEnum};
+use opentelemetry::{global, trace::TracerProvider as _};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+
+/// Environment variable of the OpenTelemetry specification that switches traces on.
+const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// How the service logs. Traces are configured by the standard `OTEL_*` variables alone.
+#[derive(Args, Clone, Debug)]
+pub struct TelemetryArgs {
+    /// Form of the log lines on standard error
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Human, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level, or `target=level` pairs separated by commas
+    ///
+    /// Levels are error, warn, info, debug and trace. `RUST_LOG` means the same and is read when
+    /// this is not given.
+    #[arg(long, env = "LOG_LEVEL", value_name = "FILTER")]
+    pub log_level: Option<String>,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line an event
+    Human,
+    /// One JSON object an event
+    Json,
+}
+
+/// Why telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter does not parse.
+    #[error("--log-level {0:?} is not a level or a list of target=level pairs: {1}")]
+    Filter(String, String),
+    /// The exporter's settings are not usable.
+    #[error("traces cannot be exported to {OTLP_ENDPOINT}={0:?}: {1}")]
+    Exporter(String, String),
+}
+
+/// Keeps telemetry alive; spans still buffered are sent when it is dropped.
+#[derive(Debug)]
+pub struct Telemetry {
+    provider: Option<SdkTracerProvider>,
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(provider) = self.provider.take()
+            && let Err(error) = provider.shutdown()
+        {
+            tracing::warn!(%error, "the last traces could not be sent");
+        }
+    }
+}
+
+/// Installs the process's logs and traces. Call once, within a tokio runtime.
+///
+/// Traces go by OTLP over gRPC to `OTEL_EXPORTER_OTLP_ENDPOINT` when that is set; `service` names
+/// the process in them unless `OTEL_SERVICE_NAME` does.
+///
+/// # Errors
+/// See [`TelemetryError`].
+pub fn init(service: &'static str, args: &TelemetryArgs) -> Result<Telemetry, TelemetryError> {
+    let filter = filter(args)?;
+    let log = match args.log_format {
+        LogFormat::Human => tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .boxed(),
+    };
+    let provider = provider(service)?;
+    let traces = provider
+        .as_ref()
+        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
+    tracing_subscriber::registry().with(filter).with(log).with(traces).init();
+    Ok(Telemetry { provider })
+}
+
+/// Makes `span` a child of the trace that the request's `traceparent` header names, if any.
+pub fn continue_trace(span: &Span, headers: &http::HeaderMap) {
+    if !headers.contains_key("traceparent") {
+        return;
+    }
+    let parent =
+        global::get_text_map_propagator(|propagator| propagator.extract(&HeaderExtractor(headers)));
+    // Fails only where no collector is configured, and then there is no trace to continue.
+    let _ = span.set_parent(parent);
+}
+
+fn filter(args: &TelemetryArgs) -> Result<EnvFilter, TelemetryError> {
+    let text = args.log_level.clone().or_else(|| env::var(EnvFilter::DEFAULT_ENV).ok());
+    let text = text.filter(|text| !text.is_empty()).unwrap_or_else(|| "info".to_owned());
+    EnvFilter::builder()
+        .parse(&text)
+        .map_err(|error| TelemetryError::Filter(text, error.to_string()))
+}
+
+fn provider(service: &'static str) -> Result<Option<SdkTracerProvider>, TelemetryError> {
+    let Some(endpoint) = env::var(OTLP_ENDPOINT).ok().filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    global::set_text_map_propagator(TraceContextPropagator::new());
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .build()
+        .map_err(|error| TelemetryError::Exporter(endpoint, error.to_string()))?;
+    let mut resource = Resource::builder();
+    if env::var_os("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name(service);
+    }
+    Ok(Some(
+        SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(resource.build())
+            .build(),
+    ))
+}

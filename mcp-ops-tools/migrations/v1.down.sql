@@ -1,0 +1,4 @@
+-- Back to an empty database.
+DROP TABLE orders;
+
+DROP TABLE customers;

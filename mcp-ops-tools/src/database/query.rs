@@ -1,0 +1,401 @@
+//! SQL that somebody else wrote, run so that it can only read, and only so much of it.
+//!
+//! Owns the authorizer and the limits. SQLite itself holds the statement: the connection is
+//! read-only, the authorizer refuses what is not reading while the statement is prepared, and the
+//! progress handler stops it when its time is over. Must never decide by looking at the text.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rusqlite::{
+    Batch, Connection, ErrorCode, Statement,
+    fallible_iterator::FallibleIterator as _,
+    hooks::{AuthAction, AuthContext, Authorization},
+    limits::Limit,
+    types::ValueRef,
+};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{migration::Version, schema_version};
+
+/// Most rows an answer carries.
+pub const ROW_LIMIT: usize = 500;
+
+/// Most bytes of JSON the rows of an answer take.
+pub const BYTE_LIMIT: usize = 1024 * 1024;
+
+/// Longest a statement may run.
+pub const TIME_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest single value, in bytes. Nothing longer could be answered, and SQLite's string functions
+/// take quadratic time between two looks at the clock.
+const VALUE_LIMIT: i32 = 1024 * 1024;
+
+/// Instructions of SQLite's machine between two looks at the clock; about 10 µs.
+const INSTRUCTIONS_PER_LOOK: i32 = 1000;
+
+/// Pragmas that can be read as a table (`SELECT * FROM pragma_table_info('orders')`).
+const READABLE_PRAGMAS: [&str; 9] = [
+    "collation_list",
+    "compile_options",
+    "foreign_key_list",
+    "function_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "table_info",
+    "table_xinfo",
+];
+
+/// Functions that do more than compute, in builds of SQLite that have them.
+const REFUSED_FUNCTIONS: [&str; 5] =
+    ["edit", "fts3_tokenizer", "load_extension", "readfile", "writefile"];
+
+/// The rows a query answers.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct QueryAnswer {
+    /// Schema version the rows were read at.
+    #[schemars(with = "String")]
+    pub schema_version: Version,
+    /// Column names, in the order of the statement. A name that repeats gets a number: `id`, `id_2`.
+    pub columns: Vec<String>,
+    /// One object per row, by column name. A blob is `{"base64": "…"}`, an infinite real
+    /// `{"real": "Infinity"}`; every other value is the JSON value of its type.
+    pub rows: Vec<Map<String, Value>>,
+    /// Whether there was more than 500 rows or 1 MiB.
+    pub truncated: bool,
+}
+
+/// Why a query has no answer. The texts are for the model that sent it.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The statement does something else than read.
+    #[error(
+        "cluster_db_query is read-only and refused this: {0}. Send a single SELECT \
+         (or WITH … SELECT); rows are deleted by truncate_table, the schema is changed by \
+         run_migration"
+    )]
+    NotReading(String),
+    /// There is no statement in the text.
+    #[error("there is no statement in `sql`; send a single SELECT")]
+    Empty,
+    /// There is more than one.
+    #[error("`sql` holds more than one statement; send a single SELECT")]
+    Several,
+    /// It has placeholders.
+    #[error(
+        "`sql` has placeholders (?, :name) and there is nothing to put in; write the values in"
+    )]
+    Placeholders,
+    /// It ran too long.
+    #[error("the query ran longer than {} s and was stopped; ask for less (WHERE, LIMIT)", TIME_LIMIT.as_secs())]
+    TooSlow,
+    /// Nobody waits for it any more.
+    #[error("the caller left, and the query was stopped")]
+    Abandoned,
+    /// SQLite's answer.
+    #[error("SQLite: {0}")]
+    Sql(String),
+    /// The database cannot be read at all.
+    #[error("the database cannot be read now: {0}")]
+    Database(rusqlite::Error),
+}
+
+/// A connection that runs other people's statements.
+pub(super) struct Reader {
+    connection: Connection,
+    watch: Arc<Watch>,
+}
+
+/// What SQLite's callbacks look at while a statement is prepared and run.
+#[derive(Default)]
+struct Watch(Mutex<Watching>);
+
+#[derive(Default)]
+struct Watching {
+    /// Set while the statement is somebody else's; our own are not watched.
+    foreign: bool,
+    /// Whether the statement has shown to be a SELECT.
+    selecting: bool,
+    refused: Option<String>,
+    deadline: Option<Instant>,
+    /// Set when the one who waits for the answer has left. A new one for every loan, so that a
+    /// late farewell cannot stop the next caller's statement.
+    left: Arc<AtomicBool>,
+}
+
+impl Watching {
+    fn left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, Watching> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn authorize(&self, action: &AuthAction<'_>) -> Authorization {
+        let mut state = self.lock();
+        if !state.foreign {
+            return Authorization::Allow;
+        }
+        match judge(action, state.selecting) {
+            Ok(()) => {
+                state.selecting |= matches!(action, AuthAction::Select);
+                Authorization::Allow
+            }
+            Err(refused) => {
+                state.refused.get_or_insert(refused.to_string());
+                Authorization::Deny
+            }
+        }
+    }
+
+    fn must_stop(&self) -> bool {
+        let state = self.lock();
+        state.left() || state.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// What a refused statement tried to do, in words.
+#[derive(Debug, PartialEq, Eq)]
+struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The rule: reading is allowed by name, everything else is refused.
+fn judge(action: &AuthAction<'_>, selecting: bool) -> Result<(), Refused> {
+    let refused = |what: String| Err(Refused(what));
+    match *action {
+        AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Ok(()),
+        AuthAction::Function { function_name } => {
+            if REFUSED_FUNCTIONS.iter().any(|name| function_name.eq_ignore_ascii_case(name)) {
+                refused(format!("the function {function_name}()"))
+            } else {
+                Ok(())
+            }
+        }
+        AuthAction::Pragma { pragma_name, .. } => {
+            // Alone it is a statement of its own; inside a SELECT it is a table to read.
+            let readable =
+                READABLE_PRAGMAS.iter().any(|name| pragma_name.eq_ignore_ascii_case(name));
+            if selecting && readable { Ok(()) } else { refused(format!("PRAGMA {pragma_name}")) }
+        }
+        AuthAction::Insert { table_name } => refused(format!("INSERT into {table_name}")),
+        AuthAction::Update { table_name, .. } => refused(format!("UPDATE of {table_name}")),
+        AuthAction::Delete { table_name } => refused(format!("DELETE from {table_name}")),
+        AuthAction::CreateTable { table_name } => refused(format!("CREATE TABLE {table_name}")),
+        AuthAction::DropTable { table_name } => refused(format!("DROP TABLE {table_name}")),
+        AuthAction::AlterTable { table_name, .. } => refused(format!("ALTER TABLE {table_name}")),
+        AuthAction::Attach { .. } => refused("ATTACH".to_owned()),
+        AuthAction::Detach { .. } => refused("DETACH".to_owned()),
+        AuthAction::Transaction { operation } => refused(format!("{operation:?} of a transaction")),
+        AuthAction::Savepoint { .. } => refused("SAVEPOINT".to_owned()),
+        _ => refused("a statement that is not a SELECT".to_owned()),
+    }
+}
+
+impl Reader {
+    pub(super) fn new(mut connection: Connection) -> rusqlite::Result<Self> {
+        for (limit, value) in [
+            (Limit::SQLITE_LIMIT_LENGTH, VALUE_LIMIT),
+            (Limit::SQLITE_LIMIT_SQL_LENGTH, VALUE_LIMIT),
+            (Limit::SQLITE_LIMIT_ATTACHED, 0),
+            (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256),
+        ] {
+            connection.set_limit(limit, value)?;
+        }
+        let watch = Arc::new(Watch::default());
+        let authorizer = Arc::clone(&watch);
+        connection.authorizer(Some(move |context: AuthContext<'_>| {
+            authorizer.authorize(&context.action)
+        }))?;
+        let clock = Arc::clone(&watch);
+        connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(move || clock.must_stop()))?;
+        Ok(Self { connection, watch })
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Makes the reader ready for another caller. Set the flag when that caller leaves.
+    pub(super) fn lend(&self) -> Arc<AtomicBool> {
+        let mut state = self.watch.lock();
+        *state = Watching::default();
+        Arc::clone(&state.left)
+    }
+
+    /// Answers one statement. Rows and schema version are of the same snapshot.
+    pub(super) fn answer(&self, sql: &str) -> Result<QueryAnswer, QueryError> {
+        let snapshot = Snapshot::begin(&self.connection).map_err(QueryError::Database)?;
+        let schema_version = schema_version(&self.connection).map_err(QueryError::Database)?;
+        {
+            let mut state = self.watch.lock();
+            state.foreign = true;
+            state.deadline = Some(Instant::now() + TIME_LIMIT);
+        }
+        let answer = self.read(sql, schema_version);
+        let (refused, left) = {
+            let mut state = self.watch.lock();
+            state.foreign = false;
+            state.deadline = None;
+            (state.refused.take(), state.left())
+        };
+        drop(snapshot);
+        answer.map_err(|error| match (error, refused) {
+            // The first word of refusal explains whatever followed from it.
+            (_, Some(what)) => QueryError::NotReading(what),
+            (QueryError::TooSlow, None) if left => QueryError::Abandoned,
+            (error, None) => error,
+        })
+    }
+
+    fn read(&self, sql: &str, schema_version: Version) -> Result<QueryAnswer, QueryError> {
+        let mut batch = Batch::new(&self.connection, sql);
+        let mut statement = batch.next()?.ok_or(QueryError::Empty)?;
+        // Whatever follows is a second statement, even when it does not parse. A comment is none.
+        if !matches!(batch.next(), Ok(None)) {
+            return Err(QueryError::Several);
+        }
+        if !statement.readonly() || statement.column_count() == 0 {
+            return Err(QueryError::NotReading("a statement that is not a SELECT".to_owned()));
+        }
+        if statement.parameter_count() > 0 {
+            return Err(QueryError::Placeholders);
+        }
+        let columns = column_names(&statement);
+        let (rows, truncated) = collect(&mut statement, &columns)?;
+        Ok(QueryAnswer { schema_version, columns, rows, truncated })
+    }
+}
+
+/// A read transaction; ends when dropped.
+struct Snapshot<'a>(&'a Connection);
+
+impl<'a> Snapshot<'a> {
+    fn begin(connection: &'a Connection) -> rusqlite::Result<Self> {
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        Ok(Self(connection))
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        let end = || self.0.prepare_cached("ROLLBACK")?.execute([]);
+        if let Err(error) = end()
+            && !self.0.is_autocommit()
+        {
+            tracing::error!(%error, "a read transaction could not be ended");
+        }
+    }
+}
+
+fn collect(
+    statement: &mut Statement<'_>,
+    columns: &[String],
+) -> Result<(Vec<Map<String, Value>>, bool), QueryError> {
+    let mut answer = Vec::new();
+    let mut bytes = 0_usize;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if answer.len() == ROW_LIMIT {
+            return Ok((answer, true));
+        }
+        let mut object = Map::new();
+        for (index, column) in columns.iter().enumerate() {
+            object.insert(column.clone(), value(row.get_ref(index)?));
+        }
+        bytes = bytes.saturating_add(json_length(&object)).saturating_add(1);
+        if bytes > BYTE_LIMIT {
+            return Ok((answer, true));
+        }
+        answer.push(object);
+    }
+    Ok((answer, false))
+}
+
+fn column_names(statement: &Statement<'_>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(statement.column_count());
+    for name in statement.column_names() {
+        let mut unique = name.to_owned();
+        let mut number = 2_u32;
+        while names.contains(&unique) {
+            unique = format!("{name}_{number}");
+            number += 1;
+        }
+        names.push(unique);
+    }
+    names
+}
+
+fn value(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(integer) => integer.into(),
+        ValueRef::Real(real) => match serde_json::Number::from_f64(real) {
+            Some(number) => Value::Number(number),
+            // SQLite turns NaN into NULL; what is left are the two infinities.
+            None => json!({"real": if real > 0.0 { "Infinity" } else { "-Infinity" }}),
+        },
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => text.into(),
+            Err(_) => json!({"base64": STANDARD.encode(bytes)}),
+        },
+        ValueRef::Blob(bytes) => json!({"base64": STANDARD.encode(bytes)}),
+    }
+}
+
+/// Length of the JSON text of a row, without making it.
+fn json_length(row: &Map<String, Value>) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.saturating_add(bytes.len());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Counting cannot fail, and a map of JSON values is always JSON.
+    let _ = serde_json::to_writer(&mut count, row);
+    count.0
+}
+
+impl From<rusqlite::Error> for QueryError {
+    fn from(error: rusqlite::Error) -> Self {
+        match &error {
+            rusqlite::Error::SqliteFailure(cause, message) => match cause.code {
+                ErrorCode::OperationInterrupted => Self::TooSlow,
+                ErrorCode::TooBig => Self::Sql(format!(
+                    "string or blob too big (a value may take {VALUE_LIMIT} bytes here)"
+                )),
+                ErrorCode::CannotOpen
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::NotADatabase
+                | ErrorCode::SystemIoFailure => Self::Database(error),
+                _ => Self::Sql(message.clone().unwrap_or_else(|| error.to_string())),
+            },
+            rusqlite::Error::SqlInputError { msg, .. } => Self::Sql(msg.clone()),
+            _ => Self::Sql(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The shape of the database file, and how connections to it are set up.
+//!
+//! Owns opening: a new file is made whole in one transaction, a file of ours is taken as it is,
+//! anything else is refused untouched. Must never open a file that a newer version of this
+//! program has written, and never one that belongs to another program.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
+
+use super::migration::{self, Version};
+
+/// Marks a file as ours (`PRAGMA application_id`): "HITL" in ASCII.
+const APPLICATION_ID: i64 = 0x4849_544c;
+
+/// Layout of the bookkeeping tables (`PRAGMA user_version`), apart from the lab's own schema.
+const LAYOUT: i64 = 1;
+
+/// How long a statement waits for another connection's lock. A read holds one for two seconds at
+/// most.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most memory SQLite may take for all connections together, in bytes. A query that needs more
+/// fails with "out of memory"; the process does not.
+const HEAP_LIMIT: i64 = 256 * 1024 * 1024;
+
+/// Where the database lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// In this process's memory; gone with it.
+    Memory,
+    /// In a file, in WAL mode.
+    File(PathBuf),
+}
+
+/// Why a database could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another program's file.
+    #[error("{0} is a SQLite database of another program; choose another path for --database")]
+    Foreign(String),
+    /// Written by a newer version.
+    #[error(
+        "{path} has layout {found}, and this version knows layouts up to {LAYOUT}; \
+         run the version that wrote it, or newer"
+    )]
+    Newer {
+        /// The file.
+        path: String,
+        /// Its layout.
+        found: i64,
+    },
+    /// WAL could not be switched on.
+    #[error("{path} cannot use WAL mode (SQLite chose {mode:?}); put it on a local disk")]
+    NoWal {
+        /// The file.
+        path: String,
+        /// What SQLite chose instead.
+        mode: String,
+    },
+    /// SQLite's own answer.
+    #[error("the database {path} cannot be opened: {source}")]
+    Sqlite {
+        /// The file, or "in memory".
+        path: String,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+/// A database that connections can be made to.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    uri: PathBuf,
+    name: String,
+    in_memory: bool,
+}
+
+impl Source {
+    pub(super) fn new(location: &Location) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        match location {
+            Location::Memory => {
+                // The name is shared within the process only; a number keeps two apart.
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                Self {
+                    uri: PathBuf::from(format!("file:/orders-{number}?vfs=memdb")),
+                    name: "in memory".to_owned(),
+                    in_memory: true,
+                }
+            }
+            Location::File(path) => {
+                Self { uri: path.clone(), name: path.display().to_string(), in_memory: false }
+            }
+        }
+    }
+
+    /// The one connection that writes. Makes the database where there is none.
+    pub(super) fn writer(&self) -> Result<Connection, OpenError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let mut connection = self.connect(flags).map_err(|error| self.sqlite(error))?;
+        self.claim(&mut connection)?;
+        Ok(connection)
+    }
+
+    /// A connection that SQLite itself holds read-only.
+    pub(super) fn reader(&self) -> Result<Connection, OpenError> {
+        // A database in memory cannot be opened read-only; `query_only` holds for both.
+        let flags = if self.in_memory {
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+        };
+        let connect = || {
+            let connection = self.connect(flags)?;
+            connection.pragma_update(None, "query_only", true)?;
+            connection.pragma_update(None, "temp_store", "memory")?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+            Ok(connection)
+        };
+        connect().map_err(|error| self.sqlite(error))
+    }
+
+    fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        let mut flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        if self.in_memory {
+            // Only here: a file name is a name, never a URI with options.
+            flags |= OpenFlags::SQLITE_OPEN_URI;
+        }
+        let connection = Connection::open_with_flags(&self.uri, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        // Kept for the whole process by SQLite, whichever connection says it.
+        connection.pragma_update_and_check(None, "hard_heap_limit", HEAP_LIMIT, |_| Ok(()))?;
+        Ok(connection)
+    }
+
+    fn claim(&self, connection: &mut Connection) -> Result<(), OpenError> {
+        let sqlite = |error| self.sqlite(error);
+        let pragma = |connection: &Connection, name| {
+            connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+        };
+        let application = pragma(connection, "application_id").map_err(sqlite)?;
+        let objects: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(sqlite)?;
+        if application != APPLICATION_ID && (application != 0 || objects != 0) {
+            return Err(OpenError::Foreign(self.name.clone()));
+        }
+        let layout = pragma(connection, "user_version").map_err(sqlite)?;
+        if layout > LAYOUT {
+            return Err(OpenError::Newer { path: self.name.clone(), found: layout });
+        }
+        if !self.in_memory {
+            let mode: String = connection
+                .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+                .map_err(sqlite)?;
+            if mode != "wal" {
+                return Err(OpenError::NoWal { path: self.name.clone(), mode });
+            }
+            // A change that was answered survives the loss of power, not only of the process.
+            connection.pragma_update(None, "synchronous", "full").map_err(sqlite)?;
+        }
+        create(connection).map_err(sqlite)
+    }
+
+    fn sqlite(&self, source: rusqlite::Error) -> OpenError {
+        OpenError::Sqlite { path: self.name.clone(), source }
+    }
+}
+
+/// Makes the tables and the lab's rows, or finds that another process just did.
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let layout: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if layout == 0 {
+        transaction.execute_batch(include_str!("../../migrations/bookkeeping.sql"))?;
+        for step in migration::path(None, Version::START) {
+            transaction.execute_batch(step.sql)?;
+        }
+        transaction.execute_batch(include_str!("../../migrations/seed.sql"))?;
+        transaction.execute(
+            "INSERT INTO schema_state (only_row, version) VALUES (1, ?1)",
+            [Version::START.number()],
+        )?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+    }
+    transaction.commit()
+}
+
+impl From<Option<&Path>> for Location {
+    fn from(path: Option<&Path>) -> Self {
+        path.map_or(Self::Memory, |path| Self::File(path.to_owned()))
+    }
+}

@@ -1,0 +1,53 @@
+//! Starts the server: settings, telemetry, database, listener, in that order, and leaves in order.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use hitl_service::{
+    serve::{self, DRAIN_DEADLINE},
+    telemetry,
+};
+use mcp_ops_tools::{
+    config::Config,
+    database::{Database, Location},
+    guard::Guard,
+    receipt::Receipts,
+    routes,
+};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    let _telemetry = telemetry::init("mcp-ops-tools", &config.telemetry)?;
+    let location = config.location();
+    let receipts = receipts(&config, &location)?;
+    let database = Database::open(&location)?;
+    let stop = serve::stop_signal().context("signal handlers cannot be installed")?;
+    let listener = serve::bind(config.listen()).await?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    let app = routes::router(&database, receipts, Guard::new(config.allowed_hosts()));
+    tracing::info!(%address, database = ?location, "mcp-ops-tools is listening");
+    serve::serve(listener, app, stop, DRAIN_DEADLINE).await?;
+    tracing::info!("mcp-ops-tools has stopped");
+    Ok(())
+}
+
+fn receipts(config: &Config, location: &Location) -> anyhow::Result<Option<Arc<Receipts>>> {
+    let Some(wanted) = config.receipts() else {
+        tracing::warn!(
+            "run_migration runs WITHOUT an approval receipt: whoever reaches this port can migrate \
+             the schema. Give the gate's public keys with --receipt-keys"
+        );
+        return Ok(None);
+    };
+    let remembers = *location != Location::Memory;
+    if !remembers {
+        tracing::warn!(
+            "used receipts are remembered in memory only; receipts from before a restart are \
+             refused. Keep the database with --database"
+        );
+    }
+    tracing::info!(keys = %wanted.keys, "run_migration runs only with an approval receipt");
+    Ok(Some(Arc::new(Receipts::new(&wanted, remembers)?)))
+}
