@@ -3,7 +3,11 @@
 //! Owns the process-wide subscriber. Must never make a service fail because a collector is away:
 //! spans are then dropped by the exporter, and the service goes on.
 
-use std::{env, io::IsTerminal as _};
+use std::{
+    env,
+    io::IsTerminal as _,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use clap::{Args, ValueEnum};
 use opentelemetry::{global, trace::TracerProvider as _};
@@ -18,6 +22,9 @@ use tracing_subscriber::{
 
 /// Environment variable of the OpenTelemetry specification that switches traces on.
 const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// Set once, by [`init`].
+static EXPORTING: AtomicBool = AtomicBool::new(false);
 
 /// How the service logs. Traces are configured by the standard `OTEL_*` variables alone.
 #[derive(Args, Clone, Debug)]
@@ -101,6 +108,11 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> Result<Telemetry, Te
     Ok(Telemetry { provider })
 }
 
+/// Whether traces go anywhere. Where they do not, a span is not worth making.
+pub fn traces_are_exported() -> bool {
+    EXPORTING.load(Ordering::Relaxed)
+}
+
 /// Makes `span` a child of the trace that the request's `traceparent` header names, if any.
 pub fn continue_trace(span: &Span, headers: &http::HeaderMap) {
     if !headers.contains_key("traceparent") {
@@ -108,13 +120,17 @@ pub fn continue_trace(span: &Span, headers: &http::HeaderMap) {
     }
     let parent =
         global::get_text_map_propagator(|propagator| propagator.extract(&HeaderExtractor(headers)));
-    // Fails only where no collector is configured, and then there is no trace to continue.
+    // Fails only for a span that is switched off, which has no parent either.
     let _ = span.set_parent(parent);
 }
 
 fn filter(args: &TelemetryArgs) -> Result<EnvFilter, TelemetryError> {
     let text = args.log_level.clone().or_else(|| env::var(EnvFilter::DEFAULT_ENV).ok());
-    let text = text.filter(|text| !text.is_empty()).unwrap_or_else(|| "info".to_owned());
+    let mut text = text.filter(|text| !text.is_empty()).unwrap_or_else(|| "info".to_owned());
+    // rmcp says three things about every request at `info`; ask for `rmcp=info` to hear them.
+    if !text.contains("rmcp") {
+        text.push_str(",rmcp=warn");
+    }
     EnvFilter::builder()
         .parse(&text)
         .map_err(|error| TelemetryError::Filter(text, error.to_string()))
@@ -124,6 +140,7 @@ fn provider(service: &'static str) -> Result<Option<SdkTracerProvider>, Telemetr
     let Some(endpoint) = env::var(OTLP_ENDPOINT).ok().filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
+    EXPORTING.store(true, Ordering::Relaxed);
     global::set_text_map_propagator(TraceContextPropagator::new());
     let exporter = SpanExporter::builder()
         .with_tonic()

@@ -39,7 +39,7 @@ impl FromStr for AllowedHost {
             return Err(malformed());
         }
         let port = port_of(&authority).map_err(|()| malformed())?;
-        Ok(Self { name: normal(authority.host()), port })
+        Ok(Self { name: without_dot(authority.host()).to_owned(), port })
     }
 }
 
@@ -68,9 +68,10 @@ impl Guard {
         let Ok(port) = port_of(authority) else {
             return false;
         };
-        let name = normal(authority.host());
+        let name = without_dot(authority.host());
         self.0.iter().any(|allowed| {
-            allowed.name == name && allowed.port.is_none_or(|wanted| port == Some(wanted))
+            allowed.name.eq_ignore_ascii_case(name)
+                && allowed.port.is_none_or(|wanted| port == Some(wanted))
         })
     }
 
@@ -171,8 +172,9 @@ fn port_of(authority: &Authority) -> Result<Option<u16>, ()> {
     authority.port_u16().map(Some).ok_or(())
 }
 
-fn normal(host: &str) -> String {
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+/// A name is the same with and without the dot of the root.
+fn without_dot(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 #[cfg(test)]

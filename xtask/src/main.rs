@@ -1,2 +1,42 @@
-//! x
-fn main() {}
+//! The driver of this workspace: `cargo xtask …`.
+//!
+//! Owns what a person or a CI job types. Must never hide what it runs: every command it starts is
+//! shown, and everything that did not happen is said.
+
+// What it prints is its interface.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bench;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds, tests and measures this workspace
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check format, lints, tests, dependencies, and that other people's clients work
+    Test(test::TestArgs),
+    /// Measure the services beside bare baselines, in release builds
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    let workspace = Workspace::find()?;
+    match args.command {
+        Command::Test(args) => Ok(test::run(&workspace, &args)),
+        Command::Bench(args) => bench::run(&workspace, &args),
+    }
+}

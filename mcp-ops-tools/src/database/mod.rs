@@ -1,13 +1,14 @@
 //! The orders database.
 //!
 //! Owns its connections: one that writes, a few that read. Nobody else opens the file. Must never
-//! run SQL on a thread of the async runtime, never change anything without a row of the audit in
+//! keep a thread of the async runtime for more than a millisecond, never change anything without a row of the audit in
 //! the same transaction, and never start a change for a caller who has left. (One that has started
 //! runs to its end: it is audited, and the next answer shows it.)
 
 mod audit;
 mod migration;
 mod query;
+mod rows;
 mod schema;
 mod write;
 
@@ -18,16 +19,23 @@ use std::sync::{
 
 use rusqlite::{Connection, backup::Backup};
 use serde::Serialize;
-use tokio::{sync::Semaphore, task};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task,
+};
 
 pub use self::{
     audit::{Approval, AuditRow, Caller},
     migration::{Direction, Plan, PlannedStatement, UnknownVersion, Version},
-    query::{BYTE_LIMIT, QueryAnswer, QueryError, ROW_LIMIT, TIME_LIMIT},
+    query::{QueryAnswer, QueryError, TIME_LIMIT},
+    rows::{BYTE_LIMIT, ROW_LIMIT},
     schema::{Location, OpenError},
     write::{Migrated, RowCounts, Table, Truncated, UnknownTable, WriteError},
 };
-use self::{query::Reader, schema::Source};
+use self::{
+    query::{Effort, Reader},
+    schema::Source,
+};
 
 /// Statements that read at the same time. More wait their turn.
 const READERS: usize = 4;
@@ -93,7 +101,10 @@ impl Database {
     /// # Errors
     /// See [`QueryError`].
     pub async fn query(&self, sql: String) -> Result<QueryAnswer, QueryError> {
-        self.read(move |reader| reader.answer(&sql))
+        if let Some(answer) = self.glance(&sql) {
+            return answer;
+        }
+        self.read(move |reader| reader.answer(&sql, &Effort::FULL))
             .await
             .unwrap_or_else(|lost| Err(QueryError::Sql(lost.to_string())))
     }
@@ -156,22 +167,33 @@ impl Database {
         .await?
     }
 
+    /// Answers a statement at once, on this very thread, where that takes next to nothing. Handing
+    /// it to another thread would cost more than most queries do.
+    fn glance(&self, sql: &str) -> Option<Result<QueryAnswer, QueryError>> {
+        let permit = Arc::clone(&self.0.reading).try_acquire_owned().ok()?;
+        let lent = self.lend(permit)?;
+        match lent.reader.as_ref()?.answer(sql, &Effort::GLANCE) {
+            Err(error) if error.wants_more() => None,
+            answer => Some(answer),
+        }
+    }
+
+    fn lend(&self, permit: OwnedSemaphorePermit) -> Option<Lent> {
+        let inner = Arc::clone(&self.0);
+        let reader = inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        Some(Lent { reader: Some(reader), inner, _permit: permit })
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Reader) -> T + Send + 'static,
     ) -> Result<T, ReadError> {
         let permit =
             Arc::clone(&self.0.reading).acquire_owned().await.map_err(|_| ReadError::Lost)?;
-        let pool = || self.0.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let reader = pool().pop().ok_or(ReadError::Lost)?;
+        let lent = self.lend(permit).ok_or(ReadError::Lost)?;
         // Dropped with this future when the caller leaves.
-        let stop = StopOnDrop(Some(reader.lend()));
-        let inner = Arc::clone(&self.0);
-        let done = task::spawn_blocking(move || {
-            // Given back however the work ends; the permit goes after the reader is there.
-            let reader = Lent { reader: Some(reader), inner, _permit: permit };
-            reader.reader.as_ref().map(work)
-        });
+        let stop = StopOnDrop(lent.reader.as_ref().map(Reader::lend));
+        let done = task::spawn_blocking(move || lent.reader.as_ref().map(work));
         let result = done.await;
         stop.disarm();
         result.ok().flatten().ok_or(ReadError::Lost)
@@ -187,11 +209,12 @@ impl Database {
     }
 }
 
-/// A reader out on loan to a blocking thread.
+/// A reader out on loan; given back when dropped, however the work ended. The permit goes last,
+/// when the reader is there again.
 struct Lent {
     reader: Option<Reader>,
     inner: Arc<Inner>,
-    _permit: tokio::sync::OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Lent {

@@ -13,32 +13,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rusqlite::{
-    Batch, Connection, ErrorCode, Statement,
-    fallible_iterator::FallibleIterator as _,
+    Connection, ErrorCode, Statement,
     hooks::{AuthAction, AuthContext, Authorization},
     limits::Limit,
-    types::ValueRef,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::{migration::Version, schema_version};
-
-/// Most rows an answer carries.
-pub const ROW_LIMIT: usize = 500;
-
-/// Most bytes of JSON the rows of an answer take.
-pub const BYTE_LIMIT: usize = 1024 * 1024;
+use super::{migration::Version, rows, schema::BUSY_TIMEOUT, schema_version};
 
 /// Longest a statement may run.
 pub const TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// Longest single value, in bytes. Nothing longer could be answered, and SQLite's string functions
-/// take quadratic time between two looks at the clock.
+/// Longest single value, in bytes. Nothing longer could be answered.
 const VALUE_LIMIT: i32 = 1024 * 1024;
+
+/// Longest statement that is kept prepared, in bytes.
+const CACHED_LENGTH: usize = 4096;
 
 /// Instructions of SQLite's machine between two looks at the clock; about 10 µs.
 const INSTRUCTIONS_PER_LOOK: i32 = 1000;
@@ -75,6 +68,47 @@ pub struct QueryAnswer {
     pub truncated: bool,
 }
 
+impl From<QueryAnswer> for Value {
+    fn from(answer: QueryAnswer) -> Self {
+        // By hand, because this is what every read passes through: nothing is copied.
+        let members = [
+            ("schema_version", Value::String(answer.schema_version.to_string())),
+            ("columns", answer.columns.into_iter().map(Value::String).collect()),
+            ("rows", answer.rows.into_iter().map(Value::Object).collect()),
+            ("truncated", Value::Bool(answer.truncated)),
+        ];
+        members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// How much one attempt at a statement may take.
+pub(super) struct Effort {
+    time: Duration,
+    /// How long to wait for a lock.
+    lock_wait: Duration,
+    /// Longest single value, in bytes. SQLite's string functions take quadratic time between two
+    /// looks at the clock.
+    value_limit: i32,
+}
+
+impl Effort {
+    /// What may be tried on a thread that others wait for. Most queries take less; one that takes
+    /// more is asked again with [`Self::FULL`] elsewhere.
+    pub(super) const GLANCE: Self =
+        Self { time: Duration::from_millis(1), lock_wait: Duration::ZERO, value_limit: 16 * 1024 };
+
+    /// All there is.
+    pub(super) const FULL: Self =
+        Self { time: TIME_LIMIT, lock_wait: BUSY_TIMEOUT, value_limit: VALUE_LIMIT };
+}
+
+impl QueryError {
+    /// Whether the attempt ended for want of effort, not because of the statement.
+    pub(super) fn wants_more(&self) -> bool {
+        matches!(self, Self::TooSlow | Self::TooBig | Self::Database(_))
+    }
+}
+
 /// Why a query has no answer. The texts are for the model that sent it.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
@@ -88,6 +122,9 @@ pub enum QueryError {
     /// There is no statement in the text.
     #[error("there is no statement in `sql`; send a single SELECT")]
     Empty,
+    /// SQLite would stop reading at the NUL, and what follows would be ignored in silence.
+    #[error("`sql` holds a NUL character; leave it out")]
+    Nul,
     /// There is more than one.
     #[error("`sql` holds more than one statement; send a single SELECT")]
     Several,
@@ -99,6 +136,9 @@ pub enum QueryError {
     /// It ran too long.
     #[error("the query ran longer than {} s and was stopped; ask for less (WHERE, LIMIT)", TIME_LIMIT.as_secs())]
     TooSlow,
+    /// One of its values was too long.
+    #[error("SQLite: string or blob too big (a value may take {VALUE_LIMIT} bytes here)")]
+    TooBig,
     /// Nobody waits for it any more.
     #[error("the caller left, and the query was stopped")]
     Abandoned,
@@ -212,7 +252,6 @@ fn judge(action: &AuthAction<'_>, selecting: bool) -> Result<(), Refused> {
 impl Reader {
     pub(super) fn new(mut connection: Connection) -> rusqlite::Result<Self> {
         for (limit, value) in [
-            (Limit::SQLITE_LIMIT_LENGTH, VALUE_LIMIT),
             (Limit::SQLITE_LIMIT_SQL_LENGTH, VALUE_LIMIT),
             (Limit::SQLITE_LIMIT_ATTACHED, 0),
             (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256),
@@ -233,26 +272,34 @@ impl Reader {
         &self.connection
     }
 
-    /// Makes the reader ready for another caller. Set the flag when that caller leaves.
+    /// Makes the reader ready for another caller, whatever a glance before left it with. Set the
+    /// flag when that caller leaves.
     pub(super) fn lend(&self) -> Arc<AtomicBool> {
+        // Neither fails for a value in range.
+        let _ = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_LIMIT);
+        let _ = self.connection.busy_timeout(BUSY_TIMEOUT);
         let mut state = self.watch.lock();
         *state = Watching::default();
         Arc::clone(&state.left)
     }
 
-    /// Answers one statement. Rows and schema version are of the same snapshot.
-    pub(super) fn answer(&self, sql: &str) -> Result<QueryAnswer, QueryError> {
+    /// Answers one statement, if that takes no more than `effort`. Rows and schema version are of
+    /// the same snapshot.
+    pub(super) fn answer(&self, sql: &str, effort: &Effort) -> Result<QueryAnswer, QueryError> {
+        self.connection.busy_timeout(effort.lock_wait).map_err(QueryError::Database)?;
         let snapshot = Snapshot::begin(&self.connection).map_err(QueryError::Database)?;
         let schema_version = schema_version(&self.connection).map_err(QueryError::Database)?;
+        self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, effort.value_limit)?;
         {
             let mut state = self.watch.lock();
             state.foreign = true;
-            state.deadline = Some(Instant::now() + TIME_LIMIT);
+            state.deadline = Some(Instant::now() + effort.time);
         }
         let answer = self.read(sql, schema_version);
         let (refused, left) = {
             let mut state = self.watch.lock();
             state.foreign = false;
+            state.selecting = false;
             state.deadline = None;
             (state.refused.take(), state.left())
         };
@@ -266,21 +313,16 @@ impl Reader {
     }
 
     fn read(&self, sql: &str, schema_version: Version) -> Result<QueryAnswer, QueryError> {
-        let mut batch = Batch::new(&self.connection, sql);
-        let mut statement = batch.next()?.ok_or(QueryError::Empty)?;
-        // Whatever follows is a second statement, even when it does not parse. A comment is none.
-        if !matches!(batch.next(), Ok(None)) {
-            return Err(QueryError::Several);
+        if sql.contains('\0') {
+            return Err(QueryError::Nul);
         }
-        if !statement.readonly() || statement.column_count() == 0 {
-            return Err(QueryError::NotReading("a statement that is not a SELECT".to_owned()));
+        // Preparing refuses a second statement. A cached statement was looked at when it was new,
+        // and SQLite prepares it again, past the authorizer, when the schema has changed.
+        if sql.len() <= CACHED_LENGTH {
+            collect(&mut *self.connection.prepare_cached(sql)?, schema_version)
+        } else {
+            collect(&mut self.connection.prepare(sql)?, schema_version)
         }
-        if statement.parameter_count() > 0 {
-            return Err(QueryError::Placeholders);
-        }
-        let columns = column_names(&statement);
-        let (rows, truncated) = collect(&mut statement, &columns)?;
-        Ok(QueryAnswer { schema_version, columns, rows, truncated })
     }
 }
 
@@ -305,77 +347,24 @@ impl Drop for Snapshot<'_> {
     }
 }
 
+/// Runs a prepared statement, if it is one that answers rows.
 fn collect(
     statement: &mut Statement<'_>,
-    columns: &[String],
-) -> Result<(Vec<Map<String, Value>>, bool), QueryError> {
-    let mut answer = Vec::new();
-    let mut bytes = 0_usize;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        if answer.len() == ROW_LIMIT {
-            return Ok((answer, true));
-        }
-        let mut object = Map::new();
-        for (index, column) in columns.iter().enumerate() {
-            object.insert(column.clone(), value(row.get_ref(index)?));
-        }
-        bytes = bytes.saturating_add(json_length(&object)).saturating_add(1);
-        if bytes > BYTE_LIMIT {
-            return Ok((answer, true));
-        }
-        answer.push(object);
+    schema_version: Version,
+) -> Result<QueryAnswer, QueryError> {
+    if statement.column_count() == 0 || !statement.readonly() {
+        // White space and comments prepare to nothing at all.
+        return Err(match statement.expanded_sql() {
+            None => QueryError::Empty,
+            Some(_) => QueryError::NotReading("a statement that is not a SELECT".to_owned()),
+        });
     }
-    Ok((answer, false))
-}
-
-fn column_names(statement: &Statement<'_>) -> Vec<String> {
-    let mut names: Vec<String> = Vec::with_capacity(statement.column_count());
-    for name in statement.column_names() {
-        let mut unique = name.to_owned();
-        let mut number = 2_u32;
-        while names.contains(&unique) {
-            unique = format!("{name}_{number}");
-            number += 1;
-        }
-        names.push(unique);
+    if statement.parameter_count() > 0 {
+        return Err(QueryError::Placeholders);
     }
-    names
-}
-
-fn value(value: ValueRef<'_>) -> Value {
-    match value {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(integer) => integer.into(),
-        ValueRef::Real(real) => match serde_json::Number::from_f64(real) {
-            Some(number) => Value::Number(number),
-            // SQLite turns NaN into NULL; what is left are the two infinities.
-            None => json!({"real": if real > 0.0 { "Infinity" } else { "-Infinity" }}),
-        },
-        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => text.into(),
-            Err(_) => json!({"base64": STANDARD.encode(bytes)}),
-        },
-        ValueRef::Blob(bytes) => json!({"base64": STANDARD.encode(bytes)}),
-    }
-}
-
-/// Length of the JSON text of a row, without making it.
-fn json_length(row: &Map<String, Value>) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 = self.0.saturating_add(bytes.len());
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // Counting cannot fail, and a map of JSON values is always JSON.
-    let _ = serde_json::to_writer(&mut count, row);
-    count.0
+    let columns = rows::column_names(statement);
+    let (rows, truncated) = rows::collect(statement, &columns)?;
+    Ok(QueryAnswer { schema_version, columns, rows, truncated })
 }
 
 impl From<rusqlite::Error> for QueryError {
@@ -383,9 +372,7 @@ impl From<rusqlite::Error> for QueryError {
         match &error {
             rusqlite::Error::SqliteFailure(cause, message) => match cause.code {
                 ErrorCode::OperationInterrupted => Self::TooSlow,
-                ErrorCode::TooBig => Self::Sql(format!(
-                    "string or blob too big (a value may take {VALUE_LIMIT} bytes here)"
-                )),
+                ErrorCode::TooBig => Self::TooBig,
                 ErrorCode::CannotOpen
                 | ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseCorrupt
@@ -394,6 +381,7 @@ impl From<rusqlite::Error> for QueryError {
                 | ErrorCode::SystemIoFailure => Self::Database(error),
                 _ => Self::Sql(message.clone().unwrap_or_else(|| error.to_string())),
             },
+            rusqlite::Error::MultipleStatement => Self::Several,
             rusqlite::Error::SqlInputError { msg, .. } => Self::Sql(msg.clone()),
             _ => Self::Sql(error.to_string()),
         }

@@ -22,7 +22,7 @@ const LAYOUT: i64 = 1;
 
 /// How long a statement waits for another connection's lock. A read holds one for two seconds at
 /// most.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most memory SQLite may take for all connections together, in bytes. A query that needs more
 /// fails with "out of memory"; the process does not.

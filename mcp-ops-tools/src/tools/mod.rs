@@ -22,7 +22,7 @@ use rmcp::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 pub use self::{privileged::Privileged, public::Public};
 use crate::{
@@ -73,8 +73,10 @@ impl ToolError {
                 QueryError::NotReading(_)
                 | QueryError::Empty
                 | QueryError::Several
+                | QueryError::Nul
                 | QueryError::Placeholders
                 | QueryError::TooSlow
+                | QueryError::TooBig
                 | QueryError::Abandoned
                 | QueryError::Sql(_),
             ) => Outcome::refused,
@@ -182,13 +184,7 @@ impl<T: Toolset> ServerHandler for Endpoint<T> {
         let label = T::label(&request.name);
         let call = Call { tool: &request.name, arguments: request.arguments, parts };
         let requester = call.caller().requester;
-        let span = tracing::info_span!(
-            "tools/call",
-            otel.name = format_args!("tools/call {label:?}"),
-            otel.kind = "server",
-            tool = ?label,
-        );
-        telemetry::continue_trace(&span, &parts.headers);
+        let span = span(label, parts);
 
         let result = self.tools.call(call).instrument(span.clone()).await;
 
@@ -198,6 +194,10 @@ impl<T: Toolset> ServerHandler for Endpoint<T> {
         span.in_scope(|| {
             let (requester, took) = (requester.as_deref().unwrap_or("-"), took.as_micros());
             match &result {
+                // Reads are many and change nothing; the metrics count them.
+                Ok(_) if label == ToolLabel::cluster_db_query => {
+                    tracing::debug!(tool = ?label, %outcome, requester, took_us = took, "call");
+                }
                 Ok(_) => tracing::info!(tool = ?label, %outcome, requester, took_us = took, "call"),
                 Err(why) => {
                     tracing::warn!(tool = ?label, %outcome, requester, took_us = took, %why, "call");
@@ -205,7 +205,12 @@ impl<T: Toolset> ServerHandler for Endpoint<T> {
             }
         });
         match result {
-            Ok(value) => Ok(CallToolResult::structured(value).into()),
+            Ok(value) => {
+                // Once more as text, for clients that do not read structured content.
+                let mut result = CallToolResult::success(vec![ContentBlock::text(text(&value)?)]);
+                result.structured_content = Some(value);
+                Ok(result.into())
+            }
             Err(unknown @ ToolError::UnknownTool(_)) => {
                 Err(ErrorData::new(ErrorCode::INVALID_PARAMS, unknown.to_string(), None))
             }
@@ -214,6 +219,27 @@ impl<T: Toolset> ServerHandler for Endpoint<T> {
             }
         }
     }
+}
+
+/// The span of a call, as part of its caller's trace; none where traces go nowhere.
+fn span(label: ToolLabel, parts: &Parts) -> Span {
+    if !telemetry::traces_are_exported() {
+        return Span::none();
+    }
+    let span = tracing::info_span!(
+        "tools/call",
+        otel.name = format_args!("tools/call {label:?}"),
+        otel.kind = "server",
+        tool = ?label,
+    );
+    telemetry::continue_trace(&span, &parts.headers);
+    span
+}
+
+fn text(value: &Value) -> Result<String, ErrorData> {
+    serde_json::to_string(value).map_err(|error| {
+        ErrorData::internal_error(format!("the answer is not JSON: {error}"), None)
+    })
 }
 
 /// What `tools/list` says about one tool.

@@ -52,7 +52,10 @@ impl Public {
                        a migration changes the columns, and `SELECT * FROM \
                        pragma_table_info('orders')` shows them. Answers at most 500 rows or 1 MiB \
                        (`truncated` says so) and runs for at most 2 seconds.",
-                annotations: ToolAnnotations::new().read_only(true).idempotent(true),
+                annotations: ToolAnnotations::new()
+                    .read_only(true)
+                    .destructive(false)
+                    .idempotent(true),
             }
             .tool::<QueryArguments, QueryAnswer>(),
             Description {
@@ -93,7 +96,7 @@ impl Toolset for Public {
         match call.tool {
             QUERY => {
                 let QueryArguments { sql } = call.parse(QUERY)?;
-                structured(&self.database.query(sql).await?)
+                Ok(self.database.query(sql).await?.into())
             }
             TRUNCATE => {
                 let TruncateArguments { table } = call.parse(TRUNCATE)?;

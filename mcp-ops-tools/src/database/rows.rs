@@ -1,0 +1,89 @@
+//! Rows as JSON.
+//!
+//! Owns how SQLite's types are written and how much an answer carries. Must never lose a value or
+//! its type: what JSON has no word for is an object that says what it is.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rusqlite::{Statement, types::ValueRef};
+use serde_json::{Map, Value, json};
+
+/// Most rows an answer carries.
+pub const ROW_LIMIT: usize = 500;
+
+/// Most bytes of JSON the rows of an answer take.
+pub const BYTE_LIMIT: usize = 1024 * 1024;
+
+/// The rows of a statement as JSON, and whether there were more than an answer carries.
+pub(super) fn collect(
+    statement: &mut Statement<'_>,
+    columns: &[String],
+) -> rusqlite::Result<(Vec<Map<String, Value>>, bool)> {
+    let mut answer = Vec::new();
+    let mut bytes = 0_usize;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if answer.len() == ROW_LIMIT {
+            return Ok((answer, true));
+        }
+        let mut object = Map::new();
+        for (index, column) in columns.iter().enumerate() {
+            object.insert(column.clone(), value(row.get_ref(index)?));
+        }
+        bytes = bytes.saturating_add(json_length(&object)).saturating_add(1);
+        if bytes > BYTE_LIMIT {
+            return Ok((answer, true));
+        }
+        answer.push(object);
+    }
+    Ok((answer, false))
+}
+
+/// Names of a statement's columns; one that repeats gets a number.
+pub(super) fn column_names(statement: &Statement<'_>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(statement.column_count());
+    for name in statement.column_names() {
+        let mut unique = name.to_owned();
+        let mut number = 2_u32;
+        while names.contains(&unique) {
+            unique = format!("{name}_{number}");
+            number += 1;
+        }
+        names.push(unique);
+    }
+    names
+}
+
+fn value(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(integer) => integer.into(),
+        ValueRef::Real(real) => match serde_json::Number::from_f64(real) {
+            Some(number) => Value::Number(number),
+            // SQLite turns NaN into NULL; what is left are the two infinities.
+            None => json!({"real": if real > 0.0 { "Infinity" } else { "-Infinity" }}),
+        },
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => text.into(),
+            Err(_) => json!({"base64": STANDARD.encode(bytes)}),
+        },
+        ValueRef::Blob(bytes) => json!({"base64": STANDARD.encode(bytes)}),
+    }
+}
+
+/// Length of the JSON text of a row, without making it.
+fn json_length(row: &Map<String, Value>) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.saturating_add(bytes.len());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Counting cannot fail, and a map of JSON values is always JSON.
+    let _ = serde_json::to_writer(&mut count, row);
+    count.0
+}

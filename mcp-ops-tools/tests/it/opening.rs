@@ -1,0 +1,78 @@
+//! Starting: what is taken, what is refused, and in which words.
+
+use rusqlite::Connection;
+
+use crate::support::{Server, command};
+
+fn refusal(args: &[&str]) -> String {
+    let output = command(args).output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn a_database_in_a_file_is_there_again_after_a_restart_and_in_wal_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("orders.db");
+    let args = ["--database", file.to_str().unwrap()];
+    let server = Server::start(&args).await;
+    server.call("truncate_table", serde_json::json!({"table": "orders"})).await.structured();
+    server.kill();
+    let mode: String = Connection::open(&file)
+        .unwrap()
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "wal");
+    let state = Server::start(&args).await.state().await;
+    assert_eq!(state["row_counts"], serde_json::json!({"orders": 0, "customers": 3}));
+    assert_eq!(state["audit"][0]["op"], "truncate");
+}
+
+#[test]
+fn another_programs_database_and_a_newer_one_are_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("other.db");
+    let path = file.to_str().unwrap();
+    Connection::open(&file).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
+    let before = std::fs::read(&file).unwrap();
+    let text = refusal(&["--database", path]);
+    assert!(text.contains("database of another program"), "{text}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+
+    let file = folder.path().join("newer.db");
+    let newer = "PRAGMA application_id = 0x4849544c; PRAGMA user_version = 99";
+    Connection::open(&file).unwrap().execute_batch(newer).unwrap();
+    let text = refusal(&["--database", file.to_str().unwrap()]);
+    assert!(text.contains("layout 99") && text.contains("or newer"), "{text}");
+
+    std::fs::write(folder.path().join("text.db"), "not a database, and long enough").unwrap();
+    let text = refusal(&["--database", folder.path().join("text.db").to_str().unwrap()]);
+    assert!(text.contains("cannot be opened"), "{text}");
+}
+
+#[tokio::test]
+async fn a_taken_port_and_unusable_settings_are_explained() {
+    let server = Server::start(&[]).await;
+    let port = server.address.port().to_string();
+    let text = refusal(&["--port", &port]);
+    assert!(text.contains(&format!("another process has port {port}")), "{text}");
+
+    for (args, expected) in [
+        (["--allowed-host", "http://x/"], "is not a host name"),
+        (
+            ["--receipt-keys", "/nonexistent/keys.json"],
+            "--receipt-keys /nonexistent/keys.json cannot be read",
+        ),
+        (["--receipt-keys", "ftp://x"], "is not http:// or https://"),
+        (["--log-level", "a=b=c"], "is not a level"),
+    ] {
+        let text = refusal(&args);
+        assert!(text.contains(expected), "{args:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn running_without_receipts_is_said_loudly() {
+    let open = Server::start(&[]).await;
+    assert!(open.logged("WITHOUT an approval receipt"));
+}

@@ -1,0 +1,24 @@
+//! `cargo xtask bench`: builds for release and measures. The measuring is in the `bench` crate.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::workspace::{self, Workspace};
+
+/// What to measure
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// Seconds of load for each figure
+    #[arg(long, default_value_t = 8, value_name = "SECONDS")]
+    seconds: u64,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> {
+    workspace::run(workspace.cargo().args(["build", "--release", "--workspace", "--locked"]))?;
+    let bin = workspace.target().join("release");
+    let mut bench = workspace.command(bin.join("hitl-bench"));
+    bench.arg("run").arg("--bin").arg(&bin).args(["--seconds", &args.seconds.to_string()]);
+    workspace::run(&mut bench)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,120 @@
+//! `cargo xtask test`: every suite, one summary.
+//!
+//! Must never skip in silence: a suite that could not run says why, and with `--all` that is a
+//! failure.
+
+mod cargo;
+mod dependencies;
+mod mcp_clients;
+mod server;
+mod tidy;
+
+use std::{process::ExitCode, time::Instant};
+
+use clap::Args;
+
+use crate::workspace::Workspace;
+
+/// What to test
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// Count a suite that could not run as failed
+    #[arg(long)]
+    all: bool,
+
+    /// Suites to run; all when none is named
+    #[arg(value_name = "SUITE", value_parser = suite_names())]
+    suites: Vec<String>,
+}
+
+/// How a suite ended.
+pub(crate) enum Outcome {
+    /// Everything in it ran and held; says what that was.
+    Passed(String),
+    /// Something did not hold.
+    Failed(String),
+    /// It could not run here; says what is missing.
+    Skipped(String),
+}
+
+/// One suite: a name to call it by, and what it checks.
+struct Suite {
+    name: &'static str,
+    checks: &'static str,
+    run: fn(&Workspace) -> Outcome,
+}
+
+/// In this order: what fails quickly comes first, and what starts our binaries comes after the
+/// suite that builds them.
+const SUITES: &[Suite] = &[
+    Suite { name: "format", checks: "rustfmt", run: cargo::format },
+    Suite { name: "tidy", checks: "the rules of this repository", run: tidy::run },
+    Suite { name: "clippy", checks: "lints, warnings denied", run: cargo::clippy },
+    Suite { name: "docs", checks: "links in the documentation", run: cargo::docs },
+    Suite { name: "rust", checks: "all tests of the workspace", run: cargo::tests },
+    Suite { name: "dependencies", checks: "bans, licences, sources", run: dependencies::run },
+    Suite {
+        name: "python-mcp",
+        checks: "the official Python MCP client, both majors",
+        run: mcp_clients::python,
+    },
+    Suite {
+        name: "conformance",
+        checks: "the official MCP conformance suite",
+        run: mcp_clients::conformance,
+    },
+];
+
+fn suite_names() -> clap::builder::PossibleValuesParser {
+    SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().into()
+}
+
+/// Runs the suites and prints the summary.
+pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> ExitCode {
+    let mut results = Vec::new();
+    for suite in SUITES {
+        if !args.suites.is_empty() && !args.suites.iter().any(|name| name == suite.name) {
+            continue;
+        }
+        println!("\n=== {}: {}", suite.name, suite.checks);
+        let begun = Instant::now();
+        let mut outcome = (suite.run)(workspace);
+        if args.all
+            && let Outcome::Skipped(why) = outcome
+        {
+            outcome = Outcome::Failed(format!("could not run, and --all wants it: {why}"));
+        }
+        results.push((suite.name, outcome, begun.elapsed()));
+    }
+
+    println!("\n=== summary");
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (name, outcome, took) in &results {
+        let (word, text) = match outcome {
+            Outcome::Passed(what) => {
+                passed += 1;
+                ("passed", what)
+            }
+            Outcome::Failed(why) => {
+                failed += 1;
+                ("FAILED", why)
+            }
+            Outcome::Skipped(why) => {
+                skipped += 1;
+                ("SKIPPED", why)
+            }
+        };
+        println!("{word:<8} {name:<13} {:>7.1} s  {text}", took.as_secs_f64());
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl From<anyhow::Result<String>> for Outcome {
+    fn from(result: anyhow::Result<String>) -> Self {
+        match result {
+            Ok(what) => Self::Passed(what),
+            Err(error) => Self::Failed(format!("{error:#}")),
+        }
+    }
+}

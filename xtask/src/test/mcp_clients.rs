@@ -1,0 +1,151 @@
+//! Other people's MCP clients against the real `mcp-ops-tools`.
+//!
+//! Owns the installing of these clients, by their own package managers, under `target/tools`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context as _;
+
+use super::{Outcome, server::Server};
+use crate::workspace::{self, Workspace};
+
+/// Majors of the Python package `mcp` that are in use.
+const PYTHON_MAJORS: [&str; 2] = ["mcp1", "mcp2"];
+
+/// Revisions of the protocol whose requirements are checked.
+const REVISIONS: [&str; 2] = ["2025-11-25", "2026-07-28"];
+
+/// The conformance suite needs this much of Node.
+const NODE_MAJOR: u32 = 22;
+
+pub(crate) fn python(workspace: &Workspace) -> Outcome {
+    let mut pythons = Vec::new();
+    for major in PYTHON_MAJORS {
+        let requirements = format!("tests/clients/python/requirements-{major}.txt");
+        match virtual_environment(workspace, major, &workspace.path(&requirements)) {
+            Ok(python) => pythons.push(python),
+            Err(error) => {
+                return Outcome::Skipped(format!(
+                    "the Python client cannot be installed: {error:#}"
+                ));
+            }
+        }
+    }
+    let converse = || {
+        let server = Server::start(workspace, "mcp-ops-tools")?;
+        for python in &pythons {
+            let mut command = workspace.command(python);
+            workspace::run(command.args(["tests/clients/python/ops_tools.py", &server.url]))?;
+        }
+        Ok("listed and called all three tools with mcp 1.x and 2.x".to_owned())
+    };
+    converse().into()
+}
+
+pub(crate) fn conformance(workspace: &Workspace) -> Outcome {
+    let (node, suite) = match conformance_suite(workspace) {
+        Ok(found) => found,
+        Err(error) => {
+            return Outcome::Skipped(format!(
+                "the conformance suite cannot be installed: {error:#}"
+            ));
+        }
+    };
+    let check = || {
+        let server = Server::start(workspace, "mcp-ops-tools")?;
+        for revision in REVISIONS {
+            let baseline = workspace.path(&format!("tests/conformance/{revision}.yaml"));
+            let mut command = workspace.command(&node);
+            command.arg(&suite).args(["server", "--url", &format!("{}/public/mcp", server.url)]);
+            command.args(["--requirements", revision]);
+            command.arg("--expected-failures").arg(baseline);
+            command.arg("-o").arg(workspace.target().join("conformance").join(revision));
+            workspace::run(&mut command)?;
+        }
+        Ok(format!(
+            "requirements of {}, but for the failures listed with reasons",
+            REVISIONS.join(" and ")
+        ))
+    };
+    check().into()
+}
+
+/// A virtual environment with pinned packages; gives its interpreter. Made once for each state of
+/// the pins.
+fn virtual_environment(
+    workspace: &Workspace,
+    name: &str,
+    requirements: &Path,
+) -> anyhow::Result<PathBuf> {
+    let folder = workspace.tools().join("python").join(name);
+    let python = folder.join("bin/python");
+    install_once(&folder, &[requirements], || {
+        workspace::run(workspace.command("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        let mut pip = workspace.command(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "-r"]).arg(requirements);
+        workspace::run(&mut pip)
+    })?;
+    Ok(python)
+}
+
+/// Node and the conformance suite's entry point.
+fn conformance_suite(workspace: &Workspace) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let folder = workspace.tools().join("conformance");
+    let files = ["package.json", "package-lock.json"];
+    let pins = files.map(|file| workspace.path("tests/conformance").join(file));
+    install_once(&folder, &[&pins[0], &pins[1]], || {
+        fs::create_dir_all(&folder)?;
+        for (file, pin) in files.iter().zip(&pins) {
+            fs::copy(pin, folder.join(file))?;
+        }
+        let mut npm = workspace.command("npm");
+        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel", "error"]);
+        workspace::run(npm.current_dir(&folder))
+    })?;
+    let modules = folder.join("node_modules");
+    let node = node(workspace, &modules)?;
+    Ok((node, modules.join("@modelcontextprotocol/conformance/dist/index.js")))
+}
+
+/// The machine's own Node where that is new enough, else the one from the registry.
+fn node(workspace: &Workspace, modules: &Path) -> anyhow::Result<PathBuf> {
+    let major = |node: &Path| -> anyhow::Result<u32> {
+        let version = workspace::output(Command::new(node).arg("--version"))?;
+        let major = version.trim().trim_start_matches('v').split('.').next().unwrap_or_default();
+        major.parse().with_context(|| format!("{version:?} is not a version"))
+    };
+    for node in [PathBuf::from("node"), modules.join("node/bin/node")] {
+        if major(&node).is_ok_and(|major| major >= NODE_MAJOR) {
+            return Ok(node);
+        }
+    }
+    let ours = modules.join("node/bin/node");
+    anyhow::bail!(
+        "Node {NODE_MAJOR} is needed; {} does not run, and {} has another on its path",
+        ours.display(),
+        workspace.path("").display()
+    )
+}
+
+/// Runs `install` unless it has succeeded before with pins of the same content.
+fn install_once(
+    folder: &Path,
+    pins: &[&Path],
+    install: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut wanted = String::new();
+    for pin in pins {
+        wanted += &fs::read_to_string(pin).with_context(|| pin.display().to_string())?;
+    }
+    let marker = folder.join("installed-from");
+    if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    install()?;
+    fs::write(&marker, wanted)?;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! The rules of this repository that no other tool knows.
+//!
+//! Owns the rules about files: each says what it owns, none grows beyond what one can hold in mind,
+//! nothing is left for later. Must never look at files that are not in the repository.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, bail};
+
+use super::Outcome;
+use crate::workspace::{self, Workspace};
+
+/// More lines than this is more than one thing.
+const MOST_LINES: usize = 500;
+
+/// What says "later" in code. Written in two halves, so that this file does not trip over itself.
+const LATER: [&str; 5] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("todo", "!("),
+    concat!("unimplemented", "!("),
+    concat!("#[ig", "nore"),
+];
+
+/// The command that tests everything, as the README and CI must both name it.
+const TEST_COMMAND: &str = "cargo xtask test";
+
+pub(crate) fn run(workspace: &Workspace) -> Outcome {
+    check(workspace).into()
+}
+
+fn check(workspace: &Workspace) -> anyhow::Result<String> {
+    let args = ["ls-files", "--cached", "--others", "--exclude-standard"];
+    let files = workspace::output(workspace.command("git").args(args))?;
+    let files: Vec<&str> = files.lines().filter(|file| workspace.path(file).is_file()).collect();
+    let mut wrong = Vec::new();
+    for file in &files {
+        let extension = Path::new(file).extension().and_then(|extension| extension.to_str());
+        match extension {
+            Some("rs") => wrong.extend(rust_file(file, &read(workspace, file)?)),
+            Some("toml")
+                if file.ends_with("/Cargo.toml")
+                    && !read(workspace, file)?.contains("[lints]\nworkspace = true") =>
+            {
+                wrong.push(format!("{file}: does not take the workspace's lints"));
+            }
+            _ => {}
+        }
+    }
+    for file in ["README.md", ".ci/run", ".github/workflows/ci.yml"] {
+        if !read(workspace, file)?.contains(TEST_COMMAND) {
+            wrong.push(format!("{file}: does not name the test command, `{TEST_COMMAND}`"));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(format!("{} files", files.len()));
+    }
+    bail!("{} rules broken:\n  {}", wrong.len(), wrong.join("\n  "))
+}
+
+fn read(workspace: &Workspace, file: &str) -> anyhow::Result<String> {
+    fs::read_to_string(workspace.path(file)).with_context(|| file.to_owned())
+}
+
+/// What is wrong with a Rust file.
+fn rust_file(file: &str, text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !text.starts_with("//! ") {
+        wrong.push(format!("{file}: does not open with `//!` and what it owns"));
+    }
+    let lines = text.lines().count();
+    if lines > MOST_LINES {
+        wrong.push(format!("{file}: {lines} lines; is it still one thing?"));
+    }
+    for (number, line) in text.lines().enumerate() {
+        for word in LATER {
+            if line.contains(word) {
+                wrong.push(format!("{file}:{}: {word:?}; do it now or leave it out", number + 1));
+            }
+        }
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_header_a_long_one_and_one_with_work_left_are_named() {
+        assert!(rust_file("a.rs", "//! Owns a.\nfn a() {}\n").is_empty());
+        let later = format!("fn a() {{}} // {}\n", LATER[0]);
+        assert_eq!(rust_file("a.rs", &later).len(), 2);
+        let long = "//! Owns a.\n".repeat(MOST_LINES + 1);
+        assert_eq!(rust_file("a.rs", &long).len(), 1);
+    }
+}
