@@ -1,0 +1,127 @@
+//! The headers that decide how a body is read, or that repeat what it says.
+
+use std::borrow::Cow;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use super::{Refusal, Subject, short};
+
+/// A request's headers: names in lower case, every value of its own where the gateway kept them
+/// apart. Gateways that join repeated headers give one value with a comma in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    /// Adds a value.
+    pub fn push(&mut self, name: &str, value: impl Into<String>) {
+        self.0.push((name.to_ascii_lowercase(), value.into()));
+    }
+
+    /// Every value of a header.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl<N: AsRef<str>, V: Into<String>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
+        let mut all = Self::default();
+        for (name, value) in headers {
+            all.push(name.as_ref(), value);
+        }
+        all
+    }
+}
+
+/// Envoy's word on whether it gave the whole body.
+const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
+
+/// Refuses a body that is not whole, or not the one that was announced.
+pub(super) fn whole_body(subject: &Subject<'_>) -> Result<(), Refusal> {
+    let arrived = subject.body.len();
+    if subject.stated_size < 0 || subject.headers.all(PARTIAL_BODY).any(|value| value != "false") {
+        return Err(Refusal::Truncated(arrived));
+    }
+    if usize::try_from(subject.stated_size) != Ok(arrived) {
+        return Err(Refusal::Size { stated: subject.stated_size, arrived });
+    }
+    for length in subject.headers.all("content-length") {
+        if length.parse() != Ok(arrived) {
+            return Err(Refusal::Size { stated: length.parse().unwrap_or(-1), arrived });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a body that may be read as something else than the JSON it looks like.
+pub(super) fn plain_json(headers: &Headers) -> Result<(), Refusal> {
+    let refuse =
+        |name: &'static str, value: &str| Err(Refusal::Encoding { name, value: short(value) });
+    for value in headers.all("content-encoding") {
+        if !value.trim().eq_ignore_ascii_case("identity") {
+            return refuse("content-encoding", value);
+        }
+    }
+    for value in headers.all("transfer-encoding") {
+        if !value.trim().eq_ignore_ascii_case("chunked") {
+            return refuse("transfer-encoding", value);
+        }
+    }
+    let mut types = headers.all("content-type");
+    match (types.next(), types.next()) {
+        (Some(value), None) if is_json_in_utf8(value) => Ok(()),
+        (None, _) => refuse("content-type", ""),
+        (Some(value), _) => refuse("content-type", value),
+    }
+}
+
+fn is_json_in_utf8(value: &str) -> bool {
+    let mut parts = value.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    essence.eq_ignore_ascii_case("application/json")
+        && parts.all(|parameter| {
+            let (name, value) = parameter.split_once('=').unwrap_or_default();
+            let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
+            name.eq_ignore_ascii_case("charset")
+                && (value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8"))
+        })
+}
+
+/// Refuses `Mcp-Method` and `Mcp-Name` that say something else than the body: somebody on the way
+/// may have routed by them.
+pub(super) fn mirrors(
+    headers: &Headers,
+    method: Option<&str>,
+    name: Option<&str>,
+) -> Result<(), Refusal> {
+    for (header, body) in [("mcp-method", method), ("mcp-name", name)] {
+        let mut values = headers.all(header);
+        let agrees = match (values.next(), values.next()) {
+            (None, _) => true,
+            (Some(value), None) => decoded(value).as_deref() == body && body.is_some(),
+            (Some(_), Some(_)) => false,
+        };
+        if !agrees {
+            return Err(Refusal::Mirror(if header == "mcp-method" {
+                "Mcp-Method"
+            } else {
+                "Mcp-Name"
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// A mirrored value: as it is, or wrapped as `=?base64?…?=` when it could not travel plainly.
+fn decoded(value: &str) -> Option<Cow<'_, str>> {
+    let Some(wrapped) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?="))
+    else {
+        return Some(Cow::Borrowed(value));
+    };
+    String::from_utf8(STANDARD.decode(wrapped).ok()?).ok().map(Cow::Owned)
+}

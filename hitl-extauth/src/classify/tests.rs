@@ -1,0 +1,313 @@
+//! Every known way past a gate, and the properties that hold for the ways nobody has thought of.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"run_migration","arguments":{"version":"v3"}}}"#;
+
+fn headers(more: &[(&str, &str)]) -> Headers {
+    let json = [("content-type", "application/json")];
+    json.iter().chain(more).copied().collect()
+}
+
+fn post(body: &[u8], more: &[(&str, &str)]) -> Class {
+    let headers = headers(more);
+    let stated_size = i64::try_from(body.len()).unwrap();
+    let subject = Subject { method: "POST", headers: &headers, body, stated_size };
+    classify(&subject, &HarmlessMethods::default())
+}
+
+fn label(class: &Class) -> &'static str {
+    match class {
+        Class::Pass(_) => "pass",
+        Class::Gate(_) => "gate",
+        Class::Refuse(refusal) => refusal.label(),
+    }
+}
+
+fn of(body: &str) -> &'static str {
+    label(&post(body.as_bytes(), &[]))
+}
+
+#[test]
+fn a_tool_call_is_gated_as_it_is_written() {
+    let call = ToolCall {
+        id: json!(7),
+        tool: "run_migration".into(),
+        arguments: json!({"version": "v3"}).as_object().unwrap().clone(),
+    };
+    assert_eq!(post(CALL.as_bytes(), &[]), Class::Gate(call.clone()));
+    // The same call, spelled otherwise.
+    let escaped = CALL.replace("tools/call", r"tools\u002fcall").replace("run_m", r"run\u005fm");
+    assert_eq!(post(escaped.as_bytes(), &[]), Class::Gate(call.clone()));
+    let with_meta = CALL.replace(r#""params":{"#, r#""params":{"_meta":{"progressToken":1},"#);
+    assert_eq!(post(format!(" {with_meta}\n").as_bytes(), &[]), Class::Gate(call));
+    let bare = r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"x"}}"#;
+    assert!(matches!(post(bare.as_bytes(), &[]), Class::Gate(call) if call.arguments.is_empty()));
+}
+
+#[test]
+fn harmless_requests_pass() {
+    for method in ["GET", "DELETE", "OPTIONS"] {
+        let none = Headers::default();
+        let subject = Subject { method, headers: &none, body: b"", stated_size: 0 };
+        let class = classify(&subject, &HarmlessMethods::default());
+        assert_eq!(class, Class::Pass(Harmless::NoBody));
+    }
+    for body in [
+        r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{}}"#,
+        r#"{"jsonrpc":"2.0","id":"s","method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"roots":[]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"no"}}"#,
+    ] {
+        assert_eq!(of(body), "pass", "{body}");
+    }
+}
+
+#[test]
+fn what_the_original_gate_let_through_is_refused() {
+    let padded = format!("{}{CALL}", " ".repeat(70_000));
+    let cut = &padded.as_bytes()[..65_536];
+    let none = headers(&[]);
+    let subject = Subject { method: "POST", headers: &none, body: cut, stated_size: -1 };
+    assert_eq!(label(&classify(&subject, &HarmlessMethods::default())), "truncated");
+    assert_eq!(label(&post(cut, &[("x-envoy-auth-partial-body", "true")])), "truncated");
+    let subject = Subject { stated_size: 70_105, ..subject };
+    assert_eq!(label(&classify(&subject, &HarmlessMethods::default())), "size");
+
+    assert_eq!(of(&CALL.replace("}}}", r#"}},"Method":"ping"}"#)), "folded_key");
+    assert_eq!(of(&CALL.replace("}}}", r#"}},"Params":{"name":""}}"#)), "folded_key");
+    assert_eq!(of(&format!("\u{feff}{CALL}")), "json");
+    // Both orders of a repeated method.
+    assert_eq!(of(&CALL.replace(r#""method""#, r#""method":"ping","method""#)), "json");
+    assert_eq!(of(&CALL.replace("}}}", r#"}},"method":"ping"}"#)), "json");
+    // It would run, and nobody could be answered.
+    assert_eq!(of(&CALL.replace(r#""id":7,"#, "")), "tool_call");
+    assert_eq!(of(&CALL.replace("v3", "v\u{fffd}")), "json");
+    assert_eq!(of(&format!("[{CALL}]")), "batch");
+    assert_eq!(of(&format!("{CALL}{CALL}")), "json");
+    assert_eq!(of("ping"), "json");
+    assert_eq!(of(""), "json");
+    assert_eq!(of(&CALL.replace(r#""name":"run_migration","#, "")), "tool_call");
+    assert_eq!(of(&CALL.replace(r#"{"version":"v3"}"#, r#"["v3"]"#)), "tool_call");
+    assert_eq!(label(&post(CALL.as_bytes(), &[("content-encoding", "gzip")])), "encoding");
+}
+
+#[test]
+fn keys_that_another_server_reads_as_ours_are_refused() {
+    for key in ["Method", "METHOD", "Jsonrpc", "ID", "Result", "para\u{6d}S", "param\u{17f}"] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","{key}":{{}}}}"#);
+        assert_eq!(of(&body), "folded_key", "{key}");
+    }
+    for key in ["Name", "argument\u{17f}", "ARGUMENTS", "_Meta"] {
+        let body = CALL.replace(r#""params":{"#, &format!(r#""params":{{"{key}":"x","#));
+        assert_eq!(of(&body), "folded_key", "{key}");
+    }
+    for member in [r#""task":{"ttl":1},"#, r#""requestState":"x","#, r#""inputResponses":{},"#] {
+        let body = CALL.replace(r#""params":{"#, &format!(r#""params":{{{member}"#));
+        assert_eq!(of(&body), "unknown_member", "{member}");
+    }
+    assert_eq!(of(&CALL.replace("}}}", r#"}},"extra":1}"#)), "unknown_member");
+    // What the tool itself takes is the tool's business, and shown as it is.
+    assert_eq!(of(&CALL.replace(r#""version":"v3""#, r#""version":"v3","Version":"v1""#)), "gate");
+}
+
+#[test]
+fn messages_that_are_two_things_or_none_are_refused() {
+    for (body, expected) in [
+        (CALL.replace("}}}", r#"}},"result":{}}"#), "json_rpc"),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#.into(), "json_rpc"),
+        (r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#.into(), "json_rpc"),
+        (r#"{"jsonrpc":"2.0","id":1,"result":{},"params":{}}"#.into(), "json_rpc"),
+        (r#"{"jsonrpc":"2.0","id":1}"#.into(), "json_rpc"),
+        (r#"{"jsonrpc":"2.0","result":{}}"#.into(), "json_rpc"),
+        (CALL.replace(r#""2.0""#, r#""1.0""#), "json_rpc"),
+        (CALL.replace(r#""jsonrpc":"2.0","#, ""), "json_rpc"),
+        (CALL.replace(r#""tools/call""#, r#"["tools/call"]"#), "json_rpc"),
+        (CALL.replace(r#""tools/call""#, "null"), "json_rpc"),
+        (CALL.replace(r#""id":7"#, r#""id":null"#), "json_rpc"),
+        (CALL.replace(r#""id":7"#, r#""id":{}"#), "json_rpc"),
+        (CALL.replace(r#""id":7"#, r#""id":1.5"#), "json_rpc"),
+        (CALL.replace("tools/call", "tools/Call"), "method"),
+        (CALL.replace("tools/call", "tools/call "), "method"),
+        (CALL.replace("tools/call", "resources/read"), "method"),
+        ("null".into(), "json_rpc"),
+        (r#""tools/call""#.into(), "json_rpc"),
+        (CALL.replace("run_migration", ""), "tool_call"),
+        (CALL.replace(r#""run_migration""#, "7"), "tool_call"),
+        (CALL.replace(r#""v3""#, "9007199254740993"), "json"),
+        (CALL.replace(r#""v3""#, &format!("{}{}", "[".repeat(64), "]".repeat(64))), "json"),
+        (CALL.replace(r#""v3""#, &format!("{}{}", "[".repeat(9_000), "]".repeat(9_000))), "json"),
+        (CALL.replace(r#""v3""#, r#"{"a":1,"b":{"c":1,"\u0063":2}}"#), "json"),
+        (CALL.replace(r#""v3""#, "NaN"), "json"),
+        (CALL.replace(r#""v3""#, "1e999"), "json"),
+        (CALL.replace(r#""v3""#, r#""\ud800""#), "json"),
+        (format!("{CALL}\0"), "json"),
+        (format!("//\n{CALL}"), "json"),
+    ] {
+        assert_eq!(of(&body), expected, "{body:.200}");
+    }
+    assert_eq!(
+        label(&post(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\xff\"}", &[])),
+        "json"
+    );
+}
+
+#[test]
+fn headers_that_change_how_the_body_is_read_are_refused() {
+    let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let typed = |value: &str| {
+        let headers = Headers::from_iter([("content-type", value)]);
+        let stated_size = i64::try_from(ping.len()).unwrap();
+        let subject = Subject { method: "POST", headers: &headers, body: ping, stated_size };
+        label(&classify(&subject, &HarmlessMethods::default()))
+    };
+    for good in [
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "application/json;charset=\"UTF-8\"",
+    ] {
+        assert_eq!(typed(good), "pass", "{good}");
+    }
+    for bad in [
+        "application/json; charset=utf-7",
+        "application/json;charset=utf-8;charset=utf-7",
+        "application/json; charset=utf-16",
+        "application/json; boundary=x",
+        "text/plain",
+        "",
+        "application/json, text/plain",
+        "application/json,application/json",
+        "application/jsonp",
+    ] {
+        assert_eq!(typed(bad), "encoding", "{bad}");
+    }
+    for (name, value, expected) in [
+        ("content-encoding", "gzip", "encoding"),
+        ("content-encoding", "identity, gzip", "encoding"),
+        ("content-encoding", "identity", "pass"),
+        ("transfer-encoding", "chunked", "pass"),
+        ("transfer-encoding", "gzip, chunked", "encoding"),
+        ("content-type", "application/json", "encoding"),
+        ("content-length", "1", "size"),
+        ("content-length", "x", "size"),
+        ("content-length", "40", "pass"),
+        ("x-envoy-auth-partial-body", "false", "pass"),
+        ("x-envoy-auth-partial-body", "False", "truncated"),
+    ] {
+        assert_eq!(label(&post(ping, &[(name, value)])), expected, "{name}: {value}");
+    }
+    assert_eq!(label(&post(b"", &[("content-length", "40")])), "size");
+}
+
+#[test]
+fn mirrored_headers_must_say_what_the_body_says_once() {
+    let with = |more: &[(&str, &str)]| label(&post(CALL.as_bytes(), more));
+    assert_eq!(with(&[("mcp-method", "tools/call"), ("mcp-name", "run_migration")]), "gate");
+    assert_eq!(with(&[("mcp-name", "=?base64?cnVuX21pZ3JhdGlvbg==?=")]), "gate");
+    for wrong in [
+        vec![("mcp-method", "ping")],
+        vec![("mcp-method", "tools/call,tools/call")],
+        vec![("mcp-method", "tools/call"), ("mcp-method", "tools/call")],
+        vec![("mcp-method", "")],
+        vec![("mcp-name", "cluster_db_query")],
+        vec![("mcp-name", "=?base64?!!?=")],
+        vec![("mcp-name", "run_migration"), ("mcp-name", "other")],
+    ] {
+        assert_eq!(with(&wrong), "mirror_header", "{wrong:?}");
+    }
+    let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    assert_eq!(label(&post(ping, &[("mcp-method", "tools/call")])), "mirror_header");
+    assert_eq!(label(&post(ping, &[("mcp-name", "x")])), "mirror_header");
+    let response = br#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+    assert_eq!(label(&post(response, &[("mcp-method", "tools/call")])), "mirror_header");
+}
+
+#[test]
+fn http_methods_mcp_does_not_use_and_bodies_where_none_belong_are_refused() {
+    for (method, body, expected) in [
+        ("PUT", CALL, "http_method"),
+        ("PATCH", CALL, "http_method"),
+        ("post", CALL, "http_method"),
+        ("HEAD", "", "http_method"),
+        ("CONNECT", "", "http_method"),
+        ("", "", "http_method"),
+        ("GET", CALL, "unexpected_body"),
+        ("DELETE", " ", "unexpected_body"),
+        ("OPTIONS", CALL, "unexpected_body"),
+    ] {
+        let headers = headers(&[]);
+        let stated_size = i64::try_from(body.len()).unwrap();
+        let subject = Subject { method, headers: &headers, body: body.as_bytes(), stated_size };
+        assert_eq!(label(&classify(&subject, &HarmlessMethods::default())), expected, "{method}");
+    }
+}
+
+/// Bodies close to a call: its pieces in any order, with what an attacker would try between them.
+fn nearly_a_call() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        4 => prop::sample::select(vec![
+            r#""jsonrpc":"2.0""#, r#""id":1"#, r#""id":"a""#, r#""method":"tools/call""#,
+            r#""method":"ping""#, r#""Method":"ping""#, r#""method":"tools\u002fcall""#,
+            r#""params":{"name":"x","arguments":{}}"#, r#""params":{"name":"x"}"#, r#""params":{}"#,
+            r#""Params":{"name":"x"}"#, r#""param\u017f":{"name":"x"}"#, r#""result":{}"#,
+            r#""params":{"name":"x","name":"y"}"#, r#""error":{}"#, r#""params":null"#,
+        ]).prop_map(str::to_owned),
+        1 => "\"[a-zA-Z]{1,8}\":(1|null|\"tools/call\"|\\{\\})",
+    ];
+    let frame =
+        prop::sample::select(vec!["{}", "[{}]", " {}", "\u{feff}{}", "{}{}", "{},", "{}\u{0}"]);
+    (prop::collection::vec(piece, 0..7), frame)
+        .prop_map(|(pieces, frame)| frame.replacen("{}", &format!("{{{}}}", pieces.join(",")), 1))
+}
+
+/// Whether a lenient reader finds a tool call in a body: any parser, any order, any case.
+fn mentions_a_call(body: &str) -> bool {
+    let lower = body.to_ascii_lowercase();
+    lower.contains("tools/call") || lower.contains(r"tools\u002fcall")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn any_bytes_are_classified_without_a_panic_and_never_pass_unless_strict_json(body: Vec<u8>) {
+        if let Class::Pass(_) = post(&body, &[]) {
+            prop_assert!(json::parse(&body).is_ok());
+        }
+    }
+
+    #[test]
+    fn nothing_that_could_be_read_as_a_tool_call_passes(body in nearly_a_call()) {
+        let class = post(body.as_bytes(), &[]);
+        if mentions_a_call(&body) && matches!(class, Class::Pass(_)) {
+            // Only as a value that nothing calls: inside a response.
+            prop_assert_eq!(class, Class::Pass(Harmless::Response), "{}", body);
+            let value: Value = serde_json::from_str(&body).unwrap();
+            prop_assert!(value.get("method").is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_gated_is_exactly_what_a_strict_parser_reads(body in nearly_a_call()) {
+        if let Class::Gate(call) = post(body.as_bytes(), &[]) {
+            let value: Value = serde_json::from_str(&body).unwrap();
+            prop_assert_eq!(&value["method"], "tools/call");
+            prop_assert_eq!(&value["params"]["name"], &call.tool);
+            prop_assert_eq!(&value["id"], &call.id);
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_whole_never_passes_and_is_never_gated(cut in 0..CALL.len(), size: i64) {
+        let headers = headers(&[]);
+        let body = &CALL.as_bytes()[..cut];
+        let subject = Subject { method: "POST", headers: &headers, body, stated_size: size };
+        prop_assert!(matches!(classify(&subject, &HarmlessMethods::default()), Class::Refuse(_)));
+    }
+}
