@@ -23,7 +23,14 @@ impl Process {
     /// Starts a server that says `address=…` in its first lines, on either output.
     pub(crate) fn start(binary: &Path, args: &[&str]) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let mut child = Command::new(binary)
+        let mut command = Command::new(binary);
+        for (variable, _) in std::env::vars_os() {
+            let foreign = ["OPS_TOOLS_", "HITL_", "OTEL_", "LOG_", "RUST_LOG", "PORT"];
+            if foreign.iter().any(|prefix| variable.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(variable);
+            }
+        }
+        let mut child = command
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,7 +1,37 @@
 //! `hitl-extauth`: the gate that holds a privileged call until a reviewer decides.
 //!
+//! The way a check goes, one file a step:
+//!
 //! ```text
-//! classify   HTTP request -> harmless | a tool call | refused      pure, strict
+//! check      the ext_authz service; thin
+//! request    what a gateway says about a request, alike from every gateway
+//! classify   HTTP request -> harmless | a tool call | refused        pure, strict
+//! identity   who asks
+//! policy     what approval a call needs, and what that is bound to   pure
+//! gate       from a call's arrival to its answer
+//! approval   the life of a request: step(life, happening, now)       pure
+//! parking    who waits on what
+//! store      requests, decisions, audit: one transaction a step
+//! audit      the chain of events, and verifying it                   pure
+//! receipt    signs what was approved, for the tool to verify
+//! verdict    the only place that builds an answer
+//! admin      the reviewers' API
 //! ```
 
+pub mod admin;
+pub mod approval;
+pub mod audit;
+pub mod check;
 pub mod classify;
+pub mod config;
+pub mod gate;
+pub mod identity;
+pub mod metrics;
+pub mod parking;
+pub mod policy;
+pub mod receipt;
+pub mod redact;
+pub mod request;
+pub mod reviewers;
+pub mod store;
+pub mod verdict;

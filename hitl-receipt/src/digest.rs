@@ -12,6 +12,9 @@ use sha2::{Digest as _, Sha256};
 /// Largest integer up to which every integer is a double of its own.
 const EXACT_INTEGERS: u64 = 1 << 53;
 
+/// 2^63: from here on an integer may be read as a double.
+const TOO_LONG: f64 = 9_223_372_036_854_775_808.0;
+
 /// SHA-256 over the RFC 8785 form of a tool call's `arguments`, in base64url without padding.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ArgsDigest(String);
@@ -64,6 +67,11 @@ fn refuse_inexact(value: &Value) -> Result<(), DigestError> {
                 Some(integer) if !held_exactly(integer) => {
                     Err(DigestError::InexactInteger(number.to_string()))
                 }
+                // An integer too long for 64 bits has become a double on the way here, and may
+                // have been another number before.
+                None if number.as_f64().is_some_and(|double| double.abs() >= TOO_LONG) => {
+                    Err(DigestError::InexactInteger(number.to_string()))
+                }
                 _ => Ok(()),
             }
         }
@@ -114,6 +122,8 @@ mod tests {
             let refused = digest(&json!({"a": [{"b": integer}]}));
             assert_eq!(refused, Err(DigestError::InexactInteger(integer.to_string())));
         }
+        let long: Value = serde_json::from_str(r#"{"a": 18446744073709551617}"#).unwrap();
+        assert!(digest(&long).is_err());
         assert!(digest(&json!({"a": -9_007_199_254_740_993_i64})).is_err());
         assert!(digest(&json!({"a": [1_u64 << 53, 1_u64 << 60, -1, i64::MIN]})).is_ok());
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{
     SigningKey,
-    pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _},
+    pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, spki::der::pem::LineEnding},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ pub struct Signer {
     key: EncodingKey,
     kid: String,
     public: String,
+    secret: SigningKey,
 }
 
 /// Why a key cannot sign.
@@ -57,7 +58,21 @@ impl Signer {
     fn new(key: &SigningKey) -> Result<Self, SigningError> {
         let der = key.to_pkcs8_der().map_err(|error| SigningError::NotAKey(error.to_string()))?;
         let public = URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes());
-        Ok(Self { key: EncodingKey::from_ed_der(der.as_bytes()), kid: thumbprint(&public), public })
+        Ok(Self {
+            key: EncodingKey::from_ed_der(der.as_bytes()),
+            kid: thumbprint(&public),
+            public,
+            secret: key.clone(),
+        })
+    }
+
+    /// The private key: PKCS#8 in PEM, as [`Self::from_pem`] reads it. Keep it secret.
+    ///
+    /// # Errors
+    /// When the key cannot be written as PEM, which does not happen for a key that was read.
+    pub fn to_pem(&self) -> Result<String, SigningError> {
+        let pem = self.secret.to_pkcs8_pem(LineEnding::LF);
+        pem.map(|pem| (*pem).clone()).map_err(|error| SigningError::NotAKey(error.to_string()))
     }
 
     /// The key's id: its RFC 7638 thumbprint, so that the same key has the same id everywhere.

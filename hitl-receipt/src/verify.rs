@@ -6,13 +6,15 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ed25519_dalek::VerifyingKey;
 use jsonwebtoken::{
     Algorithm, DecodingKey, Validation,
     errors::ErrorKind,
-    jwk::{AlgorithmParameters, EllipticCurve, JwkSet},
+    jwk::{AlgorithmParameters, EllipticCurve, JwkSet, PublicKeyUse},
 };
 
-use crate::{ArgsDigest, Claims, LEEWAY_SECONDS, TYPE};
+use crate::{ArgsDigest, Claims, LEEWAY_SECONDS, LIFETIME_SECONDS, TYPE};
 
 /// The public keys receipts may be signed with, by key id.
 #[derive(Clone, Default)]
@@ -51,12 +53,17 @@ impl KeySet {
             else {
                 continue;
             };
-            if pair.curve != EllipticCurve::Ed25519 {
+            let encryption = jwk.common.public_key_use == Some(PublicKeyUse::Encryption);
+            if pair.curve != EllipticCurve::Ed25519 || encryption {
                 continue;
             }
-            let key = DecodingKey::from_ed_components(&pair.x).map_err(|error| {
-                KeySetError::BadKey { kid: kid.clone(), reason: error.to_string() }
-            })?;
+            // The library takes any bytes here, and falls over them when it verifies.
+            let bad = |reason: String| KeySetError::BadKey { kid: kid.clone(), reason };
+            let bytes = URL_SAFE_NO_PAD.decode(&pair.x).map_err(|error| bad(error.to_string()))?;
+            let bytes = bytes.as_slice().try_into().map_err(|_| bad("not 32 bytes".to_owned()))?;
+            VerifyingKey::from_bytes(bytes).map_err(|error| bad(error.to_string()))?;
+            let key =
+                DecodingKey::from_ed_components(&pair.x).map_err(|error| bad(error.to_string()))?;
             keys.insert(kid, key);
         }
         if keys.is_empty() { Err(KeySetError::NoUsableKey) } else { Ok(Self(keys)) }
@@ -102,6 +109,12 @@ pub enum Refusal {
     /// Too old.
     #[error("it has expired")]
     Expired,
+    /// Good for longer than receipts are.
+    #[error("it is good for longer than a receipt may be")]
+    LongLived,
+    /// It stands for no approval.
+    #[error("it names no approval, or nobody who approved")]
+    Unattributed,
     /// From the future.
     #[error("it was issued in the future: the clocks of gate and server differ")]
     NotYet,
@@ -147,6 +160,10 @@ impl Verifier {
         if header.alg != Algorithm::EdDSA {
             return Err(Refusal::WrongAlgorithm);
         }
+        // RFC 7515: what is marked critical and not understood is refused, and nothing is.
+        if header.crit.is_some() {
+            return Err(Refusal::Malformed);
+        }
         let kid = header.kid.as_deref().ok_or(Refusal::UnknownKey)?;
         let key = keys.0.get(kid).ok_or(Refusal::UnknownKey)?;
 
@@ -162,8 +179,14 @@ impl Verifier {
         if claims.exp.saturating_add(LEEWAY_SECONDS) <= now || claims.exp < claims.iat {
             return Err(Refusal::Expired);
         }
+        if claims.exp - claims.iat > LIFETIME_SECONDS {
+            return Err(Refusal::LongLived);
+        }
         if claims.iat > now.saturating_add(LEEWAY_SECONDS) {
             return Err(Refusal::NotYet);
+        }
+        if claims.jti.as_str().is_empty() || claims.approved_by.is_empty() {
+            return Err(Refusal::Unattributed);
         }
         if claims.tool != tool {
             return Err(Refusal::OtherTool);

@@ -4,7 +4,14 @@
 //! before the deadline, and never leave Nagle's algorithm on: an answer of several small writes
 //! would wait 40 ms for a delayed acknowledgement.
 
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io::{self, Write as _},
+    net::SocketAddr,
+    process::ExitCode,
+    time::Duration,
+};
 
 use axum::{Router, serve::ListenerExt as _};
 use tokio::{
@@ -70,6 +77,18 @@ pub fn stop_signal() -> io::Result<impl Future<Output = &'static str> + Send> {
             _ = int.recv() => "SIGINT",
         }
     })
+}
+
+/// How a process ends: with what went wrong on standard error, in words and without a backtrace.
+pub fn exit_code(service: &str, result: Result<(), impl fmt::Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be gone; then there is nobody to tell.
+            let _ = writeln!(io::stderr(), "{service}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// How a service left.

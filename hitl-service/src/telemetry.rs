@@ -14,14 +14,17 @@ use opentelemetry::{global, trace::TracerProvider as _};
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
-use tracing::Span;
+use tracing::{Level, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{
-    EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 /// Environment variable of the OpenTelemetry specification that switches traces on.
 const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// And the one that chooses how; `grpc` is what there is.
+const OTLP_PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 
 /// Set once, by [`init`].
 static EXPORTING: AtomicBool = AtomicBool::new(false);
@@ -56,6 +59,11 @@ pub enum TelemetryError {
     /// The filter does not parse.
     #[error("--log-level {0:?} is not a level or a list of target=level pairs: {1}")]
     Filter(String, String),
+    /// Another protocol than ours.
+    #[error(
+        "{OTLP_PROTOCOL}={0:?} is not supported; traces are exported by grpc only, leave it out"
+    )]
+    Protocol(String),
     /// The exporter's settings are not usable.
     #[error("traces cannot be exported to {OTLP_ENDPOINT}={0:?}: {1}")]
     Exporter(String, String),
@@ -91,6 +99,7 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> Result<Telemetry, Te
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
+            .with_filter(filter)
             .boxed(),
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
@@ -98,13 +107,19 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> Result<Telemetry, Te
             .flatten_event(true)
             .with_current_span(true)
             .with_span_list(false)
+            .with_filter(filter)
             .boxed(),
     };
     let provider = provider(service)?;
     let traces = provider
         .as_ref()
-        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
-    tracing_subscriber::registry().with(filter).with(log).with(traces).init();
+        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)))
+        // Traces do not depend on how much is logged. Ours only: libraries have spans of their own.
+        .map(|layer| {
+            let ours = Targets::new().with_target("mcp_ops_tools", Level::INFO);
+            layer.with_filter(ours.with_target("hitl_extauth", Level::INFO))
+        });
+    tracing_subscriber::registry().with(log).with(traces).init();
     Ok(Telemetry { provider })
 }
 
@@ -140,6 +155,10 @@ fn provider(service: &'static str) -> Result<Option<SdkTracerProvider>, Telemetr
     let Some(endpoint) = env::var(OTLP_ENDPOINT).ok().filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
+    let protocol = env::var(OTLP_PROTOCOL).ok().filter(|value| !value.is_empty());
+    if let Some(protocol) = protocol.filter(|protocol| protocol != "grpc") {
+        return Err(TelemetryError::Protocol(protocol));
+    }
     EXPORTING.store(true, Ordering::Relaxed);
     global::set_text_map_propagator(TraceContextPropagator::new());
     let exporter = SpanExporter::builder()

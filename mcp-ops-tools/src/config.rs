@@ -11,7 +11,7 @@ use std::{
     str::FromStr,
 };
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, parser::ValueSource};
 use hitl_service::telemetry::TelemetryArgs;
 
 use crate::{database::Location, guard::AllowedHost};
@@ -35,6 +35,8 @@ pub struct Config {
     listen: SocketAddr,
 
     /// Port to listen on, in place of the port of --listen
+    ///
+    /// PORT is passed over where --listen is given.
     #[arg(long, env = "PORT", value_name = "PORT")]
     port: Option<u16>,
 
@@ -47,13 +49,8 @@ pub struct Config {
     /// Repeat it, or separate names by commas: the Service's names in a cluster, the gateway's name
     /// where that passes on the Host it was asked for. Without a port, any port is allowed. A
     /// browser's Origin must be one of them too.
-    #[arg(
-        long = "allowed-host",
-        env = "OPS_TOOLS_ALLOWED_HOSTS",
-        value_delimiter = ',',
-        value_name = "HOST"
-    )]
-    allowed_hosts: Vec<AllowedHost>,
+    #[arg(long = "allowed-host", env = "OPS_TOOLS_ALLOWED_HOSTS", value_name = "HOST")]
+    allowed_hosts: Vec<AllowedHosts>,
 
     /// Public keys of the gate: a JWK set, as a file or an http(s) URL
     ///
@@ -87,6 +84,22 @@ pub struct Config {
 }
 
 impl Config {
+    /// Reads the command line and the environment; exits with what is wrong, or with the help.
+    pub fn read() -> Self {
+        Self::from_matches(&Self::command().get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut config = Self::from_arg_matches(matches)?;
+        // `PORT` is often set for something else; what was said for this server counts.
+        let from = matches.value_source("listen");
+        let said = from.is_some_and(|from| from != ValueSource::DefaultValue);
+        if said && matches.value_source("port") == Some(ValueSource::EnvVariable) {
+            config.port = None;
+        }
+        Ok(config)
+    }
+
     /// Where to listen.
     pub fn listen(&self) -> SocketAddr {
         SocketAddr::new(self.listen.ip(), self.port.unwrap_or(self.listen.port()))
@@ -98,8 +111,8 @@ impl Config {
     }
 
     /// Host names that are allowed beside loopback.
-    pub fn allowed_hosts(&self) -> &[AllowedHost] {
-        &self.allowed_hosts
+    pub fn allowed_hosts(&self) -> impl Iterator<Item = &AllowedHost> {
+        self.allowed_hosts.iter().flat_map(|hosts| &hosts.0)
     }
 
     /// What receipts must say, when they are asked for.
@@ -109,6 +122,19 @@ impl Config {
             issuer: self.receipt_issuer.clone(),
             audience: self.receipt_audience.clone(),
         })
+    }
+}
+
+/// Host names separated by commas; an empty list is one too.
+#[derive(Clone, Debug, Default)]
+struct AllowedHosts(Vec<AllowedHost>);
+
+impl FromStr for AllowedHosts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hosts = text.split(',').map(str::trim).filter(|host| !host.is_empty());
+        hosts.map(str::parse).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -154,15 +180,19 @@ impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Url(url) => url.fmt(f),
+            // Without a user's name and password: this goes into logs.
+            Self::Url(url) => {
+                let mut url = url.clone();
+                let _ = url.set_username("");
+                let _ = url.set_password(None);
+                url.fmt(f)
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

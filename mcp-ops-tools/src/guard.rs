@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, StatusCode, Uri, header, uri::Authority};
+use tokio_util::sync::CancellationToken;
 
 use crate::problem::Problem;
 
@@ -58,10 +59,10 @@ pub struct Guard(Arc<Vec<AllowedHost>>);
 
 impl Guard {
     /// Allows loopback names, and `more`.
-    pub fn new(more: &[AllowedHost]) -> Self {
+    pub fn new<'a>(more: impl IntoIterator<Item = &'a AllowedHost>) -> Self {
         let loopback = ["localhost", "127.0.0.1", "[::1]"]
             .map(|name| AllowedHost { name: name.to_owned(), port: None });
-        Self(Arc::new(loopback.into_iter().chain(more.iter().cloned()).collect()))
+        Self(Arc::new(loopback.into_iter().chain(more.into_iter().cloned()).collect()))
     }
 
     fn allows(&self, authority: &Authority) -> bool {
@@ -126,8 +127,17 @@ impl Guard {
     }
 }
 
+/// Cancelled when the caller of a request has gone, or has its answer. In the extensions of every
+/// request, for work that is done in a task of its own.
+#[derive(Clone, Debug)]
+pub struct CallerGone(pub CancellationToken);
+
 /// The middleware.
-pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    // The connection drops this future, and with it the guard, when its client goes.
+    let gone = CancellationToken::new();
+    request.extensions_mut().insert(CallerGone(gone.clone()));
+    let _gone = gone.drop_guard();
     let path = request.uri().path();
     if !is_plain(path) {
         return Problem::not_found(path).into_response();
@@ -152,7 +162,7 @@ fn is_plain(path: &str) -> bool {
 fn asked_host(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
     let bad = |text: &str| Problem::new(StatusCode::BAD_REQUEST, text.to_owned());
     let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
+    let named = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host
             .to_str()
             .ok()
@@ -161,15 +171,22 @@ fn asked_host(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
             .ok_or_else(|| bad("the Host header is not a host name")),
         (Some(_), Some(_)) => Err(bad("the request has more than one Host header")),
         (None, _) => uri.authority().cloned().ok_or_else(|| bad("the request has no Host header")),
+    }?;
+    match uri.authority() {
+        Some(target) if *target != named => Err(bad("the request names two different hosts")),
+        _ => Ok(named),
     }
 }
 
-/// The port an authority names; an error when it names one that is none.
+/// The port an authority names; an error when what follows the host is no port. Digits only: other
+/// programs read `+80` and `080` differently.
 fn port_of(authority: &Authority) -> Result<Option<u16>, ()> {
-    if authority.as_str().len() == authority.host().len() {
-        return Ok(None);
-    }
-    authority.port_u16().map(Some).ok_or(())
+    let rest = authority.as_str().strip_prefix(authority.host()).ok_or(())?;
+    let Some(port) = rest.strip_prefix(':') else {
+        return if rest.is_empty() { Ok(None) } else { Err(()) };
+    };
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
+    if digits { port.parse().map(Some).map_err(|_| ()) } else { Err(()) }
 }
 
 /// A name is the same with and without the dot of the root.
@@ -245,6 +262,9 @@ mod tests {
 
     #[test]
     fn wildcards_urls_and_user_names_are_not_host_names() {
+        for host in ["localhost:+80", "localhost:080", "localhost:", "[::1]x:80", "[::1]x"] {
+            assert!(!allows(&[], host), "{host}");
+        }
         for text in ["*", "*.example", "http://x", "x/y", "a@b", "", "x:99999", "x:"] {
             assert!(text.parse::<AllowedHost>().is_err(), "{text}");
         }
@@ -278,7 +298,7 @@ mod tests {
         fn only_names_on_the_list_are_allowed(host in "[a-z0-9.:@\\[\\]-]{1,30}") {
             let Ok(value) = host.parse::<http::HeaderValue>() else { return Ok(()) };
             let headers = HeaderMap::from_iter([(header::HOST, value)]);
-            if Guard::new(&[]).check(&Uri::from_static("/"), &headers).is_ok() {
+            if Guard::new([]).check(&Uri::from_static("/"), &headers).is_ok() {
                 let known = ["localhost", "127.0.0.1", "[::1]"];
                 prop_assert!(known.iter().any(|known| host.starts_with(known)), "{}", host);
             }

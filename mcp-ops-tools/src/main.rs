@@ -1,9 +1,8 @@
 //! Starts the server: settings, telemetry, database, listener, in that order, and leaves in order.
 
-use std::sync::Arc;
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use hitl_service::{
     serve::{self, DRAIN_DEADLINE},
     telemetry,
@@ -16,12 +15,27 @@ use mcp_ops_tools::{
     routes,
 };
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let config = Config::parse();
+/// How long a statement that is still running may keep the process after the drain.
+const LAST_STATEMENT: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let config = Config::read();
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")
+        .and_then(|runtime| {
+            let result = runtime.block_on(run(&config));
+            runtime.shutdown_timeout(LAST_STATEMENT);
+            result
+        });
+    serve::exit_code("mcp-ops-tools", result)
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("mcp-ops-tools", &config.telemetry)?;
     let location = config.location();
-    let receipts = receipts(&config, &location)?;
+    let receipts = receipts(config, &location)?;
     let database = Database::open(&location)?;
     let stop = serve::stop_signal().context("signal handlers cannot be installed")?;
     let listener = serve::bind(config.listen()).await?;

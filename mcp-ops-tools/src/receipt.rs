@@ -6,8 +6,9 @@
 
 use std::{
     fs,
+    path::Path,
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hitl_receipt::{
@@ -22,6 +23,11 @@ use crate::config::{KeySource, ReceiptConfig};
 /// Shortest time between two looks for new keys: a caller with a made-up key id cannot make this
 /// server ask the gate more often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How old keys from a URL may be before they are asked for again, and before they are no longer
+/// trusted. A key that the gate has taken out is refused after the first of these.
+const REFRESH_AFTER: Duration = Duration::from_mins(1);
+const TRUSTED_FOR: Duration = Duration::from_mins(5);
 
 /// Longest the gate may take to answer with its keys.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,11 +75,19 @@ pub enum ReceiptError {
     BeforeStart,
 }
 
+/// The keys, and when and as what they were read.
+#[derive(Debug, Default)]
+struct Known {
+    keys: Arc<KeySet>,
+    at: Option<Instant>,
+    modified: Option<SystemTime>,
+}
+
 /// Checks receipts against the gate's keys.
 #[derive(Debug)]
 pub struct Receipts {
     verifier: Verifier,
-    keys: RwLock<Arc<KeySet>>,
+    keys: RwLock<Known>,
     source: KeySource,
     client: Option<reqwest::Client>,
     looked: Mutex<Option<Instant>>,
@@ -92,12 +106,16 @@ impl Receipts {
     /// [`KeysError`] for a file without a usable key, and a client that cannot be built.
     pub fn new(config: &ReceiptConfig, remembers: bool) -> Result<Self, KeysError> {
         let (keys, client) = match &config.keys {
-            KeySource::File(_) => (read_file(&config.keys)?, None),
-            KeySource::Url(_) => (KeySet::default(), Some(client(&config.keys)?)),
+            KeySource::File(path) => {
+                let modified = modified(path);
+                let keys = Arc::new(read_file(&config.keys)?);
+                (Known { keys, at: Some(Instant::now()), modified }, None)
+            }
+            KeySource::Url(_) => (Known::default(), Some(client(&config.keys)?)),
         };
         Ok(Self {
             verifier: Verifier::new(&config.issuer, &config.audience),
-            keys: RwLock::new(Arc::new(keys)),
+            keys: RwLock::new(keys),
             source: config.keys.clone(),
             client,
             looked: Mutex::new(None),
@@ -122,6 +140,9 @@ impl Receipts {
             (Some(token), None) => token.to_str().map_err(|_| Refusal::Malformed)?,
         };
         let digest = ArgsDigest::of(arguments)?;
+        if self.may_have_changed() {
+            self.look_for_new_keys().await;
+        }
         let verify = || self.verifier.verify(&self.keys(), token, now(), tool, &digest);
         let verified = match verify() {
             Err(Refusal::UnknownKey) if self.look_for_new_keys().await => verify(),
@@ -131,8 +152,21 @@ impl Receipts {
         if claims.iat < self.not_before { Err(ReceiptError::BeforeStart) } else { Ok(claims) }
     }
 
+    /// The keys; none when they could not be had for too long.
     fn keys(&self) -> Arc<KeySet> {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let too_old = matches!(self.source, KeySource::Url(_))
+            && known.at.is_none_or(|at| at.elapsed() > TRUSTED_FOR);
+        if too_old { Arc::default() } else { Arc::clone(&known.keys) }
+    }
+
+    /// Whether a key may have been taken out since the keys were read.
+    fn may_have_changed(&self) -> bool {
+        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        match &self.source {
+            KeySource::File(path) => known.modified != modified(path),
+            KeySource::Url(_) => known.at.is_some_and(|at| at.elapsed() > REFRESH_AFTER),
+        }
     }
 
     /// Whether there may be new keys now. Callers that come together share one look.
@@ -145,6 +179,10 @@ impl Receipts {
             Some(at) if at.elapsed() < LOOK_INTERVAL => return false,
             _ => {}
         }
+        let modified = match &self.source {
+            KeySource::File(path) => modified(path),
+            KeySource::Url(_) => None,
+        };
         let found = match &self.client {
             None => read_file(&self.source),
             Some(client) => fetch(client, &self.source).await,
@@ -153,7 +191,8 @@ impl Receipts {
         match found {
             Ok(keys) => {
                 tracing::info!(source = %self.source, ?keys, "read the gate's keys");
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+                let known = Known { keys: Arc::new(keys), at: Some(Instant::now()), modified };
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = known;
                 true
             }
             Err(error) => {
@@ -162,6 +201,10 @@ impl Receipts {
             }
         }
     }
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 
 fn read_file(source: &KeySource) -> Result<KeySet, KeysError> {

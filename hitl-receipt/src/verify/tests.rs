@@ -69,7 +69,10 @@ fn each_claim_that_does_not_fit_is_refused_for_that_reason() {
     assert_eq!(verify_claims(|c| c.args_sha256 = "x".into()), Err(Refusal::OtherArguments));
     assert_eq!(verify_claims(|c| c.iat = NOW + 6), Err(Refusal::NotYet));
     assert_eq!(verify_claims(|c| c.exp = c.iat - 1), Err(Refusal::Expired));
-    assert_eq!(verify_claims(|c| (c.iat, c.exp) = (0, u64::MAX)).map(|c| c.iat), Ok(0));
+    assert_eq!(verify_claims(|c| (c.iat, c.exp) = (0, u64::MAX)), Err(Refusal::LongLived));
+    assert_eq!(verify_claims(|c| c.exp += 1), Err(Refusal::LongLived));
+    assert_eq!(verify_claims(|c| c.jti = ReceiptId::new("")), Err(Refusal::Unattributed));
+    assert_eq!(verify_claims(|c| c.approved_by.clear()), Err(Refusal::Unattributed));
 }
 
 #[test]
@@ -132,6 +135,23 @@ fn key_sets_without_an_ed25519_key_are_refused_and_others_in_the_set_ignored() {
     let mut jwks = signer().jwks();
     jwks["keys"].as_array_mut().unwrap().push(json!({"kty": "oct", "kid": "s", "k": "c2VjcmV0"}));
     assert_eq!(KeySet::parse(&jwks.to_string()).unwrap().kids().count(), 1);
+}
+
+#[test]
+fn a_key_that_is_no_key_is_refused_when_the_set_is_read() {
+    for x in ["AA", "", "!!", &"A".repeat(44)] {
+        let jwks = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "bad", "x": x}]});
+        assert!(matches!(KeySet::parse(&jwks.to_string()), Err(KeySetError::BadKey { .. })), "{x}");
+    }
+}
+
+#[test]
+fn a_header_that_marks_something_as_critical_is_refused() {
+    let token = signer().sign(&claims()).unwrap();
+    let (_, rest) = token.split_once('.').unwrap();
+    let header = json!({"alg": "EdDSA", "typ": TYPE, "kid": signer().kid(), "crit": ["exp"]});
+    let token = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header.to_string()));
+    assert_eq!(verify(&token), Err(Refusal::Malformed));
 }
 
 proptest! {

@@ -21,19 +21,41 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Notes a claimed name; a very long one is cut, and says so.
-    pub fn claimed(name: Option<&str>) -> Self {
-        let requester = name.map(str::trim).filter(|name| !name.is_empty()).map(|name| match name
-            .char_indices()
-            .nth(REQUESTER_LIMIT)
-        {
+    /// Notes a claimed name; a very long one is cut, and says so. Characters that cannot be seen,
+    /// or that change how others are seen, are written as their code.
+    pub fn claimed(name: &str) -> Self {
+        let name = visible(name.trim());
+        let requester = match name.char_indices().nth(REQUESTER_LIMIT) {
+            _ if name.is_empty() => None,
             Some((end, _)) => {
-                format!("{}… ({} bytes)", name.get(..end).unwrap_or_default(), name.len())
+                let kept = name.get(..end).unwrap_or_default();
+                Some(format!("{kept}… ({} bytes)", name.len()))
             }
-            None => name.to_owned(),
-        });
+            None => Some(name),
+        };
         Self { requester, receipt: None }
     }
+}
+
+/// A text in which every character shows: control, bidirectional, zero-width and tag characters
+/// are written as their code.
+fn visible(text: &str) -> String {
+    let hidden = |letter: char| {
+        letter.is_control()
+            || matches!(letter,
+                '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if hidden(letter) {
+            shown.extend(letter.escape_unicode());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 /// One row of the audit.
@@ -130,10 +152,12 @@ mod tests {
 
     #[test]
     fn a_long_name_is_cut_aloud_and_an_empty_one_is_nobody() {
-        assert_eq!(Caller::claimed(Some("  ")).requester, None);
-        assert_eq!(Caller::claimed(Some(" alice ")).requester.as_deref(), Some("alice"));
+        assert_eq!(Caller::claimed("  ").requester, None);
+        let hidden = Caller::claimed("a\u{202e}b\u{200b}\u{9b}").requester.unwrap();
+        assert_eq!(hidden, r"a\u{202e}b\u{200b}\u{9b}");
+        assert_eq!(Caller::claimed(" alice ").requester.as_deref(), Some("alice"));
         let long = "é".repeat(300);
-        let kept = Caller::claimed(Some(&long)).requester.unwrap();
+        let kept = Caller::claimed(&long).requester.unwrap();
         assert_eq!(kept, format!("{}… (600 bytes)", "é".repeat(256)));
     }
 }

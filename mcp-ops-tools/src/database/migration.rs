@@ -15,9 +15,13 @@ use rusqlite::{
     Batch, Connection,
     fallible_iterator::FallibleIterator as _,
     hooks::{AuthAction, AuthContext, Authorization},
+    params_from_iter,
+    types::Value,
 };
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
+
+use super::write::Table;
 
 /// A version of the lab's schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
@@ -164,6 +168,30 @@ pub struct PlannedStatement {
     pub rows: u64,
 }
 
+/// The lab's tables as they are now, in memory. Nothing else comes along: the audit may be long.
+pub(super) fn copy(connection: &Connection, version: Version) -> rusqlite::Result<Connection> {
+    let copy = Connection::open_in_memory()?;
+    for step in path(None, version) {
+        copy.execute_batch(step.sql)?;
+    }
+    let transaction = copy.unchecked_transaction()?;
+    for table in Table::ALL {
+        let mut rows = connection.prepare(&format!("SELECT * FROM {table}"))?;
+        let places = vec!["?"; rows.column_count()].join(", ");
+        let mut insert = transaction.prepare(&format!("INSERT INTO {table} VALUES ({places})"))?;
+        let columns = rows.column_count();
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            let values = (0..columns)
+                .map(|index| row.get::<_, Value>(index))
+                .collect::<Result<Vec<_>, _>>()?;
+            insert.execute(params_from_iter(values))?;
+        }
+    }
+    transaction.commit()?;
+    Ok(copy)
+}
+
 /// Works out what going from `from` to `to` would do, by doing it to `copy`, a throw-away copy.
 pub(super) fn rehearse(
     copy: &mut Connection,
@@ -186,14 +214,16 @@ pub(super) fn rehearse(
             };
             let Touched { rows_of, tables } = lock(&touched).clone();
             let in_tables = count_rows(copy, &rows_of)?;
-            let changed = statement.execute([])?;
+            let before = copy.total_changes();
+            statement.execute([])?;
+            let changed = copy.total_changes() - before;
             let sql = statement.expanded_sql().unwrap_or_default();
             statements.push(PlannedStatement {
                 step: step.version,
                 direction: step.direction,
                 sql: sql.trim().to_owned(),
                 tables: tables.into_iter().collect(),
-                rows: if rows_of.is_empty() { changed as u64 } else { in_tables },
+                rows: if rows_of.is_empty() { changed } else { in_tables },
             });
         }
     }

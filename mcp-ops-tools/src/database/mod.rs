@@ -6,6 +6,7 @@
 //! runs to its end: it is audited, and the next answer shows it.)
 
 mod audit;
+mod functions;
 mod migration;
 mod query;
 mod rows;
@@ -16,8 +17,9 @@ use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
+use std::time::Duration;
 
-use rusqlite::{Connection, backup::Backup};
+use rusqlite::Connection;
 use serde::Serialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -32,13 +34,13 @@ pub use self::{
     schema::{Location, OpenError},
     write::{Migrated, RowCounts, Table, Truncated, UnknownTable, WriteError},
 };
-use self::{
-    query::{Effort, Reader},
-    schema::Source,
-};
+use self::{query::Reader, schema::Source};
 
 /// Statements that read at the same time. More wait their turn.
 const READERS: usize = 4;
+
+/// How long a reader waits for its turn: the time one statement may take, and a little.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many rows of the audit [`Database::state`] shows.
 const STATE_ROWS: u32 = 20;
@@ -49,6 +51,8 @@ pub struct Database(Arc<Inner>);
 
 struct Inner {
     writer: Arc<tokio::sync::Mutex<Connection>>,
+    /// For our own short questions, so that no query of a caller keeps them waiting.
+    own: Arc<tokio::sync::Mutex<Connection>>,
     readers: Mutex<Vec<Reader>>,
     reading: Arc<Semaphore>,
 }
@@ -70,6 +74,9 @@ pub enum ReadError {
     /// SQLite's answer.
     #[error("the database cannot be read now: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// Too many others are reading.
+    #[error("the database is busy with other queries; try again in a moment")]
+    Busy,
     /// The thread that worked on it is gone.
     #[error("the database stopped working on this; ask again")]
     Lost,
@@ -91,6 +98,7 @@ impl Database {
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self(Arc::new(Inner {
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
+            own: Arc::new(tokio::sync::Mutex::new(source.reader()?)),
             readers: Mutex::new(readers),
             reading: Arc::new(Semaphore::new(READERS)),
         })))
@@ -104,9 +112,10 @@ impl Database {
         if let Some(answer) = self.glance(&sql) {
             return answer;
         }
-        self.read(move |reader| reader.answer(&sql, &Effort::FULL))
-            .await
-            .unwrap_or_else(|lost| Err(QueryError::Sql(lost.to_string())))
+        self.read(move |reader| reader.answer(&sql)).await.unwrap_or_else(|error| match error {
+            ReadError::Busy => Err(QueryError::Busy),
+            error => Err(QueryError::Sql(error.to_string())),
+        })
     }
 
     /// Empties a table.
@@ -130,17 +139,14 @@ impl Database {
     /// # Errors
     /// See [`ReadError`].
     pub async fn plan(&self, to: Version) -> Result<Plan, ReadError> {
-        self.read(move |reader| {
-            let mut copy = Connection::open_in_memory()?;
-            Backup::new(reader.connection(), &mut copy)?.run_to_completion(
-                1024,
-                std::time::Duration::ZERO,
-                None,
-            )?;
-            let from = schema_version(&copy)?;
-            Ok(migration::rehearse(&mut copy, from, to)?)
+        self.ask(move |connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            let from = schema_version(&snapshot)?;
+            let mut copy = migration::copy(&snapshot, from)?;
+            drop(snapshot);
+            migration::rehearse(&mut copy, from, to)
         })
-        .await?
+        .await
     }
 
     /// The schema version alone: the cheapest question there is.
@@ -148,7 +154,7 @@ impl Database {
     /// # Errors
     /// See [`ReadError`].
     pub async fn schema_version(&self) -> Result<Version, ReadError> {
-        self.read(|reader| Ok(schema_version(reader.connection())?)).await?
+        self.ask(schema_version).await
     }
 
     /// Version, row counts and newest audit rows, of one moment.
@@ -156,43 +162,52 @@ impl Database {
     /// # Errors
     /// See [`ReadError`].
     pub async fn state(&self) -> Result<State, ReadError> {
-        self.read(|reader| {
-            let snapshot = reader.connection().unchecked_transaction()?;
+        self.ask(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
             Ok(State {
                 schema_version: schema_version(&snapshot)?,
                 row_counts: write::row_counts(&snapshot)?,
                 audit: audit::newest(&snapshot, STATE_ROWS)?,
             })
         })
-        .await?
+        .await
     }
 
     /// Answers a statement at once, on this very thread, where that takes next to nothing. Handing
     /// it to another thread would cost more than most queries do.
     fn glance(&self, sql: &str) -> Option<Result<QueryAnswer, QueryError>> {
         let permit = Arc::clone(&self.0.reading).try_acquire_owned().ok()?;
-        let lent = self.lend(permit)?;
-        match lent.reader.as_ref()?.answer(sql, &Effort::GLANCE) {
-            Err(error) if error.wants_more() => None,
-            answer => Some(answer),
-        }
+        self.lend(permit)?.reader.as_ref()?.glance(sql)
     }
 
     fn lend(&self, permit: OwnedSemaphorePermit) -> Option<Lent> {
         let inner = Arc::clone(&self.0);
         let reader = inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-        Some(Lent { reader: Some(reader), inner, _permit: permit })
+        let left = reader.lend();
+        Some(Lent { reader: Some(reader), left, inner, _permit: permit })
+    }
+
+    /// Asks something of our own, which is short.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let own = Arc::clone(&self.0.own).lock_owned().await;
+        Ok(task::spawn_blocking(move || question(&own)).await.map_err(|_| ReadError::Lost)??)
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Reader) -> T + Send + 'static,
     ) -> Result<T, ReadError> {
-        let permit =
-            Arc::clone(&self.0.reading).acquire_owned().await.map_err(|_| ReadError::Lost)?;
+        let turn = Arc::clone(&self.0.reading).acquire_owned();
+        let permit = tokio::time::timeout(PATIENCE, turn)
+            .await
+            .map_err(|_| ReadError::Busy)?
+            .map_err(|_| ReadError::Lost)?;
         let lent = self.lend(permit).ok_or(ReadError::Lost)?;
         // Dropped with this future when the caller leaves.
-        let stop = StopOnDrop(lent.reader.as_ref().map(Reader::lend));
+        let stop = StopOnDrop(Some(Arc::clone(&lent.left)));
         let done = task::spawn_blocking(move || lent.reader.as_ref().map(work));
         let result = done.await;
         stop.disarm();
@@ -213,6 +228,8 @@ impl Database {
 /// when the reader is there again.
 struct Lent {
     reader: Option<Reader>,
+    /// To be set when the one who waits for the work leaves.
+    left: Arc<AtomicBool>,
     inner: Arc<Inner>,
     _permit: OwnedSemaphorePermit,
 }

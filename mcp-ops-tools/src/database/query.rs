@@ -22,16 +22,36 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{migration::Version, rows, schema::BUSY_TIMEOUT, schema_version};
+use super::{functions, migration::Version, rows, schema::BUSY_TIMEOUT, schema_version};
 
 /// Longest a statement may run.
 pub const TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// Longest single value, in bytes. Nothing longer could be answered.
-const VALUE_LIMIT: i32 = 1024 * 1024;
+/// Longest single value, in bytes. SQLite does not look at the clock while a function works on one.
+const VALUE_LIMIT: i32 = 64 * 1024;
+
+/// Longest statement, in bytes.
+const SQL_LIMIT: i32 = 64 * 1024;
+
+/// Most columns of an answer.
+const COLUMN_LIMIT: i32 = 200;
+
+/// Longest names of an answer's columns, in bytes together: they stand in every row.
+const NAMES_LIMIT: usize = 4096;
+
+/// Longest pattern of LIKE and GLOB, in bytes, and how many of them a statement may have. Matching
+/// takes the product of pattern and text.
+const PATTERN_LIMIT: i32 = 64;
+const MATCHES_LIMIT: u32 = 64;
+
+/// Longest statement that is worth a glance, in bytes.
+const GLANCE_LENGTH: usize = 1024;
+
+/// Statements that are kept prepared, for each reader.
+const CACHED: usize = 8;
 
 /// Longest statement that is kept prepared, in bytes.
-const CACHED_LENGTH: usize = 4096;
+const CACHED_LENGTH: usize = 1024;
 
 /// Instructions of SQLite's machine between two looks at the clock; about 10 µs.
 const INSTRUCTIONS_PER_LOOK: i32 = 1000;
@@ -50,8 +70,16 @@ const READABLE_PRAGMAS: [&str; 9] = [
 ];
 
 /// Functions that do more than compute, in builds of SQLite that have them.
-const REFUSED_FUNCTIONS: [&str; 5] =
-    ["edit", "fts3_tokenizer", "load_extension", "readfile", "writefile"];
+/// `json_patch` reads only, and takes the product of its arguments' lengths.
+const REFUSED_FUNCTIONS: [&str; 7] = [
+    "edit",
+    "fts3_tokenizer",
+    "json_patch",
+    "jsonb_patch",
+    "load_extension",
+    "readfile",
+    "writefile",
+];
 
 /// The rows a query answers.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -82,7 +110,7 @@ impl From<QueryAnswer> for Value {
 }
 
 /// How much one attempt at a statement may take.
-pub(super) struct Effort {
+struct Effort {
     time: Duration,
     /// How long to wait for a lock.
     lock_wait: Duration,
@@ -94,17 +122,16 @@ pub(super) struct Effort {
 impl Effort {
     /// What may be tried on a thread that others wait for. Most queries take less; one that takes
     /// more is asked again with [`Self::FULL`] elsewhere.
-    pub(super) const GLANCE: Self =
-        Self { time: Duration::from_millis(1), lock_wait: Duration::ZERO, value_limit: 16 * 1024 };
+    const GLANCE: Self =
+        Self { time: Duration::from_millis(1), lock_wait: Duration::ZERO, value_limit: 1024 };
 
     /// All there is.
-    pub(super) const FULL: Self =
-        Self { time: TIME_LIMIT, lock_wait: BUSY_TIMEOUT, value_limit: VALUE_LIMIT };
+    const FULL: Self = Self { time: TIME_LIMIT, lock_wait: BUSY_TIMEOUT, value_limit: VALUE_LIMIT };
 }
 
 impl QueryError {
     /// Whether the attempt ended for want of effort, not because of the statement.
-    pub(super) fn wants_more(&self) -> bool {
+    fn wants_more(&self) -> bool {
         matches!(self, Self::TooSlow | Self::TooBig | Self::Database(_))
     }
 }
@@ -119,6 +146,18 @@ pub enum QueryError {
          run_migration"
     )]
     NotReading(String),
+    /// Nobody had time for it.
+    #[error("the database is busy with other queries; try again in a moment")]
+    Busy,
+    /// Its columns' names are too long to stand in every row.
+    #[error("the names of the columns take more than {NAMES_LIMIT} bytes; name them shorter (AS)")]
+    Names,
+    /// Not even one row fits into an answer.
+    #[error("one row is larger than an answer may be (1 MiB); select fewer or shorter columns")]
+    RowTooBig,
+    /// It is too long.
+    #[error("`sql` is longer than {SQL_LIMIT} bytes; send a shorter statement")]
+    TooLong,
     /// There is no statement in the text.
     #[error("there is no statement in `sql`; send a single SELECT")]
     Empty,
@@ -167,6 +206,8 @@ struct Watching {
     /// Whether the statement has shown to be a SELECT.
     selecting: bool,
     refused: Option<String>,
+    /// Patterns in the statement so far.
+    matches: u32,
     deadline: Option<Instant>,
     /// Set when the one who waits for the answer has left. A new one for every loan, so that a
     /// late farewell cannot stop the next caller's statement.
@@ -189,7 +230,19 @@ impl Watch {
         if !state.foreign {
             return Authorization::Allow;
         }
-        match judge(action, state.selecting) {
+        if let AuthAction::Function { function_name } = action
+            && ["like", "glob"].iter().any(|name| function_name.eq_ignore_ascii_case(name))
+        {
+            state.matches += 1;
+        }
+        let judged = if state.matches > MATCHES_LIMIT {
+            Err(Refused(format!(
+                "more than {MATCHES_LIMIT} patterns (LIKE, GLOB) in one statement"
+            )))
+        } else {
+            judge(action, state.selecting)
+        };
+        match judged {
             Ok(()) => {
                 state.selecting |= matches!(action, AuthAction::Select);
                 Authorization::Allow
@@ -252,12 +305,15 @@ fn judge(action: &AuthAction<'_>, selecting: bool) -> Result<(), Refused> {
 impl Reader {
     pub(super) fn new(mut connection: Connection) -> rusqlite::Result<Self> {
         for (limit, value) in [
-            (Limit::SQLITE_LIMIT_SQL_LENGTH, VALUE_LIMIT),
+            (Limit::SQLITE_LIMIT_SQL_LENGTH, SQL_LIMIT),
+            (Limit::SQLITE_LIMIT_COLUMN, COLUMN_LIMIT),
             (Limit::SQLITE_LIMIT_ATTACHED, 0),
-            (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256),
+            (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_LIMIT),
         ] {
             connection.set_limit(limit, value)?;
         }
+        connection.set_prepared_statement_cache_capacity(CACHED);
+        functions::install(&connection, usize::try_from(VALUE_LIMIT).unwrap_or_default())?;
         let watch = Arc::new(Watch::default());
         let authorizer = Arc::clone(&watch);
         connection.authorizer(Some(move |context: AuthContext<'_>| {
@@ -266,10 +322,6 @@ impl Reader {
         let clock = Arc::clone(&watch);
         connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(move || clock.must_stop()))?;
         Ok(Self { connection, watch })
-    }
-
-    pub(super) fn connection(&self) -> &Connection {
-        &self.connection
     }
 
     /// Makes the reader ready for another caller, whatever a glance before left it with. Set the
@@ -283,9 +335,26 @@ impl Reader {
         Arc::clone(&state.left)
     }
 
+    /// Answers a short statement on a thread that others wait for, if that takes next to nothing;
+    /// `None` if it takes more.
+    pub(super) fn glance(&self, sql: &str) -> Option<Result<QueryAnswer, QueryError>> {
+        if sql.len() > GLANCE_LENGTH {
+            return None;
+        }
+        match self.attempt(sql, &Effort::GLANCE) {
+            Err(error) if error.wants_more() => None,
+            answer => Some(answer),
+        }
+    }
+
+    /// Answers a statement, with all the time there is.
+    pub(super) fn answer(&self, sql: &str) -> Result<QueryAnswer, QueryError> {
+        self.attempt(sql, &Effort::FULL)
+    }
+
     /// Answers one statement, if that takes no more than `effort`. Rows and schema version are of
     /// the same snapshot.
-    pub(super) fn answer(&self, sql: &str, effort: &Effort) -> Result<QueryAnswer, QueryError> {
+    fn attempt(&self, sql: &str, effort: &Effort) -> Result<QueryAnswer, QueryError> {
         self.connection.busy_timeout(effort.lock_wait).map_err(QueryError::Database)?;
         let snapshot = Snapshot::begin(&self.connection).map_err(QueryError::Database)?;
         let schema_version = schema_version(&self.connection).map_err(QueryError::Database)?;
@@ -293,6 +362,7 @@ impl Reader {
         {
             let mut state = self.watch.lock();
             state.foreign = true;
+            state.matches = 0;
             state.deadline = Some(Instant::now() + effort.time);
         }
         let answer = self.read(sql, schema_version);
@@ -313,13 +383,22 @@ impl Reader {
     }
 
     fn read(&self, sql: &str, schema_version: Version) -> Result<QueryAnswer, QueryError> {
+        if sql.len() > usize::try_from(SQL_LIMIT).unwrap_or_default() {
+            return Err(QueryError::TooLong);
+        }
         if sql.contains('\0') {
             return Err(QueryError::Nul);
         }
         // Preparing refuses a second statement. A cached statement was looked at when it was new,
         // and SQLite prepares it again, past the authorizer, when the schema has changed.
         if sql.len() <= CACHED_LENGTH {
-            collect(&mut *self.connection.prepare_cached(sql)?, schema_version)
+            let mut statement = self.connection.prepare_cached(sql)?;
+            let answer = collect(&mut statement, schema_version);
+            if answer.is_err() {
+                // What is refused is not worth its memory.
+                statement.discard();
+            }
+            answer
         } else {
             collect(&mut self.connection.prepare(sql)?, schema_version)
         }
@@ -363,7 +442,13 @@ fn collect(
         return Err(QueryError::Placeholders);
     }
     let columns = rows::column_names(statement);
+    if columns.iter().map(String::len).sum::<usize>() > NAMES_LIMIT {
+        return Err(QueryError::Names);
+    }
     let (rows, truncated) = rows::collect(statement, &columns)?;
+    if rows.is_empty() && truncated {
+        return Err(QueryError::RowTooBig);
+    }
     Ok(QueryAnswer { schema_version, columns, rows, truncated })
 }
 

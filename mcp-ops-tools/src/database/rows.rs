@@ -3,6 +3,8 @@
 //! Owns how SQLite's types are written and how much an answer carries. Must never lose a value or
 //! its type: what JSON has no word for is an object that says what it is.
 
+use std::collections::{HashMap, HashSet};
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rusqlite::{Statement, types::ValueRef};
 use serde_json::{Map, Value, json};
@@ -26,8 +28,15 @@ pub(super) fn collect(
             return Ok((answer, true));
         }
         let mut object = Map::new();
+        let mut raw = bytes;
         for (index, column) in columns.iter().enumerate() {
-            object.insert(column.clone(), value(row.get_ref(index)?));
+            let value = row.get_ref(index)?;
+            // No JSON is shorter than what it stands for: this stops before anything is copied.
+            raw = raw.saturating_add(column.len()).saturating_add(length(value));
+            if raw > BYTE_LIMIT {
+                return Ok((answer, true));
+            }
+            object.insert(column.clone(), self::value(value));
         }
         bytes = bytes.saturating_add(json_length(&object)).saturating_add(1);
         if bytes > BYTE_LIMIT {
@@ -38,19 +47,30 @@ pub(super) fn collect(
     Ok((answer, false))
 }
 
+fn length(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 1,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+    }
+}
+
 /// Names of a statement's columns; one that repeats gets a number.
 pub(super) fn column_names(statement: &Statement<'_>) -> Vec<String> {
-    let mut names: Vec<String> = Vec::with_capacity(statement.column_count());
-    for name in statement.column_names() {
-        let mut unique = name.to_owned();
-        let mut number = 2_u32;
-        while names.contains(&unique) {
-            unique = format!("{name}_{number}");
-            number += 1;
+    let names: Vec<&str> = statement.column_names().collect();
+    let mut taken: HashSet<String> = HashSet::new();
+    let mut numbers: HashMap<&str, u32> = HashMap::new();
+    let mut unique = Vec::new();
+    for name in names {
+        let mut candidate = name.to_owned();
+        while taken.contains(&candidate) {
+            let number = numbers.entry(name).or_insert(1);
+            *number += 1;
+            candidate = format!("{name}_{number}");
         }
-        names.push(unique);
+        taken.insert(candidate.clone());
+        unique.push(candidate);
     }
-    names
+    unique
 }
 
 fn value(value: ValueRef<'_>) -> Value {
@@ -64,7 +84,7 @@ fn value(value: ValueRef<'_>) -> Value {
         },
         ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) => text.into(),
-            Err(_) => json!({"base64": STANDARD.encode(bytes)}),
+            Err(_) => json!({"text_base64": STANDARD.encode(bytes)}),
         },
         ValueRef::Blob(bytes) => json!({"base64": STANDARD.encode(bytes)}),
     }

@@ -5,6 +5,8 @@
 //! program has written, and never one that belongs to another program.
 
 use std::{
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -20,13 +22,17 @@ const APPLICATION_ID: i64 = 0x4849_544c;
 /// Layout of the bookkeeping tables (`PRAGMA user_version`), apart from the lab's own schema.
 const LAYOUT: i64 = 1;
 
+/// Where these stand in the header of a SQLite file.
+const LAYOUT_AT: usize = 60;
+const APPLICATION_ID_AT: usize = 68;
+
 /// How long a statement waits for another connection's lock. A read holds one for two seconds at
 /// most.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most memory SQLite may take for all connections together, in bytes. A query that needs more
 /// fails with "out of memory"; the process does not.
-const HEAP_LIMIT: i64 = 256 * 1024 * 1024;
+const HEAP_LIMIT: i64 = 64 * 1024 * 1024;
 
 /// Where the database lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +46,14 @@ pub enum Location {
 /// Why a database could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// There is no folder to put it in.
+    #[error("{0} cannot be made: there is no folder {1}")]
+    NoFolder(String, String),
+    /// The file cannot be read.
+    #[error("{0} cannot be read: {1}")]
+    Unreadable(String, io::Error),
     /// Another program's file.
-    #[error("{0} is a SQLite database of another program; choose another path for --database")]
+    #[error("{0} is a file of another program; choose another path for --database")]
     Foreign(String),
     /// Written by a newer version.
     #[error(
@@ -93,14 +105,20 @@ impl Source {
                     in_memory: true,
                 }
             }
-            Location::File(path) => {
-                Self { uri: path.clone(), name: path.display().to_string(), in_memory: false }
-            }
+            // Absolute, so that no name is read as a URI (`file:…`) or as `:memory:`.
+            Location::File(path) => Self {
+                uri: std::path::absolute(path).unwrap_or_else(|_| path.clone()),
+                name: path.display().to_string(),
+                in_memory: false,
+            },
         }
     }
 
     /// The one connection that writes. Makes the database where there is none.
     pub(super) fn writer(&self) -> Result<Connection, OpenError> {
+        if !self.in_memory {
+            self.look()?;
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut connection = self.connect(flags).map_err(|error| self.sqlite(error))?;
         self.claim(&mut connection)?;
@@ -124,6 +142,40 @@ impl Source {
             Ok(connection)
         };
         connect().map_err(|error| self.sqlite(error))
+    }
+
+    /// Looks at the file without opening it as a database: that alone could change one that is
+    /// somebody else's.
+    fn look(&self) -> Result<(), OpenError> {
+        let folder = self.uri.parent().unwrap_or(Path::new("/"));
+        if !folder.is_dir() {
+            return Err(OpenError::NoFolder(self.name.clone(), folder.display().to_string()));
+        }
+        let mut header = [0; 100];
+        let read = File::open(&self.uri).and_then(|mut file| file.read_exact(&mut header));
+        if let Err(error) = read {
+            return match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                // Empty, or too short to be a database.
+                io::ErrorKind::UnexpectedEof => match fs::metadata(&self.uri) {
+                    Ok(metadata) if metadata.len() == 0 => Ok(()),
+                    _ => Err(OpenError::Foreign(self.name.clone())),
+                },
+                _ => Err(OpenError::Unreadable(self.name.clone(), error)),
+            };
+        }
+        let number = |at: usize| {
+            let bytes = header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(u32::from_be_bytes).map_or(0, i64::from)
+        };
+        if !header.starts_with(b"SQLite format 3\0") || number(APPLICATION_ID_AT) != APPLICATION_ID
+        {
+            return Err(OpenError::Foreign(self.name.clone()));
+        }
+        if number(LAYOUT_AT) > LAYOUT {
+            return Err(OpenError::Newer { path: self.name.clone(), found: number(LAYOUT_AT) });
+        }
+        Ok(())
     }
 
     fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
@@ -156,6 +208,11 @@ impl Source {
             return Err(OpenError::Newer { path: self.name.clone(), found: layout });
         }
         if !self.in_memory {
+            // Before WAL, so that it stands in the file itself from the first moment on.
+            if application != APPLICATION_ID {
+                let id = APPLICATION_ID;
+                connection.pragma_update(None, "application_id", id).map_err(sqlite)?;
+            }
             let mode: String = connection
                 .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
                 .map_err(sqlite)?;
@@ -187,7 +244,6 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
             "INSERT INTO schema_state (only_row, version) VALUES (1, ?1)",
             [Version::START.number()],
         )?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", LAYOUT)?;
     }
     transaction.commit()

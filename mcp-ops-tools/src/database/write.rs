@@ -113,6 +113,11 @@ pub enum WriteError {
          ask for a new one"
     )]
     ReceiptUsed,
+    /// It waited too long for its turn.
+    #[error(
+        "the approval receipt of this call ran out before its turn came; nothing was run, try again"
+    )]
+    ReceiptExpired,
     /// SQLite's answer.
     #[error("the database refused the change, and nothing was changed: {0}")]
     Sqlite(#[from] rusqlite::Error),
@@ -160,6 +165,9 @@ pub(super) fn migrate(
             .prepare_cached("UPDATE schema_state SET version = ?1")?
             .execute([to.number()])?;
         audit::append(&transaction, "migrate", &json!({"from": from, "to": to}), caller)?;
+    } else if caller.receipt.is_some() {
+        // Nothing changed, but an approval was used up, and that leaves a trace.
+        audit::append(&transaction, "migrate_unneeded", &json!({"version": to}), caller)?;
     }
     transaction.commit()?;
     let note = (!migrated).then(|| format!("the schema is at {to} already; nothing was changed"));
@@ -172,7 +180,12 @@ fn spend(transaction: &Transaction<'_>, caller: &Caller) -> Result<(), WriteErro
         return Ok(());
     };
     let expires_at = i64::try_from(receipt.exp).unwrap_or(i64::MAX);
-    let forgotten = jiff::Timestamp::now().as_second().saturating_sub(REMEMBER_SECONDS);
+    let now = jiff::Timestamp::now().as_second();
+    let leeway = i64::try_from(hitl_receipt::LEEWAY_SECONDS).unwrap_or_default();
+    if expires_at.saturating_add(leeway) <= now {
+        return Err(WriteError::ReceiptExpired);
+    }
+    let forgotten = now.saturating_sub(REMEMBER_SECONDS);
     transaction
         .prepare_cached("DELETE FROM used_receipts WHERE expires_at < ?1")?
         .execute([forgotten])?;

@@ -7,7 +7,9 @@
 mod privileged;
 mod public;
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{borrow::Cow, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use futures_util::FutureExt as _;
 
 use hitl_service::telemetry;
 use http::request::Parts;
@@ -27,6 +29,7 @@ use tracing::{Instrument as _, Span};
 pub use self::{privileged::Privileged, public::Public};
 use crate::{
     database::{Caller, QueryError, ReadError, WriteError},
+    guard::CallerGone,
     metrics::{Metrics, Outcome, ToolLabel},
     receipt::ReceiptError,
 };
@@ -60,6 +63,12 @@ pub enum ToolError {
     /// The call is not covered by an approval.
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
+    /// The caller has gone.
+    #[error("the caller left, and the call was stopped")]
+    Left,
+    /// A bug of ours.
+    #[error("the server failed on this call; nothing is known of its effect, read /state")]
+    Broken,
 }
 
 impl ToolError {
@@ -68,7 +77,8 @@ impl ToolError {
             Self::UnknownTool(_)
             | Self::Arguments { .. }
             | Self::Receipt(_)
-            | Self::Write(WriteError::ReceiptUsed)
+            | Self::Left
+            | Self::Write(WriteError::ReceiptUsed | WriteError::ReceiptExpired)
             | Self::Query(
                 QueryError::NotReading(_)
                 | QueryError::Empty
@@ -77,12 +87,17 @@ impl ToolError {
                 | QueryError::Placeholders
                 | QueryError::TooSlow
                 | QueryError::TooBig
+                | QueryError::TooLong
+                | QueryError::Names
+                | QueryError::RowTooBig
+                | QueryError::Busy
                 | QueryError::Abandoned
                 | QueryError::Sql(_),
             ) => Outcome::refused,
             Self::Query(QueryError::Database(_))
             | Self::Write(WriteError::Sqlite(_) | WriteError::Lost)
-            | Self::Read(_) => Outcome::failed,
+            | Self::Read(_)
+            | Self::Broken => Outcome::failed,
         }
     }
 }
@@ -100,8 +115,10 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// Who asked, as claimed.
     fn caller(&self) -> Caller {
-        let name = self.parts.headers.get(REQUESTER_HEADER);
-        Caller::claimed(name.map(|name| String::from_utf8_lossy(name.as_bytes())).as_deref())
+        // All of them, if there are several: one alone would look like the truth.
+        let names = self.parts.headers.get_all(REQUESTER_HEADER).iter();
+        let names: Vec<_> = names.map(|name| String::from_utf8_lossy(name.as_bytes())).collect();
+        Caller::claimed(&names.join(", "))
     }
 
     /// The arguments as the tool's own type. Unknown members are refused: what a reviewer saw must
@@ -186,7 +203,20 @@ impl<T: Toolset> ServerHandler for Endpoint<T> {
         let requester = call.caller().requester;
         let span = span(label, parts);
 
-        let result = self.tools.call(call).instrument(span.clone()).await;
+        // rmcp runs this in a task of its own, which goes on when the caller has gone.
+        let gone = async {
+            match parts.extensions.get::<CallerGone>() {
+                Some(CallerGone(gone)) => gone.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        let work = AssertUnwindSafe(self.tools.call(call)).catch_unwind();
+        let result = tokio::select! {
+            result = work.instrument(span.clone()) => {
+                result.unwrap_or(Err(ToolError::Broken))
+            }
+            () = gone => Err(ToolError::Left),
+        };
 
         let outcome = result.as_ref().map_or_else(ToolError::outcome, |_| Outcome::ok);
         let took = arrived.elapsed();
@@ -200,7 +230,9 @@ impl<T: Toolset> ServerHandler for Endpoint<T> {
                 }
                 Ok(_) => tracing::info!(tool = ?label, %outcome, requester, took_us = took, "call"),
                 Err(why) => {
-                    tracing::warn!(tool = ?label, %outcome, requester, took_us = took, %why, "call");
+                    // As a quoted text: it may carry what the caller wrote, line breaks and all.
+                    let why = why.to_string();
+                    tracing::warn!(tool = ?label, %outcome, requester, took_us = took, why, "call");
                 }
             }
         });

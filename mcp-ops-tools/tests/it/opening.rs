@@ -36,8 +36,17 @@ fn another_programs_database_and_a_newer_one_are_refused_and_left_alone() {
     Connection::open(&file).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
     let before = std::fs::read(&file).unwrap();
     let text = refusal(&["--database", path]);
-    assert!(text.contains("database of another program"), "{text}");
+    assert!(text.contains("file of another program"), "{text}");
     assert_eq!(std::fs::read(&file).unwrap(), before);
+
+    // In WAL mode with rows that are not in the file yet: not even those are moved.
+    let file = folder.path().join("wal.db");
+    let theirs = Connection::open(&file).unwrap();
+    theirs.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE theirs (a)").unwrap();
+    let names = ["wal.db", "wal.db-wal"].map(|name| folder.path().join(name));
+    let before = names.each_ref().map(|name| std::fs::read(name).unwrap());
+    assert!(refusal(&["--database", file.to_str().unwrap()]).contains("another program"));
+    assert_eq!(names.map(|name| std::fs::read(name).unwrap()), before);
 
     let file = folder.path().join("newer.db");
     let newer = "PRAGMA application_id = 0x4849544c; PRAGMA user_version = 99";
@@ -47,7 +56,10 @@ fn another_programs_database_and_a_newer_one_are_refused_and_left_alone() {
 
     std::fs::write(folder.path().join("text.db"), "not a database, and long enough").unwrap();
     let text = refusal(&["--database", folder.path().join("text.db").to_str().unwrap()]);
-    assert!(text.contains("cannot be opened"), "{text}");
+    assert!(text.contains("file of another program"), "{text}");
+    let text = refusal(&["--database", folder.path().join("no/such/x.db").to_str().unwrap()]);
+    assert!(text.contains("there is no folder"), "{text}");
+    assert!(!text.contains("backtrace"), "{text}");
 }
 
 #[tokio::test]
@@ -75,4 +87,23 @@ async fn a_taken_port_and_unusable_settings_are_explained() {
 async fn running_without_receipts_is_said_loudly() {
     let open = Server::start(&[]).await;
     assert!(open.logged("WITHOUT an approval receipt"));
+}
+
+#[tokio::test]
+async fn a_name_is_a_name_and_never_a_uri() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "file:orders.db?mode=memory";
+    let path = folder.path().join(name);
+    let server = Server::start(&["--database", path.to_str().unwrap()]).await;
+    assert!(path.is_file());
+    drop(server);
+}
+
+#[tokio::test]
+async fn port_in_the_environment_counts_only_where_no_address_was_said() {
+    // The tests' own `--listen 127.0.0.1:0` is said, so this port is not taken.
+    let server = Server::start_with(&[], &[("PORT", "1")]).await;
+    assert_ne!(server.address.port(), 1);
+    let empty = Server::start_with(&[], &[("OPS_TOOLS_ALLOWED_HOSTS", "")]).await;
+    assert_eq!(empty.get("/healthz").await.0, 200);
 }

@@ -119,7 +119,9 @@ async fn what_a_receipt_does_not_cover_is_refused_and_nothing_runs() {
         (receipt("approval-1", "v4"), "other arguments"),
         (signed(&|claims| claims.aud = "billing".into()), "for another server"),
         (signed(&|claims| claims.iss = "somebody".into()), "another gate"),
-        (signed(&|claims| claims.iat = now() + 60), "in the future"),
+        (signed(&|claims| (claims.iat, claims.exp) = (now() + 60, now() + 90)), "in the future"),
+        (signed(&|claims| claims.exp += 600), "longer than a receipt"),
+        (signed(&|claims| claims.approved_by.clear()), "nobody who approved"),
         (expired, "has expired"),
         (stranger, "a key this server does not know"),
         ("x.y.z".to_owned(), "not a receipt"),
@@ -166,7 +168,9 @@ async fn asking_for_the_current_version_says_so_and_uses_the_approval_up() {
     let answer = migrate(&server, "v2", &token).await.structured();
     assert_eq!((&answer["migrated"], &answer["from"]), (&json!(false), &json!("v2")));
     assert!(answer["note"].as_str().unwrap().contains("at v2 already"));
-    assert_eq!(server.state().await["audit"], json!([]));
+    let audit = server.state().await["audit"].clone();
+    assert_eq!(audit[0]["op"], "migrate_unneeded");
+    assert_eq!(audit[0]["approval"]["id"], "approval-1");
     assert!(migrate(&server, "v2", &token).await.refusal().contains("used before"));
 }
 
@@ -175,7 +179,7 @@ async fn in_memory_a_receipt_from_before_the_start_may_have_been_used_and_is_ref
     let lab = Lab::new();
     let server = Server::start(&["--receipt-keys", lab.keys.to_str().unwrap()]).await;
     let mut old = claims("approval-1", &json!({"version": "v3"}));
-    old.iat = now() - 30;
+    (old.iat, old.exp) = (now() - 30, now() + 20);
     let refusal = migrate(&server, "v3", &signer().sign(&old).unwrap()).await.refusal();
     assert!(refusal.contains("older than this server"), "{refusal}");
     assert_eq!(migrate(&server, "v3", &receipt("approval-2", "v3")).await.structured()["to"], "v3");
@@ -223,4 +227,27 @@ async fn a_key_added_to_the_file_is_found_when_a_receipt_names_it() {
     let token = next.sign(&claims("approval-1", &json!({"version": "v3"}))).unwrap();
     assert_eq!(migrate(&server, "v3", &token).await.structured()["to"], "v3");
     assert_eq!(migrate(&server, "v2", &receipt("approval-2", "v2")).await.structured()["to"], "v2");
+}
+
+#[tokio::test]
+async fn a_key_taken_out_of_the_file_is_refused_from_then_on() {
+    let lab = Lab::new();
+    let server = lab.start().await;
+    assert_eq!(migrate(&server, "v3", &receipt("approval-1", "v3")).await.structured()["to"], "v3");
+    let next = Signer::from_bytes(&[9; 32]).unwrap();
+    fs::write(&lab.keys, next.jwks().to_string()).unwrap();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    fs::File::options().append(true).open(&lab.keys).unwrap().set_modified(later).unwrap();
+    // Keys are looked for once a second at most.
+    let refused = async {
+        loop {
+            let id = format!("approval-{:?}", std::time::Instant::now());
+            let answer = migrate(&server, "v3", &receipt(&id, "v3")).await;
+            if answer.0["result"]["isError"] == true {
+                return answer.refusal();
+            }
+        }
+    };
+    let refusal = tokio::time::timeout(crate::support::PATIENCE, refused).await.unwrap();
+    assert!(refusal.contains("a key this server does not know"), "{refusal}");
 }

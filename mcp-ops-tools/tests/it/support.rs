@@ -44,8 +44,10 @@ impl Server {
         let mut child = command.envs(env.iter().copied()).spawn().unwrap();
         let mut log = Log::follow(child.stderr.take().unwrap());
         let listening = log.wait_for("is listening").await;
-        let listening: Value = serde_json::from_str(&listening).unwrap();
-        let address = listening["address"].as_str().unwrap().parse().unwrap();
+        // In either form of the log.
+        let (_, address) = listening.split_once("127.0.0.1:").unwrap();
+        let port: String = address.chars().take_while(char::is_ascii_digit).collect();
+        let address = format!("127.0.0.1:{port}").parse().unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { child, address, http, log }
@@ -131,6 +133,10 @@ impl Server {
         self.log.lines.lock().unwrap().iter().any(|line| line.contains(text))
     }
 
+    pub(crate) fn logged_line_beginning(&self, text: &str) -> bool {
+        self.log.lines.lock().unwrap().iter().any(|line| line.starts_with(text))
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -164,14 +170,19 @@ impl Drop for Server {
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-ops-tools"));
     command
-        .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+        .args(["--listen", "127.0.0.1:0"])
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    for name in ["PORT", "LOG_LEVEL", "RUST_LOG", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
-        command.env_remove(name);
+    // Nothing of this machine's settings: a developer's own database is not a test's.
+    for (name, _) in std::env::vars_os() {
+        let foreign = ["OPS_TOOLS_", "OTEL_", "LOG_", "RUST_LOG", "PORT"];
+        if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
     }
+    command.env("LOG_FORMAT", "json");
     command
 }
 

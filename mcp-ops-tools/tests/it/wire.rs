@@ -140,6 +140,8 @@ async fn another_host_or_a_foreign_page_is_refused_with_the_option_that_allows_i
         assert!(answer.starts_with("HTTP/1.1 403"), "{bad}: {answer}");
         assert!(answer.contains("--allowed-host"), "{answer}");
     }
+    let absolute = raw_post("http://evil.example/public/mcp", "Host: localhost\r\n");
+    assert!(server.raw(&absolute).await.starts_with("HTTP/1.1 400"));
     let origin = "Host: localhost\r\nOrigin: http://ops-tools:3000\r\n";
     assert!(server.raw(&raw_post("/public/mcp", origin)).await.starts_with("HTTP/1.1 200"));
 
@@ -230,4 +232,18 @@ async fn a_plan_shows_what_would_run_and_changes_nothing() {
     }
     let state = server.state().await;
     assert_eq!((&state["schema_version"], &state["audit"]), (&json!("v2"), &json!([])));
+}
+
+#[tokio::test]
+async fn what_a_caller_writes_cannot_look_like_a_line_of_the_log_or_a_name_it_is_not() {
+    let mut server = Server::start(&["--log-format", "human"]).await;
+    server
+        .call("cluster_db_query", json!({"sql": "SELECT * FROM \"x\nFORGED tool=x\""}))
+        .await
+        .refusal();
+    server.wait_for_log("no such table").await;
+    assert!(!server.logged_line_beginning("FORGED"));
+    let names = [("x-user-id", "mallory"), ("x-user-id", "alice")];
+    server.call_with("truncate_table", json!({"table": "orders"}), &names).await.structured();
+    assert_eq!(server.state().await["audit"][0]["requester"], "mallory, alice");
 }

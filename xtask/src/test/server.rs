@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::workspace::Workspace;
+use crate::workspace::{self, Workspace};
 
 /// A running server; stopped when dropped.
 pub(crate) struct Server {
@@ -18,14 +18,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a binary that the Rust suite has built, on a free port.
+    /// Builds a binary and starts it on a free port.
     pub(crate) fn start(workspace: &Workspace, name: &str) -> anyhow::Result<Self> {
-        let binary = workspace.binary(name);
-        if !binary.is_file() {
-            bail!("{} is not built; run the suite `rust` first", binary.display());
+        // Built now, so that it is never the binary of an earlier day.
+        workspace::run(workspace.cargo().args(["build", "--workspace", "--locked", "--quiet"]))?;
+        let mut command = workspace.command(workspace.binary(name));
+        command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
+        // Nothing of this machine's settings.
+        for (variable, _) in std::env::vars_os() {
+            let foreign = ["OPS_TOOLS_", "HITL_", "OTEL_", "LOG_", "RUST_LOG", "PORT"];
+            if foreign.iter().any(|prefix| variable.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(variable);
+            }
         }
-        let mut command = workspace.command(&binary);
-        command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]).env_remove("PORT");
         let mut child = command.stderr(Stdio::piped()).spawn().context("cannot start it")?;
         let mut lines = BufReader::new(child.stderr.take().context("it has no log")?).lines();
         for line in lines.by_ref() {

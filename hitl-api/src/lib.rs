@@ -1,0 +1,252 @@
+//! The types of the gate's admin API.
+//!
+//! Owns the names on the wire, for the gate that serves them and for the queue, the command line
+//! and the tests that read them. No I/O, no decisions. Field names that people know from the
+//! original lab are kept (`receivedAt`, `rpcMethod`, `toolName`, `toolArgs`).
+
+use std::{fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// Id of a request: a UUIDv7, so that ids sort by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// A new id, of now.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A text is not the id of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAnId;
+
+impl fmt::Display for NotAnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not the id of a request (a UUID)")
+    }
+}
+
+impl std::error::Error for NotAnId {}
+
+impl FromStr for RequestId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // One spelling only: with hyphens, as we print it.
+        match Uuid::try_parse(text) {
+            Ok(id) if text.len() == 36 => Ok(Self(id)),
+            _ => Err(NotAnId),
+        }
+    }
+}
+
+/// Where a request is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Nobody has decided yet.
+    Pending,
+    /// Approved, and not used yet: a grant for the same call.
+    Approved,
+    /// Approved and used.
+    Spent,
+    /// Rejected.
+    Denied,
+    /// Nobody decided in time.
+    Expired,
+    /// Approved, and not used in time.
+    Lapsed,
+    /// Taken back by its requester.
+    Withdrawn,
+}
+
+impl State {
+    /// Every state there is.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Approved,
+        Self::Spent,
+        Self::Denied,
+        Self::Expired,
+        Self::Lapsed,
+        Self::Withdrawn,
+    ];
+
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Spent => "spent",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::Lapsed => "lapsed",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How the gate knows who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Assurance {
+    /// The gateway verified it: a token's claim, or a client certificate.
+    Verified,
+    /// The caller says so in a header.
+    Claimed,
+    /// Nobody says who; the caller's network address stands in.
+    Address,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Requester {
+    /// Name, or address.
+    pub name: String,
+    /// How the gate knows.
+    pub assurance: Assurance,
+}
+
+/// What one reviewer said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The reviewer's name, as their token says.
+    pub reviewer: String,
+    /// Yes or no.
+    pub approved: bool,
+    /// Why, in their words.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A request, as reviewers see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// Its id.
+    pub id: RequestId,
+    /// Where it is in its life.
+    pub state: State,
+    /// When it arrived first.
+    pub received_at: Timestamp,
+    /// When it expires if nobody decides.
+    pub expires_at: Timestamp,
+    /// When it was decided, expired or was withdrawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<Timestamp>,
+    /// Until when an approval may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_expires_at: Option<Timestamp>,
+    /// Who asks.
+    pub requester: Requester,
+    /// Authority and path the call came for.
+    pub route: String,
+    /// The server behind, as receipts name it.
+    pub server: String,
+    /// HTTP method.
+    pub method: String,
+    /// HTTP path with query.
+    pub path: String,
+    /// HTTP headers, secrets redacted.
+    pub headers: Map<String, Value>,
+    /// The body, as it came.
+    pub body: String,
+    /// JSON-RPC method.
+    pub rpc_method: String,
+    /// The tool.
+    pub tool_name: String,
+    /// Its arguments.
+    pub tool_args: Map<String, Value>,
+    /// What the approval is bound to.
+    pub digest: String,
+    /// Whether a caller is waiting for the answer right now.
+    pub waiting: bool,
+    /// What reviewers have said so far.
+    pub votes: Vec<Vote>,
+    /// How many approvals it needs.
+    pub needed: u32,
+}
+
+/// A page of requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The requests that wait, oldest first.
+    pub pending: Vec<Request>,
+    /// Where the next page begins; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A page of history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// The requests, newest first.
+    pub requests: Vec<Request>,
+    /// Where the next page begins; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// What a reviewer decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// Yes or no.
+    pub approved: bool,
+    /// Why; the caller gets it word for word.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// One event: a row of the audit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the chain, from 1.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The request it is about.
+    pub request: RequestId,
+    /// What happened.
+    pub kind: String,
+    /// The particulars, by kind.
+    pub data: Map<String, Value>,
+    /// Hash of the row before.
+    pub previous: String,
+    /// Hash of this row.
+    pub hash: String,
+}
+
+/// The end of the audit's chain. Note it elsewhere, and a removed tail shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Position of the last row; 0 when there is none.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: String,
+}

@@ -1,0 +1,165 @@
+//! The ext_authz service. Thin: reads the check, asks the gate, lets [`crate::verdict`] answer.
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::service::auth::v3::{
+    CheckRequest, CheckResponse, authorization_server::Authorization,
+};
+use hitl_api::Request as ApprovalRequest;
+use hitl_service::telemetry;
+use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
+
+use crate::{
+    classify::{Class, HarmlessMethods, Headers, ToolCall, classify},
+    gate::{Gate, Outcome, now},
+    metrics::Metrics,
+    receipt::{ReceiptError, Receipts},
+    request::Arrived,
+    verdict::{self, Denial, DenialForm, Disposition},
+};
+
+/// The service.
+#[derive(Clone)]
+pub struct CheckService {
+    gate: Gate,
+    harmless: Arc<HarmlessMethods>,
+    receipts: Arc<Receipts>,
+    metrics: Arc<Metrics>,
+    form: DenialForm,
+}
+
+impl CheckService {
+    /// Answers checks with what the gate says.
+    pub fn new(
+        gate: Gate,
+        harmless: HarmlessMethods,
+        receipts: Arc<Receipts>,
+        metrics: Arc<Metrics>,
+        form: DenialForm,
+    ) -> Self {
+        Self { gate, harmless: Arc::new(harmless), receipts, metrics, form }
+    }
+
+    async fn answer(&self, check: CheckRequest) -> CheckResponse {
+        let arrived = match Arrived::read(check) {
+            Ok(arrived) => arrived,
+            Err(unreadable) => {
+                self.metrics.refused("unreadable");
+                return verdict::refuse_check(&unreadable.to_string());
+            }
+        };
+        match classify(&arrived.subject(), &self.harmless) {
+            Class::Pass(_) => {
+                self.metrics.passed();
+                verdict::pass(&arrived.headers)
+            }
+            Class::Refuse(refusal) => {
+                self.metrics.refused(refusal.label());
+                tracing::warn!(reason = refusal.label(), %refusal, path = %arrived.path, "refused");
+                verdict::refuse(&refusal)
+            }
+            Class::Gate(call) => self.gated(arrived, call).await,
+        }
+    }
+
+    async fn gated(&self, arrived: Arrived, call: ToolCall) -> CheckResponse {
+        let headers = &arrived.headers;
+        let held = self.metrics.hold();
+        let outcome = self.gate.call(&arrived, &call).await;
+        drop(held);
+        match outcome {
+            Outcome::Released(delivery) => match delivery.sign(&self.receipts) {
+                // Accepted only with the receipt in hand: until then it goes back by itself.
+                Ok((delivery, receipt)) => match delivery.accept() {
+                    Some(request) => self.release(headers, &request, &receipt),
+                    None => self.deny(headers, &call, &unsigned("it was taken already")),
+                },
+                Err(error) => self.deny(headers, &call, &unsigned(&error.to_string())),
+            },
+            Outcome::Granted(request) => match self.receipts.sign(&request, now()) {
+                Ok(receipt) => self.release(headers, &request, &receipt),
+                Err(error) => {
+                    self.gate.give_back(request.id).await;
+                    self.deny(headers, &call, &unsigned(&error.to_string()))
+                }
+            },
+            Outcome::Denied(denial) => self.deny(headers, &call, &denial),
+            Outcome::Refused(refusal) => {
+                self.metrics.refused(refusal.label());
+                verdict::refuse(&refusal)
+            }
+        }
+    }
+
+    fn release(
+        &self,
+        headers: &Headers,
+        request: &ApprovalRequest,
+        receipt: &str,
+    ) -> CheckResponse {
+        self.metrics.answered("released");
+        tracing::info!(request = %request.id, tool = %request.tool_name, "released");
+        verdict::release(headers, request.id, receipt)
+    }
+
+    fn deny(&self, headers: &Headers, call: &ToolCall, denial: &Denial) -> CheckResponse {
+        self.metrics.answered(match denial.disposition {
+            Disposition::Denied => "denied",
+            Disposition::Expired => "expired",
+            Disposition::Pending => "pending",
+        });
+        let request = denial.request.map(|id| id.to_string());
+        tracing::info!(request, tool = %call.tool, reason = %denial.reason, "not released");
+        verdict::deny(headers, &call.id, denial, self.form)
+    }
+}
+
+/// An approval that could not be turned into a receipt.
+fn unsigned(reason: &str) -> Denial {
+    Denial {
+        disposition: Disposition::Pending,
+        reason: reason.to_owned(),
+        text: format!("The approval could not be handed on, and nothing has run: {reason}."),
+        request: None,
+    }
+}
+
+impl crate::parking::Delivery {
+    /// The receipt for what is delivered; the delivery goes back when there is none.
+    fn sign(self, receipts: &Receipts) -> Result<(Self, String), ReceiptError> {
+        let receipt = match self.request() {
+            Some(request) => receipts.sign(request, now())?,
+            None => String::new(),
+        };
+        Ok((self, receipt))
+    }
+}
+
+#[tonic::async_trait]
+impl Authorization for CheckService {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
+        let check = request.into_inner();
+        let span = span(&check);
+        Ok(Response::new(self.answer(check).instrument(span).await))
+    }
+}
+
+/// A span in the trace of the checked request; none where traces go nowhere.
+fn span(check: &CheckRequest) -> tracing::Span {
+    if !telemetry::traces_are_exported() {
+        return tracing::Span::none();
+    }
+    let span = tracing::info_span!("check", otel.kind = "server");
+    let http = check.attributes.as_ref().and_then(|attributes| attributes.request.as_ref());
+    let parent = http.and_then(|request| request.http.as_ref()?.headers.get("traceparent"));
+    if let Some(value) = parent.and_then(|parent| parent.parse().ok()) {
+        let headers =
+            http::HeaderMap::from_iter([(http::HeaderName::from_static("traceparent"), value)]);
+        telemetry::continue_trace(&span, &headers);
+    }
+    span
+}

@@ -1,0 +1,226 @@
+//! The command line. Owns the settings and their validation.
+
+// The documentation of the fields is the text of `--help`, where backticks are noise.
+#![allow(clippy::doc_markdown)]
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, Parser};
+use hitl_service::telemetry::TelemetryArgs;
+use jiff::SignedDuration;
+
+use crate::{
+    classify::{HarmlessMethods, MethodPattern},
+    gate::Settings,
+    identity::IdentitySource,
+    parking::Limits,
+    redact::Redaction,
+    store::Terms,
+    verdict::DenialForm,
+};
+
+/// The gate: holds a privileged MCP call until a reviewer decides, and never loses one
+///
+/// A gateway asks it about every request of a route (Envoy's ext_authz, gRPC); it lets harmless
+/// ones pass, holds tool calls until a reviewer has decided, and refuses what it cannot
+/// understand. Reviewers decide over HTTP. A call that gives up waiting loses nothing: its request
+/// stays, and an approval given later is kept for its retry.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "hitl-extauth", version, max_term_width = 100)]
+pub struct Config {
+    /// Address the gateway asks at (gRPC)
+    #[arg(long, env = "HITL_GRPC_LISTEN", default_value_t = loopback(9001), value_name = "ADDRESS")]
+    grpc_listen: SocketAddr,
+
+    /// Port the gateway asks at, in place of the port of --grpc-listen
+    #[arg(long, env = "GRPC_PORT", value_name = "PORT")]
+    grpc_port: Option<u16>,
+
+    /// Address reviewers decide at (HTTP)
+    #[arg(long, env = "HITL_ADMIN_LISTEN", default_value_t = loopback(8081), value_name = "ADDRESS")]
+    admin_listen: SocketAddr,
+
+    /// Port reviewers decide at, in place of the port of --admin-listen
+    #[arg(long, env = "HTTP_PORT", value_name = "PORT")]
+    http_port: Option<u16>,
+
+    /// File that requests, decisions and the audit are kept in
+    #[arg(long, env = "HITL_DATABASE", default_value = "hitl.db", value_name = "PATH")]
+    pub database: PathBuf,
+
+    /// Who may decide
+    #[command(flatten)]
+    pub reviewers: ReviewersArgs,
+
+    /// Private key that receipts are signed with (PKCS#8 PEM, Ed25519); made if it is not there
+    ///
+    /// Without it the key lives as long as the process, and tools fetch the new one after a
+    /// restart.
+    #[arg(long, env = "HITL_RECEIPT_KEY", value_name = "FILE")]
+    pub receipt_key: Option<PathBuf>,
+
+    /// Name of this gate in receipts (`iss`)
+    #[arg(long, env = "HITL_RECEIPT_ISSUER", default_value = hitl_receipt::DEFAULT_ISSUER, value_name = "NAME")]
+    pub receipt_issuer: String,
+
+    /// Name of the server behind in receipts (`aud`), unless the route's `audience` says otherwise
+    #[arg(
+        long,
+        env = "HITL_RECEIPT_AUDIENCE",
+        default_value = "mcp-ops-tools",
+        value_name = "NAME"
+    )]
+    receipt_audience: String,
+
+    /// How long a call is held, in seconds, before it is told to come back
+    #[arg(long, env = "PARK_TIMEOUT_SEC", default_value_t = 240, value_name = "SECONDS")]
+    hold: u32,
+
+    /// How long a request waits for a decision, in seconds
+    #[arg(long, env = "HITL_EXPIRE_AFTER", default_value_t = 24 * 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    expire_after: u32,
+
+    /// How long an approval that nobody waits for may be used, in seconds
+    #[arg(long, env = "HITL_GRANT_FOR", default_value_t = 15 * 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    grant_for: u32,
+
+    /// How long a denial answers the same call again, in seconds
+    #[arg(long, env = "HITL_DENIAL_COOLDOWN", default_value_t = 10, value_name = "SECONDS")]
+    denial_cooldown: u32,
+
+    /// Most calls held at a time
+    #[arg(long, env = "HITL_MAX_HELD", default_value_t = 20_000, value_name = "CALLS")]
+    max_held: u32,
+
+    /// Most calls held at a time for one requester
+    #[arg(long, env = "HITL_MAX_HELD_PER_REQUESTER", default_value_t = 50, value_name = "CALLS")]
+    max_held_per_requester: u32,
+
+    /// Where to look for the requester, in order: jwt:CLAIM, header:NAME or mtls
+    ///
+    /// A claim is of a token that the gateway has verified; a header says whatever the caller
+    /// writes. When none of them knows, the caller's address stands in.
+    #[arg(
+        long = "requester-from",
+        env = "HITL_REQUESTER_FROM",
+        value_delimiter = ',',
+        default_value = "jwt:sub,header:x-user-id,mtls",
+        value_name = "SOURCE"
+    )]
+    requester_from: Vec<IdentitySource>,
+
+    /// Headers that are never stored, beside authorization and cookies
+    #[arg(
+        long = "redact-header",
+        env = "HITL_REDACT_HEADERS",
+        value_delimiter = ',',
+        value_name = "NAME"
+    )]
+    redact_headers: Vec<http::HeaderName>,
+
+    /// MCP methods that pass without approval, in place of the list built in
+    ///
+    /// A method, or the beginning of one followed by `*`. tools/call is always held.
+    #[arg(
+        long = "harmless-method",
+        env = "HITL_HARMLESS_METHODS",
+        value_delimiter = ',',
+        value_name = "METHOD"
+    )]
+    harmless_methods: Vec<MethodPattern>,
+
+    /// In which form a denial reaches the caller
+    #[arg(long, env = "DENIAL_FORM", value_enum, default_value_t = DenialForm::McpResult, value_name = "FORM")]
+    pub denial_form: DenialForm,
+
+    /// How the service logs
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// Who may decide: one of the two must be said.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct ReviewersArgs {
+    /// Reviewers and the digests of their tokens (YAML); read again when it changes
+    ///
+    /// `reviewers:` and a list of name, groups and token_sha256 (hex; `printf %s TOKEN | sha256sum`).
+    #[arg(long, env = "HITL_REVIEWERS", value_name = "FILE")]
+    pub reviewers: Option<PathBuf>,
+
+    /// Let anybody decide who reaches the admin port. For a lab on one machine
+    #[arg(long, env = "HITL_INSECURE_NO_REVIEWER_AUTH")]
+    pub insecure_no_reviewer_auth: bool,
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl Config {
+    /// Where the gateway asks.
+    pub fn grpc_listen(&self) -> SocketAddr {
+        let port = self.grpc_port.unwrap_or(self.grpc_listen.port());
+        SocketAddr::new(self.grpc_listen.ip(), port)
+    }
+
+    /// Where reviewers decide.
+    pub fn admin_listen(&self) -> SocketAddr {
+        let port = self.http_port.unwrap_or(self.admin_listen.port());
+        SocketAddr::new(self.admin_listen.ip(), port)
+    }
+
+    /// How many calls may be held.
+    pub fn limits(&self) -> Limits {
+        Limits { held: self.max_held, held_per_requester: self.max_held_per_requester }
+    }
+
+    /// Methods that pass without approval.
+    pub fn harmless(&self) -> HarmlessMethods {
+        if self.harmless_methods.is_empty() {
+            HarmlessMethods::default()
+        } else {
+            HarmlessMethods::new(self.harmless_methods.clone())
+        }
+    }
+
+    /// How the gate behaves.
+    pub fn settings(&self) -> Settings {
+        let seconds = |seconds: u32| SignedDuration::from_secs(i64::from(seconds));
+        Settings {
+            identity: self.requester_from.clone(),
+            terms: Terms {
+                request: seconds(self.expire_after),
+                grant: seconds(self.grant_for),
+                cooldown: seconds(self.denial_cooldown),
+            },
+            hold: Duration::from_secs(u64::from(self.hold)),
+            audience: self.receipt_audience.clone(),
+            redaction: Redaction::new(&self.redact_headers),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn who_may_decide_must_be_said() {
+        assert!(Config::try_parse_from(["x"]).is_err());
+        assert!(Config::try_parse_from(["x", "--insecure-no-reviewer-auth"]).is_ok());
+        let both = ["x", "--insecure-no-reviewer-auth", "--reviewers", "r.yaml"];
+        assert!(Config::try_parse_from(both).is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! Who asks.
+//!
+//! Owns the order in which a requester is looked for, and how sure the gate is of what it finds.
+//! Must never let a name that somebody merely claims stand for one that was verified: an approval
+//! is bound to the name together with how it is known.
+
+use std::{fmt, str::FromStr};
+
+use hitl_api::{Assurance, Requester};
+use serde_json::Value;
+
+use crate::request::Arrived;
+
+/// Longest name that is taken, in bytes; a longer one is cut and no longer equals anything else.
+const LONGEST: usize = 256;
+
+/// One place to look for a requester.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// A claim of a token that the gateway has verified.
+    Jwt(String),
+    /// A header, which any caller can write.
+    Header(String),
+    /// The identity in the client certificate.
+    Mtls,
+}
+
+/// A text is no identity source.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no place to look for a requester; write jwt:CLAIM, header:NAME or mtls")]
+pub struct UnknownSource(String);
+
+impl FromStr for IdentitySource {
+    type Err = UnknownSource;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("jwt", claim)) if !claim.is_empty() => Ok(Self::Jwt(claim.to_owned())),
+            Some(("header", name)) if name.parse::<http::HeaderName>().is_ok() => {
+                Ok(Self::Header(name.to_ascii_lowercase()))
+            }
+            None if text == "mtls" => Ok(Self::Mtls),
+            _ => Err(UnknownSource(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for IdentitySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Jwt(claim) => write!(f, "jwt:{claim}"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Mtls => f.write_str("mtls"),
+        }
+    }
+}
+
+/// A requester, and what an approval is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Who, and how the gate knows.
+    pub requester: Requester,
+    /// The same as one text that no other requester has.
+    pub key: String,
+}
+
+/// The first requester that the sources give; the caller's address when none does.
+pub fn resolve(arrived: &Arrived, sources: &[IdentitySource]) -> Identity {
+    for source in sources {
+        let (found, assurance) = match source {
+            IdentitySource::Jwt(claim) => {
+                (arrived.claims.get(claim).and_then(Value::as_str), Assurance::Verified)
+            }
+            IdentitySource::Mtls => (arrived.principal.as_deref(), Assurance::Verified),
+            IdentitySource::Header(name) => (arrived.headers.all(name).next(), Assurance::Claimed),
+        };
+        if let Some(name) = found.map(str::trim).filter(|name| !name.is_empty()) {
+            let name = cut(name);
+            let key = format!("{source}:{name}");
+            return Identity { requester: Requester { name, assurance }, key };
+        }
+    }
+    let name = arrived.address.clone().unwrap_or_else(|| "unknown".to_owned());
+    let key = format!("addr:{name}");
+    Identity { requester: Requester { name, assurance: Assurance::Address }, key }
+}
+
+fn cut(name: &str) -> String {
+    if name.len() <= LONGEST {
+        return name.to_owned();
+    }
+    let end = (0..=LONGEST).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}… ({} bytes)", name.get(..end).unwrap_or_default(), name.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn sources() -> Vec<IdentitySource> {
+        ["jwt:sub", "header:X-User-Id", "mtls"].map(|s| s.parse().unwrap()).to_vec()
+    }
+
+    #[test]
+    fn the_first_source_that_knows_counts_and_says_how_sure_it_is() {
+        let mut arrived = Arrived { address: Some("10.0.0.7".into()), ..Arrived::default() };
+        let who = |arrived: &Arrived| {
+            let identity = resolve(arrived, &sources());
+            (identity.requester.name, identity.requester.assurance, identity.key)
+        };
+        assert_eq!(who(&arrived), ("10.0.0.7".into(), Assurance::Address, "addr:10.0.0.7".into()));
+        arrived.principal = Some("spiffe://lab/agent".into());
+        assert_eq!(who(&arrived).1, Assurance::Verified);
+        arrived.headers.push("x-user-id", " alice ");
+        let claimed = ("alice".into(), Assurance::Claimed, "header:x-user-id:alice".into());
+        assert_eq!(who(&arrived), claimed);
+        arrived.claims.insert("sub".into(), json!("alice"));
+        // The same name, verified, is somebody else.
+        assert_eq!(who(&arrived), ("alice".into(), Assurance::Verified, "jwt:sub:alice".into()));
+    }
+
+    #[test]
+    fn a_claimed_name_cannot_look_like_an_address_or_an_empty_one() {
+        let mut arrived = Arrived { address: Some("10.0.0.7".into()), ..Arrived::default() };
+        arrived.headers.push("x-user-id", "addr:10.0.0.7");
+        assert_eq!(resolve(&arrived, &sources()).key, "header:x-user-id:addr:10.0.0.7");
+        let mut arrived = Arrived::default();
+        arrived.headers.push("x-user-id", "  ");
+        assert_eq!(resolve(&arrived, &sources()).key, "addr:unknown");
+        assert!("header:a b".parse::<IdentitySource>().is_err());
+        assert!("jwt:".parse::<IdentitySource>().is_err());
+    }
+}

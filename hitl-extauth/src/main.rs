@@ -1,0 +1,111 @@
+//! Starts the gate: settings, telemetry, store, listeners, in that order, and leaves in order.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
+use hitl_extauth::{
+    admin::Admin, check::CheckService, config::Config, gate::Gate, metrics::Metrics,
+    parking::Parking, receipt::Receipts, reviewers::Reviewers, store::sqlite::SqliteStore,
+};
+use hitl_service::{
+    serve::{self, DRAIN_DEADLINE},
+    telemetry,
+};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, server::TcpIncoming};
+
+/// How often the gate looks for what has run out.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How soon a frozen gateway is noticed: a ping this often, answered within that.
+const PING: Duration = Duration::from_secs(10);
+const PONG: Duration = Duration::from_secs(5);
+
+/// Streams on one connection of the gateway. Gateways plan for a hundred; fewer would strand calls.
+const STREAMS: u32 = 1000;
+
+/// Largest check, in bytes: body and headers, with room for the largest body a gateway forwards.
+const LARGEST_CHECK: usize = 16 * 1024 * 1024;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    let _telemetry = telemetry::init("hitl-extauth", &config.telemetry)?;
+    let reviewers = reviewers(&config)?;
+    let receipts = Arc::new(Receipts::new(config.receipt_key.as_deref(), &config.receipt_issuer)?);
+    let store = Arc::new(SqliteStore::open(&config.database)?);
+    let (parking, notices) = Parking::new(config.limits());
+    let gate = Gate::new(store, parking, config.settings());
+    let metrics = Arc::new(Metrics::default());
+    let checks = CheckService::new(
+        gate.clone(),
+        config.harmless(),
+        Arc::clone(&receipts),
+        Arc::clone(&metrics),
+        config.denial_form,
+    );
+
+    let stop = serve::stop_signal().context("signal handlers cannot be installed")?;
+    let grpc = serve::bind(config.grpc_listen()).await?;
+    let http = serve::bind(config.admin_listen()).await?;
+    let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
+    tracing::info!(grpc = %grpc_address, admin = %http_address, database = %config.database.display(), "hitl-extauth is listening");
+
+    let stopping = CancellationToken::new();
+    let writing = tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.write_down(notices).await }
+    });
+    tokio::spawn(age(gate.clone(), stopping.clone()));
+    let (health, healthy) = tonic_health::server::health_reporter();
+    health.set_serving::<AuthorizationServer<CheckService>>().await;
+    let serving = tokio::spawn({
+        let stopped = stopping.clone().cancelled_owned();
+        let checks = AuthorizationServer::new(checks).max_decoding_message_size(LARGEST_CHECK);
+        Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(PING))
+            .http2_keepalive_timeout(Some(PONG))
+            .max_concurrent_streams(STREAMS)
+            .add_service(healthy)
+            .add_service(checks)
+            .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), stopped)
+    });
+    let admin = Admin::new(gate.clone(), reviewers, receipts, metrics, stopping.clone()).router();
+    let stop = async move {
+        let signal = stop.await;
+        // Held calls get an answer, not an error; then there is nothing left to wait for.
+        health.set_not_serving::<AuthorizationServer<CheckService>>().await;
+        gate.parking().stop();
+        stopping.cancel();
+        signal
+    };
+    serve::serve(http, admin, stop, DRAIN_DEADLINE).await?;
+    if tokio::time::timeout(DRAIN_DEADLINE, serving).await.is_err() {
+        tracing::warn!("checks still in flight were cut");
+    }
+    writing.abort();
+    tracing::info!("hitl-extauth has stopped");
+    Ok(())
+}
+
+fn reviewers(config: &Config) -> anyhow::Result<Reviewers> {
+    if let Some(path) = &config.reviewers.reviewers {
+        return Ok(Reviewers::from_file(path)?);
+    }
+    tracing::warn!(
+        "reviewers are NOT asked who they are: whoever reaches the admin port can approve"
+    );
+    Ok(Reviewers::Anybody)
+}
+
+async fn age(gate: Gate, stopping: CancellationToken) {
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stopping.run_until_cancelled(look.tick()).await.is_some() {
+        gate.age().await;
+    }
+}

@@ -1,0 +1,327 @@
+//! Who waits on what.
+//!
+//! Owns the calls that are held: one for each request, the newest; how many there are, in all and
+//! for each requester; and what becomes of a release that nobody took. Must never be the record: a
+//! held call is a courtesy, the request is in the store.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use hitl_api::{Request, RequestId};
+use tokio::sync::{mpsc, oneshot};
+
+/// How a held call is answered.
+#[derive(Debug)]
+pub enum Release {
+    /// It may pass. Take it with [`Delivery::accept`] at the last moment.
+    Approved(Delivery),
+    /// It is settled otherwise; the request says how.
+    Settled(Box<Request>),
+    /// A newer identical call has taken its place.
+    Superseded,
+    /// The gate is stopping.
+    Stopping,
+}
+
+/// What happens to held calls without anybody asking; for whoever writes it down.
+#[derive(Debug)]
+pub enum Notice {
+    /// A caller has gone. Its request stays.
+    Left(RequestId),
+    /// An approval was spent for a caller who had gone: it must become a grant.
+    Undelivered(RequestId),
+}
+
+/// An approval on its way to a caller. Dropped without being accepted, it goes back.
+#[derive(Debug)]
+pub struct Delivery {
+    request: Option<Box<Request>>,
+    notices: mpsc::UnboundedSender<Notice>,
+}
+
+impl Delivery {
+    /// What is delivered.
+    pub fn request(&self) -> Option<&Request> {
+        self.request.as_deref()
+    }
+
+    /// Takes the approval: from here on it is used.
+    pub fn accept(mut self) -> Option<Box<Request>> {
+        self.request.take()
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(request) = &self.request {
+            // Nobody listens only when the gate has stopped; the grant then is in the audit.
+            let _ = self.notices.send(Notice::Undelivered(request.id));
+        }
+    }
+}
+
+/// Why no more calls are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// In all.
+    #[error("the gate holds as many calls as it may ({0})")]
+    Gate(u32),
+    /// For this requester.
+    #[error("the gate holds as many calls of this requester as it may ({0})")]
+    Requester(u32),
+}
+
+/// The held calls; a cheap handle.
+#[derive(Clone, Debug)]
+pub struct Parking(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limits: Limits,
+    state: Mutex<State>,
+    tickets: AtomicU64,
+    notices: mpsc::UnboundedSender<Notice>,
+}
+
+/// How many calls may be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// In all.
+    pub held: u32,
+    /// For one requester.
+    pub held_per_requester: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiters: HashMap<RequestId, Waiter>,
+    held: u32,
+    by_requester: HashMap<String, u32>,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    tell: oneshot::Sender<Release>,
+}
+
+/// A place for a call, counted until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    parking: Parking,
+    requester: String,
+    ticket: u64,
+    at: Option<RequestId>,
+    told: oneshot::Receiver<Release>,
+    tell: Option<oneshot::Sender<Release>>,
+}
+
+/// A waiter that has been taken out to be told something. Nobody else can tell it now.
+#[derive(Debug)]
+pub struct Claim {
+    parking: Parking,
+    id: RequestId,
+    waiter: Option<Waiter>,
+}
+
+impl Parking {
+    /// An empty parking, and what is to be written down of what happens in it.
+    pub fn new(limits: Limits) -> (Self, mpsc::UnboundedReceiver<Notice>) {
+        let (notices, written_down) = mpsc::unbounded_channel();
+        let inner = Inner { limits, state: Mutex::default(), tickets: AtomicU64::new(0), notices };
+        (Self(Arc::new(inner)), written_down)
+    }
+
+    /// A place for a call of this requester.
+    ///
+    /// # Errors
+    /// [`Full`] when there is none.
+    pub fn admit(&self, requester: &str) -> Result<Place, Full> {
+        let mut state = self.lock();
+        let limits = self.0.limits;
+        if state.held >= limits.held {
+            return Err(Full::Gate(limits.held));
+        }
+        let held = state.by_requester.entry(requester.to_owned()).or_default();
+        if *held >= limits.held_per_requester {
+            return Err(Full::Requester(limits.held_per_requester));
+        }
+        *held += 1;
+        state.held += 1;
+        let (tell, told) = oneshot::channel();
+        Ok(Place {
+            parking: self.clone(),
+            requester: requester.to_owned(),
+            ticket: self.0.tickets.fetch_add(1, Ordering::Relaxed),
+            at: None,
+            told,
+            tell: Some(tell),
+        })
+    }
+
+    /// Takes out whoever waits on a request.
+    pub fn claim(&self, id: RequestId) -> Option<Claim> {
+        let waiter = self.lock().waiters.remove(&id)?;
+        Some(Claim { parking: self.clone(), id, waiter: Some(waiter) })
+    }
+
+    /// Whether somebody waits on a request.
+    pub fn is_waiting(&self, id: RequestId) -> bool {
+        self.lock().waiters.get(&id).is_some_and(|waiter| !waiter.tell.is_closed())
+    }
+
+    /// How many calls are held.
+    pub fn held(&self) -> u32 {
+        self.lock().held
+    }
+
+    /// Tells everybody that the gate is stopping, now and from now on.
+    pub fn stop(&self) {
+        let waiters = {
+            let mut state = self.lock();
+            state.stopping = true;
+            std::mem::take(&mut state.waiters)
+        };
+        for (_, waiter) in waiters {
+            // Whoever has gone need not know.
+            let _ = waiter.tell.send(Release::Stopping);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Waits on a request from now on. An older call that waits on it is told that it was
+    /// superseded.
+    pub fn wait_on(&mut self, id: RequestId) {
+        let Some(tell) = self.tell.take() else { return };
+        self.at = Some(id);
+        let waiter = Waiter { ticket: self.ticket, tell };
+        let (told, release) = {
+            let mut state = self.parking.lock();
+            if state.stopping {
+                (Some(waiter), Release::Stopping)
+            } else {
+                (state.waiters.insert(id, waiter), Release::Superseded)
+            }
+        };
+        if let Some(waiter) = told {
+            // Whoever has gone need not know.
+            let _ = waiter.tell.send(release);
+        }
+    }
+
+    /// Waits on another request instead: the one its call turned out to belong to.
+    pub fn move_to(&mut self, id: RequestId) {
+        let Some(before) = self.at.take() else { return };
+        let waiter = self.parking.lock().waiters.remove(&before);
+        if let Some(waiter) = waiter {
+            self.tell = Some(waiter.tell);
+            self.wait_on(id);
+        }
+    }
+
+    /// What it is told. `None` never comes while it waits.
+    pub async fn told(&mut self) -> Option<Release> {
+        (&mut self.told).await.ok()
+    }
+
+    /// Stops waiting. `false` when somebody has just taken it out to tell it something: then
+    /// [`Self::told`] has it in a moment.
+    pub fn leave(&mut self) -> bool {
+        let Some(id) = self.at else { return true };
+        let mut state = self.parking.lock();
+        if state.waiters.get(&id).is_some_and(|waiter| waiter.ticket == self.ticket) {
+            state.waiters.remove(&id);
+            self.at = None;
+            return true;
+        }
+        false
+    }
+
+    /// The call has its answer: its end is no departure.
+    pub fn answered(&mut self) {
+        self.leave();
+        self.at = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let at = self.at;
+        if self.leave()
+            && let Some(id) = at
+        {
+            // Nobody listens only when the gate has stopped.
+            let _ = self.parking.0.notices.send(Notice::Left(id));
+        }
+        let mut state = self.parking.lock();
+        state.held = state.held.saturating_sub(1);
+        if let Some(held) = state.by_requester.get_mut(&self.requester) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                state.by_requester.remove(&self.requester);
+            }
+        }
+    }
+}
+
+impl Claim {
+    /// Releases the call with an approval. Should it have gone, the approval goes back.
+    pub fn approve(mut self, request: Request) {
+        let delivery =
+            Delivery { request: Some(Box::new(request)), notices: self.parking.0.notices.clone() };
+        self.tell(Release::Approved(delivery));
+    }
+
+    /// Tells the call how its request was settled.
+    pub fn settle(mut self, request: Request) {
+        self.tell(Release::Settled(Box::new(request)));
+    }
+
+    fn tell(&mut self, release: Release) {
+        if let Some(waiter) = self.waiter.take() {
+            // A delivery that is not taken goes back by itself.
+            let _ = waiter.tell.send(release);
+        }
+    }
+}
+
+impl Drop for Claim {
+    /// Nothing came of it: the call waits on, unless a newer one does by now.
+    fn drop(&mut self) {
+        let Some(waiter) = self.waiter.take() else { return };
+        if waiter.tell.is_closed() {
+            // It left while it was claimed, and could not say so then.
+            let _ = self.parking.0.notices.send(Notice::Left(self.id));
+            return;
+        }
+        let superseded = {
+            let mut state = self.parking.lock();
+            if state.stopping {
+                Some((waiter, Release::Stopping))
+            } else {
+                match state.waiters.entry(self.id) {
+                    Entry::Occupied(_) => Some((waiter, Release::Superseded)),
+                    Entry::Vacant(place) => {
+                        place.insert(waiter);
+                        None
+                    }
+                }
+            }
+        };
+        if let Some((waiter, release)) = superseded {
+            // Whoever has gone need not know.
+            let _ = waiter.tell.send(release);
+        }
+    }
+}

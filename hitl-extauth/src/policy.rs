@@ -1,0 +1,72 @@
+//! What approval a call needs, and what that approval is bound to.
+//!
+//! Pure. Owns the digest of a call. Must never let two calls that differ in anything a reviewer
+//! decides about share one.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::classify::ToolCall;
+
+/// What a call needs before it may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// How many reviewers must approve it.
+    pub approvals: u32,
+}
+
+/// What a call needs: one reviewer, whatever it is. What reaches the gate has been routed here
+/// because it is dangerous.
+pub fn requirement(_call: &ToolCall) -> Requirement {
+    Requirement { approvals: 1 }
+}
+
+/// SHA-256, in hex, over the RFC 8785 form of requester, route, server, tool and arguments. A retry
+/// of the same call has another id and other metadata, and the same digest.
+///
+/// # Errors
+/// When the arguments have no canonical form, which those of a strict parser always have.
+pub fn digest(
+    requester: &str,
+    route: &str,
+    server: &str,
+    tool: &str,
+    arguments: &Map<String, Value>,
+) -> Result<String, serde_json::Error> {
+    let call = json!({
+        "requester": requester, "route": route, "server": server, "tool": tool,
+        "arguments": arguments,
+    });
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(serde_json_canonicalizer::to_vec(&call)?) {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    Ok(hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_call_changes_its_digest_and_the_order_of_arguments_does_not() {
+        let arguments = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
+        let a = arguments(r#"{"a":1,"b":2}"#);
+        let of = |who, route, server, tool, arguments: &Map<_, _>| {
+            digest(who, route, server, tool, arguments).unwrap()
+        };
+        let base = of("u", "h/p", "s", "t", &a);
+        assert_eq!(base, of("u", "h/p", "s", "t", &arguments(r#"{"b":2.0,"a":1}"#)));
+        let others = [
+            of("v", "h/p", "s", "t", &a),
+            of("u", "h/q", "s", "t", &a),
+            of("u", "h/p", "r", "t", &a),
+            of("u", "h/p", "s", "x", &a),
+            of("u", "h/p", "s", "t", &arguments(r#"{"a":1}"#)),
+        ];
+        assert!(others.iter().all(|other| *other != base));
+    }
+}

@@ -1,0 +1,103 @@
+//! Signs what was approved, for the tool to verify.
+//!
+//! Owns the signing key. Must never sign anything but a request that has been spent.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use hitl_api::{Assurance, Request};
+use hitl_receipt::{
+    ArgsDigest, Claims, DigestError, LIFETIME_SECONDS, ReceiptId, Signer, SigningError,
+};
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// Why there is no receipt.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiptError {
+    /// The key cannot be read or made.
+    #[error("--receipt-key {0}: {1}")]
+    File(String, io::Error),
+    /// There is no randomness to make a key from.
+    #[error("no randomness for a new key: {0}")]
+    Random(String),
+    /// The key does not sign.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// The arguments have no digest.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+}
+
+/// Makes receipts in the name of this gate.
+#[derive(Debug)]
+pub struct Receipts {
+    signer: Signer,
+    issuer: String,
+}
+
+impl Receipts {
+    /// Uses the key in a file, which is made, readable for its owner alone, if it is not there.
+    /// Without a file the key lives as long as the process.
+    ///
+    /// # Errors
+    /// See [`ReceiptError`].
+    pub fn new(key: Option<&Path>, issuer: &str) -> Result<Self, ReceiptError> {
+        let signer = match key {
+            None => Signer::from_bytes(&random()?)?,
+            Some(path) => {
+                let file = |error| ReceiptError::File(path.display().to_string(), error);
+                match fs::read_to_string(path) {
+                    Ok(pem) => Signer::from_pem(&pem)?,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        let signer = Signer::from_bytes(&random()?)?;
+                        let mut new = fs::OpenOptions::new();
+                        new.write(true).create_new(true).mode(0o600);
+                        let mut new = new.open(path).map_err(file)?;
+                        new.write_all(signer.to_pem()?.as_bytes()).map_err(file)?;
+                        new.sync_all().map_err(file)?;
+                        signer
+                    }
+                    Err(error) => return Err(file(error)),
+                }
+            }
+        };
+        Ok(Self { signer, issuer: issuer.to_owned() })
+    }
+
+    /// The public key, for tools.
+    pub fn jwks(&self) -> Value {
+        self.signer.jwks()
+    }
+
+    /// A receipt for a request that has just been spent.
+    ///
+    /// # Errors
+    /// When the library refuses to sign.
+    pub fn sign(&self, request: &Request, now: Timestamp) -> Result<String, ReceiptError> {
+        let iat = u64::try_from(now.as_second()).unwrap_or_default();
+        let known = request.requester.assurance != Assurance::Address;
+        let approved = request.votes.iter().filter(|vote| vote.approved);
+        Ok(self.signer.sign(&Claims {
+            iss: self.issuer.clone(),
+            aud: request.server.clone(),
+            jti: ReceiptId::new(request.id.to_string()),
+            iat,
+            exp: iat + LIFETIME_SECONDS,
+            tool: request.tool_name.clone(),
+            args_sha256: ArgsDigest::of(Some(&request.tool_args))?.as_str().to_owned(),
+            sub: known.then(|| request.requester.name.clone()),
+            approved_by: approved.map(|vote| vote.reviewer.clone()).collect(),
+        })?)
+    }
+}
+
+fn random() -> Result<[u8; 32], ReceiptError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| ReceiptError::Random(error.to_string()))?;
+    Ok(bytes)
+}

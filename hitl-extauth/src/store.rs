@@ -1,0 +1,217 @@
+//! Where requests, decisions and the audit are kept.
+//!
+//! Owns the contract every store fulfils: each operation is one transaction that loads a
+//! [`crate::approval::Life`], lets it step, and writes the outcome together with its rows of the
+//! audit. What a store has acknowledged is durable. Must never answer from anything but the store,
+//! and never acknowledge what might be lost.
+
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use hitl_api::{Event, Head, Request, RequestId, Requester, State, Vote};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use crate::approval::Refused;
+
+/// A store, however it keeps things.
+pub type SharedStore = Arc<dyn Store>;
+
+/// How long things last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How long a request waits for a decision.
+    pub request: SignedDuration,
+    /// How long an approval may be used.
+    pub grant: SignedDuration,
+    /// How long a denial answers the same call again.
+    pub cooldown: SignedDuration,
+}
+
+/// A gated call as it arrives, before the store knows of it.
+#[derive(Clone, Debug)]
+pub struct NewCall {
+    /// The id it gets if it makes a new request.
+    pub id: RequestId,
+    /// What its approval is bound to.
+    pub digest: String,
+    /// Who asks.
+    pub requester: Requester,
+    /// Authority and path.
+    pub route: String,
+    /// The server behind.
+    pub server: String,
+    /// HTTP method.
+    pub method: String,
+    /// HTTP path with query.
+    pub path: String,
+    /// HTTP headers, redacted.
+    pub headers: Map<String, Value>,
+    /// The body as it came.
+    pub body: String,
+    /// The tool.
+    pub tool: String,
+    /// Its arguments.
+    pub arguments: Map<String, Value>,
+    /// How many approvals it needs.
+    pub needed: u32,
+}
+
+/// What a call finds when it arrives.
+#[derive(Clone, Debug)]
+pub enum Arrival {
+    /// Nothing: it has made a new request.
+    New(Request),
+    /// A request of the same call that still waits for a decision.
+    Joined(Request),
+    /// An approval, which it has just spent.
+    Granted(Request),
+    /// A denial given a moment ago.
+    Denied(Request),
+}
+
+/// Why something did not happen to a request.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such request.
+    #[error("there is no request with this id")]
+    Unknown,
+    /// The request does not allow it; says where it is.
+    #[error("{refused}")]
+    Refused {
+        /// Why.
+        refused: Refused,
+        /// The request as it is.
+        request: Box<Request>,
+    },
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a store cannot do its work now. Nothing of the operation has happened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No room left.
+    #[error("the gate's disk is full")]
+    Full,
+    /// Not writable.
+    #[error("the gate's database is read-only")]
+    ReadOnly,
+    /// Anything else that may pass.
+    #[error("the gate's database is not available: {0}")]
+    Unavailable(String),
+}
+
+/// Which requests to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// In one of these states; any when empty.
+    pub states: Vec<State>,
+    /// Of this tool.
+    pub tool: Option<String>,
+    /// Of this requester.
+    pub requester: Option<String>,
+    /// With this text in tool, arguments, requester, reviewer or reason.
+    pub text: Option<String>,
+    /// Received at or after.
+    pub since: Option<Timestamp>,
+    /// Received before.
+    pub until: Option<Timestamp>,
+}
+
+/// Which way a page goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Oldest first.
+    Oldest,
+    /// Newest first.
+    Newest,
+}
+
+/// A part of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Which way.
+    pub order: Order,
+    /// Behind this request, in that order.
+    pub after: Option<RequestId>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// The contract.
+///
+/// `now` is the caller's clock in everything that does not say otherwise; stores that are shared
+/// between replicas use their own and ignore it.
+#[tonic::async_trait]
+pub trait Store: Send + Sync {
+    /// A call arrives: it spends a grant, joins a request, meets a fresh denial, or makes a new
+    /// request; the first of these that there is.
+    async fn arrive(
+        &self,
+        call: NewCall,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<Arrival, StoreError>;
+
+    /// A reviewer decides. `waiter` says that the call is waiting and will be released by this.
+    async fn vote(
+        &self,
+        id: RequestId,
+        vote: Vote,
+        waiter: bool,
+        terms: Terms,
+    ) -> Result<Request, ChangeError>;
+
+    /// The same call uses the approval.
+    async fn spend(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError>;
+
+    /// A call that was released had gone: what it spent is a grant again.
+    async fn restore(
+        &self,
+        id: RequestId,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<Request, ChangeError>;
+
+    /// The requester takes a request back.
+    async fn withdraw(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError>;
+
+    /// Settles what has run out; gives those requests.
+    async fn age(&self, now: Timestamp) -> Result<Vec<Request>, StoreError>;
+
+    /// Notes something that changes no state: who left, what was superseded.
+    async fn note(
+        &self,
+        id: RequestId,
+        kind: &'static str,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// One request.
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError>;
+
+    /// A page of the requests that a filter lets through.
+    async fn list(&self, filter: Filter, page: Page) -> Result<Vec<Request>, StoreError>;
+
+    /// How many requests there are in each state.
+    async fn counts(&self) -> Result<Vec<(State, u64)>, StoreError>;
+
+    /// Rows of the audit after a position, in order.
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, StoreError>;
+
+    /// The rows about one request.
+    async fn trail(&self, id: RequestId) -> Result<Vec<Event>, StoreError>;
+
+    /// The end of the audit.
+    async fn head(&self) -> Result<Head, StoreError>;
+
+    /// Position of the last row of the audit; changes when there are more.
+    fn latest(&self) -> watch::Receiver<u64>;
+
+    /// Writes something, to see whether writing works.
+    async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;
+}

@@ -1,0 +1,344 @@
+//! A store in one SQLite file.
+//!
+//! Owns the file: one connection on a thread of its own writes, one reads. Writes that wait
+//! together are committed together, so that durability costs one flush for all of them. Must never
+//! acknowledge a write before its commit, and never let one operation's failure take another's
+//! work with it in silence.
+
+mod rows;
+mod work;
+
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use hitl_api::{Event, Head, Request, RequestId, State, Vote};
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::{
+    sync::{oneshot, watch},
+    task,
+};
+
+use super::{Arrival, ChangeError, Filter, NewCall, Page, Store, StoreError, Terms};
+use crate::approval::Happening;
+
+mod migrations {
+    //! The schema, version by version.
+    refinery::embed_migrations!("migrations");
+}
+
+/// Writes committed together at most.
+const BATCH: usize = 256;
+
+/// How long a statement waits for another process's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Marks a file as a gate's (`PRAGMA application_id`): "GATE" in ASCII.
+const APPLICATION_ID: i64 = 0x4741_5445;
+
+/// Why a database cannot be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another program's file.
+    #[error("{0} is a SQLite database of another program; choose another path for --database")]
+    Foreign(String),
+    /// A newer version's file, or one that was tampered with.
+    #[error(
+        "{0} cannot be brought to this version's schema: {1}. Run the version that wrote it, or newer"
+    )]
+    Migrate(String, String),
+    /// WAL could not be switched on.
+    #[error("{0} cannot use WAL mode (SQLite chose {1:?}); put it on a local disk")]
+    NoWal(String, String),
+    /// SQLite's own answer.
+    #[error("the database {0} cannot be opened: {1}")]
+    Sqlite(String, rusqlite::Error),
+    /// No thread could be started.
+    #[error("no thread for the database: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Does its work in the batch's transaction, and gives what is to be said after the commit.
+type Job = Box<dyn FnOnce(&Connection) -> Finish + Send>;
+
+/// Told whether the batch was committed.
+type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// A store in one SQLite file; a cheap handle.
+#[derive(Clone)]
+pub struct SqliteStore {
+    jobs: mpsc::Sender<Job>,
+    reader: Arc<tokio::sync::Mutex<Connection>>,
+    latest: watch::Receiver<u64>,
+}
+
+impl SqliteStore {
+    /// Opens a file, or makes it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let name = path.display().to_string();
+        let sqlite = |error| OpenError::Sqlite(name.clone(), error);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut writer = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+        writer.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+        claim(&mut writer, &name)?;
+        let reader = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )
+        .map_err(sqlite)?;
+        reader.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+        let head = rows::head(&writer).map_err(sqlite)?;
+        let (seen, latest) = watch::channel(head.seq);
+        let (jobs, queue) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || write_batches(&writer, &queue, &seen))
+            .map_err(OpenError::Thread)?;
+        Ok(Self { jobs, reader: Arc::new(tokio::sync::Mutex::new(reader)), latest })
+    }
+
+    /// Runs `work` in a transaction and answers when that is durable.
+    async fn write<T, E>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let result = in_savepoint(connection, work);
+            Box::new(move |committed| {
+                // Nobody waits any more: what is done is done all the same.
+                let _ = answer.send(committed.map_err(E::from).and(result));
+            })
+        });
+        let stopped = || E::from(StoreError::Unavailable("it has stopped".to_owned()));
+        self.jobs.send(job).map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let reader = Arc::clone(&self.reader).lock_owned().await;
+        task::spawn_blocking(move || work(&reader))
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?
+            .map_err(StoreError::from)
+    }
+}
+
+/// Makes sure that the file is ours and of this version's schema.
+fn claim(connection: &mut Connection, name: &str) -> Result<(), OpenError> {
+    let sqlite = |error| OpenError::Sqlite(name.to_owned(), error);
+    let application: i64 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(sqlite)?;
+    let objects: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(sqlite)?;
+    if application != APPLICATION_ID && (application != 0 || objects != 0) {
+        return Err(OpenError::Foreign(name.to_owned()));
+    }
+    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+        .map_err(sqlite)?;
+    if mode != "wal" {
+        return Err(OpenError::NoWal(name.to_owned(), mode));
+    }
+    connection.pragma_update(None, "synchronous", "full").map_err(sqlite)?;
+    connection.pragma_update(None, "foreign_keys", true).map_err(sqlite)?;
+    migrations::migrations::runner()
+        // A migration in the file that this version does not have: a newer version wrote it.
+        .set_abort_missing(true)
+        .run(connection)
+        .map(drop)
+        .map_err(|error| OpenError::Migrate(name.to_owned(), error.to_string()))
+}
+
+/// The writing thread: takes what waits, commits it together, then says so.
+fn write_batches(connection: &Connection, queue: &mpsc::Receiver<Job>, seen: &watch::Sender<u64>) {
+    while let Ok(first) = queue.recv() {
+        let mut finishes = Vec::new();
+        let committed = commit(connection, |connection| {
+            finishes.push(first(connection));
+            // A job that ran out of disk may have ended the transaction for all.
+            while finishes.len() < BATCH && !connection.is_autocommit() {
+                let Ok(job) = queue.try_recv() else { break };
+                finishes.push(job(connection));
+            }
+        });
+        if committed.is_ok()
+            && let Ok(head) = rows::head(connection)
+        {
+            seen.send_if_modified(|seq| std::mem::replace(seq, head.seq) != head.seq);
+        }
+        if finishes.is_empty() {
+            // The transaction could not even begin: tell the one who asked.
+            tracing::error!(?committed, "the store cannot begin a transaction");
+        }
+        for finish in finishes {
+            finish(committed.clone());
+        }
+    }
+}
+
+fn commit(connection: &Connection, batch: impl FnOnce(&Connection)) -> Result<(), StoreError> {
+    let statement = |sql| connection.prepare_cached(sql)?.execute([]);
+    let begun = statement("BEGIN IMMEDIATE");
+    batch(connection);
+    begun?;
+    if connection.is_autocommit() {
+        // SQLite has rolled everything back by itself, as it does when the disk is full.
+        return Err(StoreError::Full);
+    }
+    statement("COMMIT").map(drop).map_err(|error| {
+        if !connection.is_autocommit() {
+            // An error means that SQLite has rolled back already.
+            let _ = statement("ROLLBACK");
+        }
+        error.into()
+    })
+}
+
+/// Runs one operation so that its failure undoes its own work and nobody else's.
+fn in_savepoint<T, E: From<StoreError>>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<T, E> {
+    if connection.is_autocommit() {
+        // There is no transaction to work in; the batch's own answer says why.
+        return Err(StoreError::Unavailable("no transaction".to_owned()).into());
+    }
+    let statement = |sql| -> Result<(), StoreError> {
+        connection.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    };
+    statement("SAVEPOINT operation")?;
+    let result = work(connection);
+    if !connection.is_autocommit() {
+        if result.is_err() {
+            statement("ROLLBACK TO operation")?;
+        }
+        statement("RELEASE operation")?;
+    }
+    result
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::ReadOnly) => Self::ReadOnly,
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for ChangeError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+#[tonic::async_trait]
+impl Store for SqliteStore {
+    async fn arrive(
+        &self,
+        call: NewCall,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<Arrival, StoreError> {
+        self.write(move |connection| work::arrive(connection, &call, terms, now)).await
+    }
+
+    async fn vote(
+        &self,
+        id: RequestId,
+        vote: Vote,
+        waiter: bool,
+        terms: Terms,
+    ) -> Result<Request, ChangeError> {
+        let now = vote.at;
+        let happening = Happening::Vote { vote, waiter, grant: terms.grant };
+        self.write(move |connection| work::change(connection, id, &happening, now)).await
+    }
+
+    async fn spend(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError> {
+        self.write(move |connection| work::change(connection, id, &Happening::Spend, now)).await
+    }
+
+    async fn restore(
+        &self,
+        id: RequestId,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<Request, ChangeError> {
+        let happening = Happening::Restore { grant: terms.grant };
+        self.write(move |connection| work::change(connection, id, &happening, now)).await
+    }
+
+    async fn withdraw(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError> {
+        self.write(move |connection| work::change(connection, id, &Happening::Withdraw, now)).await
+    }
+
+    async fn age(&self, now: Timestamp) -> Result<Vec<Request>, StoreError> {
+        // Looking costs no commit; most of the time nothing has run out.
+        if self.read(move |connection| rows::due(connection, now, 1)).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(move |connection| work::age(connection, now)).await
+    }
+
+    async fn note(
+        &self,
+        id: RequestId,
+        kind: &'static str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(move |connection| work::note(connection, id, kind, now)).await
+    }
+
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
+        self.read(move |connection| rows::request(connection, id)).await
+    }
+
+    async fn list(&self, filter: Filter, page: Page) -> Result<Vec<Request>, StoreError> {
+        self.read(move |connection| rows::list(connection, &filter, page)).await
+    }
+
+    async fn counts(&self) -> Result<Vec<(State, u64)>, StoreError> {
+        self.read(rows::counts).await
+    }
+
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, StoreError> {
+        self.read(move |connection| rows::events(connection, after, limit)).await
+    }
+
+    async fn trail(&self, id: RequestId) -> Result<Vec<Event>, StoreError> {
+        self.read(move |connection| rows::trail(connection, id)).await
+    }
+
+    async fn head(&self) -> Result<Head, StoreError> {
+        self.read(rows::head).await
+    }
+
+    fn latest(&self) -> watch::Receiver<u64> {
+        self.latest.clone()
+    }
+
+    async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |connection| work::probe(connection, now)).await
+    }
+}

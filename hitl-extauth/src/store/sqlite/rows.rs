@@ -1,0 +1,318 @@
+//! Rows to types and back. The only place that knows the column names.
+
+use hitl_api::{Assurance, Event, Head, Request, RequestId, Requester, State, Vote};
+use jiff::Timestamp;
+use rusqlite::{
+    Connection, OptionalExtension as _, Row, ToSql, named_params, params_from_iter, types::Type,
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    approval::Life,
+    audit,
+    store::{Filter, NewCall, Order, Page},
+};
+
+/// A moment as the database keeps it.
+pub(super) fn millis(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+fn moment(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
+fn corrupt(text: impl Into<String>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, text.into().into())
+}
+
+pub(super) fn insert(
+    connection: &Connection,
+    call: &NewCall,
+    life: &Life,
+    now: Timestamp,
+) -> rusqlite::Result<Request> {
+    connection
+        .prepare_cached(
+            "INSERT INTO requests (id, digest, state, received_at, expires_at, needed, requester,
+             assurance, route, server, method, path, headers, body, tool, arguments)
+             VALUES (:id, :digest, :state, :received_at, :expires_at, :needed, :requester,
+             :assurance, :route, :server, :method, :path, :headers, :body, :tool, :arguments)",
+        )?
+        .execute(named_params! {
+            ":id": call.id.to_string(),
+            ":digest": call.digest,
+            ":state": life.state.name(),
+            ":received_at": millis(now),
+            ":expires_at": millis(life.expires_at),
+            ":needed": life.needed,
+            ":requester": call.requester.name,
+            ":assurance": assurance_name(call.requester.assurance),
+            ":route": call.route,
+            ":server": call.server,
+            ":method": call.method,
+            ":path": call.path,
+            ":headers": json(&call.headers)?,
+            ":body": call.body,
+            ":tool": call.tool,
+            ":arguments": json(&call.arguments)?,
+        })?;
+    request(connection, call.id)?.ok_or_else(|| corrupt("the row just inserted is not there"))
+}
+
+pub(super) fn insert_vote(
+    connection: &Connection,
+    id: RequestId,
+    vote: &Vote,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO votes (request, reviewer, approved, reason, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute((id.to_string(), &vote.reviewer, vote.approved, &vote.reason, millis(vote.at)))
+        .map(drop)
+}
+
+pub(super) fn insert_event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO events (seq, at, request, kind, data, previous, hash)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute((
+            i64::try_from(event.seq).unwrap_or(i64::MAX),
+            millis(event.at),
+            event.request.to_string(),
+            &event.kind,
+            json(&event.data)?,
+            &event.previous,
+            &event.hash,
+        ))
+        .map(drop)
+}
+
+pub(super) fn head(connection: &Connection) -> rusqlite::Result<Head> {
+    let last = connection
+        .prepare_cached("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")?
+        .query_row([], |row| {
+            Ok(Head { seq: row.get::<_, i64>(0)?.unsigned_abs(), hash: row.get(1)? })
+        })
+        .optional()?;
+    Ok(last.unwrap_or_else(|| Head { seq: 0, hash: audit::GENESIS.to_owned() }))
+}
+
+pub(super) fn request(connection: &Connection, id: RequestId) -> rusqlite::Result<Option<Request>> {
+    let found = connection
+        .prepare_cached("SELECT * FROM requests WHERE id = ?1")?
+        .query_row([id.to_string()], read_request)
+        .optional()?;
+    found.map(|request| with_votes(connection, request)).transpose()
+}
+
+/// The newest request of a call.
+pub(super) fn latest_of(
+    connection: &Connection,
+    digest: &str,
+) -> rusqlite::Result<Option<Request>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT * FROM requests WHERE digest = ?1 ORDER BY received_at DESC, id DESC LIMIT 1",
+        )?
+        .query_row([digest], read_request)
+        .optional()?;
+    found.map(|request| with_votes(connection, request)).transpose()
+}
+
+/// Requests and grants that have run out by `now`.
+pub(super) fn due(
+    connection: &Connection,
+    now: Timestamp,
+    limit: u32,
+) -> rusqlite::Result<Vec<RequestId>> {
+    connection
+        .prepare_cached(
+            "SELECT id FROM requests WHERE state = 'pending' AND expires_at <= ?1
+             UNION ALL
+             SELECT id FROM requests WHERE state = 'approved' AND grant_expires_at <= ?1
+             LIMIT ?2",
+        )?
+        .query_map((millis(now), limit), |row| read_id(row, "id"))?
+        .collect()
+}
+
+pub(super) fn list(
+    connection: &Connection,
+    filter: &Filter,
+    page: Page,
+) -> rusqlite::Result<Vec<Request>> {
+    let mut conditions = vec!["1".to_owned()];
+    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+    let mut add = |condition: &str, value: Box<dyn ToSql>| {
+        values.push(value);
+        conditions.push(condition.replace('?', &format!("?{}", values.len())));
+    };
+    if let Some(after) = page.after {
+        // Ids sort by time.
+        let condition = match page.order {
+            Order::Oldest => "id > ?",
+            Order::Newest => "id < ?",
+        };
+        add(condition, Box::new(after.to_string()));
+    }
+    if !filter.states.is_empty() {
+        let names: Vec<_> = filter.states.iter().map(|state| state.name()).collect();
+        let names = serde_json::to_string(&names).map_err(|error| corrupt(error.to_string()))?;
+        add("state IN (SELECT value FROM json_each(?))", Box::new(names));
+    }
+    if let Some(tool) = &filter.tool {
+        add("tool = ?", Box::new(tool.clone()));
+    }
+    if let Some(requester) = &filter.requester {
+        add("requester = ?", Box::new(requester.clone()));
+    }
+    if let Some(since) = filter.since {
+        add("received_at >= ?", Box::new(millis(since)));
+    }
+    if let Some(until) = filter.until {
+        add("received_at < ?", Box::new(millis(until)));
+    }
+    if let Some(text) = &filter.text {
+        // `instr` takes the text as it is; `lower` makes ASCII letters alike.
+        add(
+            "(instr(lower(tool || ' ' || arguments || ' ' || requester), lower(?)) > 0
+              OR EXISTS (SELECT 1 FROM votes WHERE votes.request = requests.id
+                         AND instr(lower(reviewer || ' ' || reason), lower(?)) > 0))",
+            Box::new(text.clone()),
+        );
+    }
+    let order = match page.order {
+        Order::Oldest => "ASC",
+        Order::Newest => "DESC",
+    };
+    let sql = format!(
+        "SELECT * FROM requests WHERE {} ORDER BY id {order} LIMIT {}",
+        conditions.join(" AND "),
+        page.limit
+    );
+    let requests: Vec<Request> = connection
+        .prepare_cached(&sql)?
+        .query_map(params_from_iter(values), read_request)?
+        .collect::<Result<_, _>>()?;
+    requests.into_iter().map(|request| with_votes(connection, request)).collect()
+}
+
+pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<(State, u64)>> {
+    connection
+        .prepare_cached("SELECT state, count(*) FROM requests GROUP BY state")?
+        .query_map([], |row| Ok((read_state(row)?, row.get::<_, i64>(1)?.unsigned_abs())))?
+        .collect()
+}
+
+pub(super) fn events(
+    connection: &Connection,
+    after: u64,
+    limit: u32,
+) -> rusqlite::Result<Vec<Event>> {
+    connection
+        .prepare_cached("SELECT * FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
+        .query_map((i64::try_from(after).unwrap_or(i64::MAX), limit), read_event)?
+        .collect()
+}
+
+pub(super) fn trail(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<Event>> {
+    connection
+        .prepare_cached("SELECT * FROM events WHERE request = ?1 ORDER BY seq")?
+        .query_map([id.to_string()], read_event)?
+        .collect()
+}
+
+fn with_votes(connection: &Connection, mut request: Request) -> rusqlite::Result<Request> {
+    request.votes = connection
+        .prepare_cached("SELECT * FROM votes WHERE request = ?1 ORDER BY at, reviewer")?
+        .query_map([request.id.to_string()], |row| {
+            Ok(Vote {
+                reviewer: row.get("reviewer")?,
+                approved: row.get("approved")?,
+                reason: row.get("reason")?,
+                at: moment(row.get("at")?),
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    Ok(request)
+}
+
+fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
+    let optional = |column: &str| -> rusqlite::Result<Option<Timestamp>> {
+        Ok(row.get::<_, Option<i64>>(column)?.map(moment))
+    };
+    Ok(Request {
+        id: read_id(row, "id")?,
+        state: read_state(row)?,
+        received_at: moment(row.get("received_at")?),
+        expires_at: moment(row.get("expires_at")?),
+        settled_at: optional("settled_at")?,
+        grant_expires_at: optional("grant_expires_at")?,
+        requester: Requester {
+            name: row.get("requester")?,
+            assurance: read_assurance(&row.get::<_, String>("assurance")?)?,
+        },
+        route: row.get("route")?,
+        server: row.get("server")?,
+        method: row.get("method")?,
+        path: row.get("path")?,
+        headers: read_object(row, "headers")?,
+        body: row.get("body")?,
+        rpc_method: "tools/call".to_owned(),
+        tool_name: row.get("tool")?,
+        tool_args: read_object(row, "arguments")?,
+        digest: row.get("digest")?,
+        // The store does not know who waits.
+        waiting: false,
+        votes: Vec::new(),
+        needed: row.get("needed")?,
+    })
+}
+
+fn read_event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    Ok(Event {
+        seq: row.get::<_, i64>("seq")?.unsigned_abs(),
+        at: moment(row.get("at")?),
+        request: read_id(row, "request")?,
+        kind: row.get("kind")?,
+        data: read_object(row, "data")?,
+        previous: row.get("previous")?,
+        hash: row.get("hash")?,
+    })
+}
+
+fn read_id(row: &Row<'_>, column: &str) -> rusqlite::Result<RequestId> {
+    row.get::<_, String>(column)?.parse().map_err(|_| corrupt("not an id"))
+}
+
+fn read_state(row: &Row<'_>) -> rusqlite::Result<State> {
+    let name: String = row.get("state")?;
+    State::from_name(&name).ok_or_else(|| corrupt(format!("unknown state {name:?}")))
+}
+
+fn read_object(row: &Row<'_>, column: &str) -> rusqlite::Result<Map<String, Value>> {
+    serde_json::from_str(&row.get::<_, String>(column)?).map_err(|error| corrupt(error.to_string()))
+}
+
+fn json(object: &Map<String, Value>) -> rusqlite::Result<String> {
+    serde_json::to_string(object).map_err(|error| corrupt(error.to_string()))
+}
+
+fn assurance_name(assurance: Assurance) -> &'static str {
+    match assurance {
+        Assurance::Verified => "verified",
+        Assurance::Claimed => "claimed",
+        Assurance::Address => "address",
+    }
+}
+
+fn read_assurance(name: &str) -> rusqlite::Result<Assurance> {
+    [Assurance::Verified, Assurance::Claimed, Assurance::Address]
+        .into_iter()
+        .find(|assurance| assurance_name(*assurance) == name)
+        .ok_or_else(|| corrupt(format!("unknown assurance {name:?}")))
+}

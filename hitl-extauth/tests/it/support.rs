@@ -1,0 +1,347 @@
+//! Starts the real gate, asks it as a gateway does, and decides as a reviewer does.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use envoy_types::pb::envoy::{
+    config::core::v3::{Address, SocketAddress, address},
+    service::auth::v3::{
+        AttributeContext, CheckRequest, CheckResponse,
+        attribute_context::{HttpRequest, Peer, Request},
+        authorization_client::AuthorizationClient,
+        check_response::HttpResponse,
+    },
+};
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+/// Longest a condition may take to come true before the test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A gate's folder: its database, key and reviewers outlive its process.
+pub(crate) struct Lab {
+    folder: TempDir,
+}
+
+/// A running gate; killed when dropped.
+pub(crate) struct Gate {
+    child: Child,
+    grpc: String,
+    admin: String,
+    http: reqwest::Client,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reviewers = "reviewers:\n".to_owned();
+        for name in ["dana", "lee", "alice"] {
+            let digest = sha256(&format!("{name}-token"));
+            reviewers.extend(["- {name: ", name, ", token_sha256: ", &digest, "}\n"]);
+        }
+        std::fs::write(folder.path().join("reviewers.yaml"), reviewers).unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn start(&self, args: &[&str]) -> Gate {
+        Gate::start(self.folder.path(), args)
+    }
+}
+
+fn sha256(text: &str) -> String {
+    use sha2::{Digest as _, Sha256};
+    Sha256::digest(text).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+impl Gate {
+    fn start(folder: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
+        for (name, _) in std::env::vars_os() {
+            let foreign = ["HITL_", "OTEL_", "LOG_", "RUST_LOG", "GRPC_PORT", "HTTP_PORT", "PARK_"];
+            if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        if !args.contains(&"--denial-cooldown") {
+            command.args(["--denial-cooldown", "0"]);
+        }
+        let mut child = command
+            .args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--log-format", "json"])
+            .arg("--database")
+            .arg(folder.join("gate.db"))
+            .arg("--receipt-key")
+            .arg(folder.join("key.pem"))
+            .arg("--reviewers")
+            .arg(folder.join("reviewers.yaml"))
+            .args(args)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = String::new();
+        let listening = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended: {said}")).unwrap();
+            said += &line;
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            if line["grpc"].is_string() {
+                break line;
+            }
+        };
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let address = |name: &str| format!("http://{}", listening[name].as_str().unwrap());
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { child, grpc: address("grpc"), admin: address("admin"), http }
+    }
+
+    /// A connection of a gateway.
+    pub(crate) async fn gateway(&self) -> AuthorizationClient<Channel> {
+        AuthorizationClient::connect(self.grpc.clone()).await.unwrap()
+    }
+
+    /// Asks about a call and waits for the answer.
+    pub(crate) async fn check(&self, check: CheckRequest) -> Verdict {
+        Verdict::of(self.gateway().await.check(check).await.unwrap().into_inner())
+    }
+
+    /// Asks about a call on a connection of its own, and does not wait.
+    pub(crate) async fn hold(&self, check: CheckRequest) -> JoinHandle<Verdict> {
+        let mut gateway = self.gateway().await;
+        tokio::spawn(async move { Verdict::of(gateway.check(check).await.unwrap().into_inner()) })
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        self.get_as("dana", path).await
+    }
+
+    pub(crate) async fn get_as(&self, reviewer: &str, path: &str) -> (u16, String) {
+        let request = self.http.get(format!("{}{path}", self.admin));
+        let response = request.bearer_auth(format!("{reviewer}-token")).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path).await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// An open stream of events.
+    pub(crate) async fn events(&self, last: Option<u64>) -> reqwest::Response {
+        let mut request = self.http.get(format!("{}/events", self.admin)).bearer_auth("dana-token");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last.to_string());
+        }
+        request.send().await.unwrap()
+    }
+
+    pub(crate) async fn pending(&self) -> Vec<Value> {
+        self.json("/pending").await["pending"].as_array().unwrap().clone()
+    }
+
+    /// The pending requests, when there are this many with somebody waiting.
+    pub(crate) async fn waiting(&self, count: usize) -> Vec<Value> {
+        let found = async {
+            loop {
+                let pending = self.pending().await;
+                if pending.iter().filter(|request| request["waiting"] == true).count() == count {
+                    return pending;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("requests to wait")
+    }
+
+    /// The id of the one request that waits.
+    pub(crate) async fn waiting_one(&self) -> String {
+        id_of(&self.waiting(1).await[0])
+    }
+
+    pub(crate) async fn decide(
+        &self,
+        reviewer: &str,
+        id: &str,
+        approved: bool,
+        reason: &str,
+    ) -> (u16, Value) {
+        let decision = json!({"approved": approved, "reason": reason}).to_string();
+        self.decide_raw(Some(&format!("{reviewer}-token")), id, decision).await
+    }
+
+    pub(crate) async fn decide_raw(
+        &self,
+        token: Option<&str>,
+        id: &str,
+        body: String,
+    ) -> (u16, Value) {
+        let mut request = self
+            .http
+            .post(format!("{}/decide/{id}", self.admin))
+            .header("content-type", "application/json")
+            .body(body);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_str(&response.text().await.unwrap()).unwrap_or_default())
+    }
+
+    /// The state of a request, when it is this one.
+    pub(crate) async fn until_state(&self, id: &str, state: &str) -> Value {
+        let found = async {
+            loop {
+                let request = self.json(&format!("/requests/{id}")).await;
+                if request["state"] == state {
+                    return request;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{id} to be {state}"))
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn terminate(&self) {
+        rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    pub(crate) async fn exited(mut self) -> ExitStatus {
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("the gate to end")
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // An error means that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn id_of(request: &Value) -> String {
+    request["id"].as_str().unwrap().to_owned()
+}
+
+/// A check of a POST, as agentgateway sends it.
+pub(crate) fn post(body: &str, headers: &[(&str, &str)]) -> CheckRequest {
+    let mut all = HashMap::from([
+        ("content-type".to_owned(), "application/json".to_owned()),
+        ("authorization".to_owned(), "Bearer the-callers-secret".to_owned()),
+        (":method".to_owned(), "POST".to_owned()),
+    ]);
+    all.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let http = HttpRequest {
+        method: "POST".into(),
+        path: "/privileged/mcp?x=1".into(),
+        host: "gateway.example:8080".into(),
+        headers: all,
+        body: body.into(),
+        size: i64::try_from(body.len()).unwrap(),
+        ..HttpRequest::default()
+    };
+    let address = Address {
+        address: Some(address::Address::SocketAddress(SocketAddress {
+            address: "10.1.2.3".into(),
+            ..SocketAddress::default()
+        })),
+    };
+    CheckRequest {
+        attributes: Some(AttributeContext {
+            source: Some(Peer { address: Some(address), ..Peer::default() }),
+            request: Some(Request { http: Some(http), ..Request::default() }),
+            ..AttributeContext::default()
+        }),
+    }
+}
+
+/// A check of `run_migration`, asked by a user.
+pub(crate) fn migrate(user: &str, version: &str, id: u32) -> CheckRequest {
+    let body = json!({
+        "jsonrpc": "2.0", "id": id, "method": "tools/call",
+        "params": {"name": "run_migration", "arguments": {"version": version}, "_meta": {"progressToken": id}},
+    });
+    post(&body.to_string(), &[("x-user-id", user), ("x-hitl-receipt", "forged")])
+}
+
+/// What a gateway makes of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// Passes on, with headers set and removed.
+    Allowed { set: HashMap<String, String>, removed: Vec<String> },
+    /// Answered by the gate.
+    Denied { status: i32, body: Value },
+}
+
+impl Verdict {
+    fn of(response: CheckResponse) -> Self {
+        // As gateways decide: by the status alone. None at all would be "allow".
+        let status = response.status.expect("every answer has a status");
+        match (status.code, response.http_response) {
+            (0, Some(HttpResponse::OkResponse(ok))) => Self::Allowed {
+                set: ok
+                    .headers
+                    .into_iter()
+                    .filter_map(|option| option.header.map(|header| (header.key, header.value)))
+                    .collect(),
+                removed: ok.headers_to_remove,
+            },
+            (7, Some(HttpResponse::DeniedResponse(denied))) => Self::Denied {
+                status: denied.status.unwrap().code,
+                body: serde_json::from_str(&denied.body).unwrap(),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed { .. })
+    }
+
+    pub(crate) fn receipt(&self) -> String {
+        match self {
+            Self::Allowed { set, .. } => set["x-hitl-receipt"].clone(),
+            Self::Denied { .. } => panic!("{self:?}"),
+        }
+    }
+
+    /// Text and particulars of a denial that reaches the model.
+    pub(crate) fn denial(&self) -> (String, Value) {
+        match self {
+            Self::Denied { status: 200, body } => {
+                let result = &body["result"];
+                assert_eq!(result["isError"], true);
+                let text = result["content"][0]["text"].as_str().unwrap().to_owned();
+                (text, result["structuredContent"].clone())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
