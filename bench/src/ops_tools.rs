@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Rounds in which the two servers take turns, so that noise falls on both.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 16;
 
 /// Cold starts, of which the median counts.
 const STARTS: usize = 11;

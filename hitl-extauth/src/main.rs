@@ -1,6 +1,6 @@
 //! Starts the gate: settings, telemetry, store, listeners, in that order, and leaves in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -31,10 +31,14 @@ const STREAMS: u32 = 1000;
 const LARGEST_CHECK: usize = 16 * 1024 * 1024;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let config = Config::parse();
+    serve::exit_code("hitl-extauth", run(&config).await)
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("hitl-extauth", &config.telemetry)?;
-    let reviewers = reviewers(&config)?;
+    let reviewers = reviewers(config)?;
     let receipts = Arc::new(Receipts::new(config.receipt_key.as_deref(), &config.receipt_issuer)?);
     let store = Arc::new(SqliteStore::open(&config.database)?);
     let (parking, notices) = Parking::new(config.limits());

@@ -111,15 +111,17 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> Result<Telemetry, Te
             .boxed(),
     };
     let provider = provider(service)?;
-    let traces = provider
-        .as_ref()
-        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)))
+    let mut layers = vec![log];
+    if let Some(provider) = &provider {
         // Traces do not depend on how much is logged. Ours only: libraries have spans of their own.
-        .map(|layer| {
-            let ours = Targets::new().with_target("mcp_ops_tools", Level::INFO);
-            layer.with_filter(ours.with_target("hitl_extauth", Level::INFO))
-        });
-    tracing_subscriber::registry().with(log).with(traces).init();
+        let ours = Targets::new()
+            .with_target("mcp_ops_tools", Level::INFO)
+            .with_target("hitl_extauth", Level::INFO);
+        let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer(service));
+        layers.push(traces.with_filter(ours).boxed());
+    }
+    // Not an `Option` of a layer: an absent one keeps every event of every library alive.
+    tracing_subscriber::registry().with(layers).init();
     Ok(Telemetry { provider })
 }
 

@@ -324,12 +324,8 @@ impl Reader {
         Ok(Self { connection, watch })
     }
 
-    /// Makes the reader ready for another caller, whatever a glance before left it with. Set the
-    /// flag when that caller leaves.
+    /// Makes the reader ready for another caller. Set the flag when that caller leaves.
     pub(super) fn lend(&self) -> Arc<AtomicBool> {
-        // Neither fails for a value in range.
-        let _ = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_LIMIT);
-        let _ = self.connection.busy_timeout(BUSY_TIMEOUT);
         let mut state = self.watch.lock();
         *state = Watching::default();
         Arc::clone(&state.left)

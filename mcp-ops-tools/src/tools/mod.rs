@@ -115,10 +115,7 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// Who asked, as claimed.
     fn caller(&self) -> Caller {
-        // All of them, if there are several: one alone would look like the truth.
-        let names = self.parts.headers.get_all(REQUESTER_HEADER).iter();
-        let names: Vec<_> = names.map(|name| String::from_utf8_lossy(name.as_bytes())).collect();
-        Caller::claimed(&names.join(", "))
+        requester(self.parts)
     }
 
     /// The arguments as the tool's own type. Unknown members are refused: what a reviewer saw must
@@ -200,7 +197,6 @@ impl<T: Toolset> ServerHandler for Endpoint<T> {
         })?;
         let label = T::label(&request.name);
         let call = Call { tool: &request.name, arguments: request.arguments, parts };
-        let requester = call.caller().requester;
         let span = span(label, parts);
 
         // rmcp runs this in a task of its own, which goes on when the caller has gone.
@@ -212,6 +208,8 @@ impl<T: Toolset> ServerHandler for Endpoint<T> {
         };
         let work = AssertUnwindSafe(self.tools.call(call)).catch_unwind();
         let result = tokio::select! {
+            // Most calls are answered at the first look; only then is it worth watching the caller.
+            biased;
             result = work.instrument(span.clone()) => {
                 result.unwrap_or(Err(ToolError::Broken))
             }
@@ -222,17 +220,18 @@ impl<T: Toolset> ServerHandler for Endpoint<T> {
         let took = arrived.elapsed();
         self.metrics.call(label, outcome, took);
         span.in_scope(|| {
-            let (requester, took) = (requester.as_deref().unwrap_or("-"), took.as_micros());
+            let took = took.as_micros();
+            let requester = || requester(parts).requester.unwrap_or_else(|| "-".to_owned());
             match &result {
                 // Reads are many and change nothing; the metrics count them.
                 Ok(_) if label == ToolLabel::cluster_db_query => {
-                    tracing::debug!(tool = ?label, %outcome, requester, took_us = took, "call");
+                    tracing::debug!(tool = ?label, %outcome, requester = requester(), took_us = took, "call");
                 }
-                Ok(_) => tracing::info!(tool = ?label, %outcome, requester, took_us = took, "call"),
+                Ok(_) => tracing::info!(tool = ?label, %outcome, requester = requester(), took_us = took, "call"),
                 Err(why) => {
                     // As a quoted text: it may carry what the caller wrote, line breaks and all.
                     let why = why.to_string();
-                    tracing::warn!(tool = ?label, %outcome, requester, took_us = took, why, "call");
+                    tracing::warn!(tool = ?label, %outcome, requester = requester(), took_us = took, why, "call");
                 }
             }
         });
@@ -251,6 +250,14 @@ impl<T: Toolset> ServerHandler for Endpoint<T> {
             }
         }
     }
+}
+
+/// Who asked, as the request claims. All names, if there are several: one alone would look like the
+/// truth.
+fn requester(parts: &Parts) -> Caller {
+    let names = parts.headers.get_all(REQUESTER_HEADER).iter();
+    let names: Vec<_> = names.map(|name| String::from_utf8_lossy(name.as_bytes())).collect();
+    Caller::claimed(&names.join(", "))
 }
 
 /// The span of a call, as part of its caller's trace; none where traces go nowhere.
