@@ -5,6 +5,7 @@
 
 mod cargo;
 mod dependencies;
+mod gateway;
 mod mcp_clients;
 mod server;
 mod tidy;
@@ -57,6 +58,11 @@ const SUITES: &[Suite] = &[
         name: "python-mcp",
         checks: "the official Python MCP client, both majors",
         run: mcp_clients::python,
+    },
+    Suite {
+        name: "envoy",
+        checks: "all four outcomes of a call behind a gateway that we did not write",
+        run: gateway::envoy,
     },
     Suite {
         name: "conformance",

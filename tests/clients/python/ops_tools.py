@@ -1,45 +1,13 @@
 """The official Python MCP client against a running mcp-ops-tools: lists and calls every tool.
 
-Runs with both majors of the `mcp` package, because both are in use: 2.x speaks 2026-07-28 and
-2025-11-25, 1.x speaks 2025-11-25. Usage: ops_tools.py http://127.0.0.1:8080
+Usage: ops_tools.py http://127.0.0.1:8080
 """
 
 import asyncio
-import contextlib
-import importlib.metadata
 import json
 import sys
 
-MAJOR = int(importlib.metadata.version("mcp").split(".")[0])
-
-if MAJOR == 1:
-    from mcp import ClientSession
-    from mcp.client.streamable_http import streamablehttp_client
-
-    MODES = ["legacy"]
-
-    @contextlib.asynccontextmanager
-    async def connect(url, _mode):
-        async with streamablehttp_client(url) as (read, write, _):
-            async with ClientSession(read, write) as session:
-                initialized = await session.initialize()
-                yield session, initialized.protocolVersion
-
-    def parts(result):
-        return result.isError, result.structuredContent, result.content[0].text
-
-else:
-    from mcp import Client
-
-    MODES = ["auto", "legacy"]
-
-    @contextlib.asynccontextmanager
-    async def connect(url, mode):
-        async with Client(url, mode=mode) as client:
-            yield client, client.protocol_version
-
-    def parts(result):
-        return result.is_error, result.structured_content, result.content[0].text
+from mcp_any import MODES, VERSION, connect, parts
 
 
 async def call(client, tool, **arguments):
@@ -86,7 +54,7 @@ async def converse(base, mode):
 async def main():
     for mode in MODES:
         version = await converse(sys.argv[1], mode)
-        print(f"mcp {importlib.metadata.version('mcp')}, mode {mode}: spoke {version}, all good")
+        print(f"mcp {VERSION}, mode {mode}: spoke {version}, all good")
 
 
 asyncio.run(main())

@@ -14,7 +14,7 @@ use super::{Outcome, server::Server};
 use crate::workspace::{self, Workspace};
 
 /// Majors of the Python package `mcp` that are in use.
-const PYTHON_MAJORS: [&str; 2] = ["mcp1", "mcp2"];
+pub(super) const PYTHON_MAJORS: [&str; 2] = ["mcp1", "mcp2"];
 
 /// Revisions of the protocol whose requirements are checked.
 const REVISIONS: [&str; 2] = ["2025-11-25", "2026-07-28"];
@@ -25,8 +25,7 @@ const NODE_MAJOR: u32 = 22;
 pub(crate) fn python(workspace: &Workspace) -> Outcome {
     let mut pythons = Vec::new();
     for major in PYTHON_MAJORS {
-        let requirements = format!("tests/clients/python/requirements-{major}.txt");
-        match virtual_environment(workspace, major, &workspace.path(&requirements)) {
+        match client_environment(workspace, major) {
             Ok(python) => pythons.push(python),
             Err(error) => {
                 return Outcome::Skipped(format!(
@@ -36,10 +35,12 @@ pub(crate) fn python(workspace: &Workspace) -> Outcome {
         }
     }
     let converse = || {
-        let server = Server::start(workspace, "mcp-ops-tools")?;
+        let server = Server::start(workspace, "mcp-ops-tools", &["--listen=127.0.0.1:0"])?;
         for python in &pythons {
             let mut command = workspace.command(python);
-            workspace::run(command.args(["tests/clients/python/ops_tools.py", &server.url]))?;
+            workspace::run(
+                command.args(["tests/clients/python/ops_tools.py", &server.url("address")?]),
+            )?;
         }
         Ok("listed and called all three tools with mcp 1.x and 2.x".to_owned())
     };
@@ -56,11 +57,15 @@ pub(crate) fn conformance(workspace: &Workspace) -> Outcome {
         }
     };
     let check = || {
-        let server = Server::start(workspace, "mcp-ops-tools")?;
+        let server = Server::start(workspace, "mcp-ops-tools", &["--listen=127.0.0.1:0"])?;
         for revision in REVISIONS {
             let baseline = workspace.path(&format!("tests/conformance/{revision}.yaml"));
             let mut command = workspace.command(&node);
-            command.arg(&suite).args(["server", "--url", &format!("{}/public/mcp", server.url)]);
+            command.arg(&suite).args([
+                "server",
+                "--url",
+                &format!("{}/public/mcp", server.url("address")?),
+            ]);
             command.args(["--requirements", revision]);
             command.arg("--expected-failures").arg(baseline);
             command.arg("-o").arg(workspace.target().join("conformance").join(revision));
@@ -74,9 +79,15 @@ pub(crate) fn conformance(workspace: &Workspace) -> Outcome {
     check().into()
 }
 
+/// The official Python client of one major; gives the interpreter that has it.
+pub(super) fn client_environment(workspace: &Workspace, major: &str) -> anyhow::Result<PathBuf> {
+    let requirements = format!("tests/clients/python/requirements-{major}.txt");
+    virtual_environment(workspace, major, &workspace.path(&requirements))
+}
+
 /// A virtual environment with pinned packages; gives its interpreter. Made once for each state of
 /// the pins.
-fn virtual_environment(
+pub(super) fn virtual_environment(
     workspace: &Workspace,
     name: &str,
     requirements: &Path,

@@ -1,29 +1,34 @@
-//! One of our servers, started for a suite.
+//! Our servers and other people's, started for a suite.
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::{Child, Stdio},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::workspace::{self, Workspace};
+use crate::workspace::{self, Workspace, shown};
 
-/// A running server; stopped when dropped.
+/// Longest a server may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running process; stopped when dropped.
 pub(crate) struct Server {
     child: Child,
-    /// Where it listens, as `http://address:port`.
-    pub(crate) url: String,
+    /// What it said when it began to listen: the fields of that line of its log.
+    listening: Value,
 }
 
 impl Server {
-    /// Builds a binary and starts it on a free port.
-    pub(crate) fn start(workspace: &Workspace, name: &str) -> anyhow::Result<Self> {
+    /// Builds one of our servers and starts it. `args` must let it choose its own ports.
+    pub(crate) fn start(workspace: &Workspace, name: &str, args: &[&str]) -> anyhow::Result<Self> {
         // Built now, so that it is never the binary of an earlier day.
         workspace::run(workspace.cargo().args(["build", "--workspace", "--locked", "--quiet"]))?;
         let mut command = workspace.command(workspace.binary(name));
-        command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
+        command.args(["--log-format", "json"]).args(args);
         // Nothing of this machine's settings.
         for (variable, _) in std::env::vars_os() {
             let foreign = ["OPS_TOOLS_", "HITL_", "OTEL_", "LOG_", "RUST_LOG", "PORT"];
@@ -34,15 +39,45 @@ impl Server {
         let mut child = command.stderr(Stdio::piped()).spawn().context("cannot start it")?;
         let mut lines = BufReader::new(child.stderr.take().context("it has no log")?).lines();
         for line in lines.by_ref() {
-            let line: Value = serde_json::from_str(&line?).context("its log is not JSON")?;
-            if let Some(address) = line.get("address").and_then(Value::as_str) {
-                let url = format!("http://{address}");
+            let line = line?;
+            let listening: Value = serde_json::from_str(&line)
+                .with_context(|| format!("{name} ended before it listened: {line}"))?;
+            if ["address", "admin"].iter().any(|field| listening.get(field).is_some()) {
                 // Goes on reading, so that the server never waits for a full pipe.
                 std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-                return Ok(Self { child, url });
+                return Ok(Self { child, listening });
             }
         }
         bail!("{name} ended before it listened")
+    }
+
+    /// Starts somebody else's server and waits until it listens.
+    pub(crate) fn start_other(command: &mut Command, address: SocketAddr) -> anyhow::Result<Self> {
+        println!("$ {}", shown(command));
+        let child = command.spawn().with_context(|| format!("cannot start {}", shown(command)))?;
+        let mut server = Self { child, listening: Value::Null };
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("`{}` ended ({status}) before it listened", shown(command));
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("`{}` does not listen on {address}", shown(command));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
+    /// An address it said, by the name of the field.
+    pub(crate) fn address(&self, field: &str) -> anyhow::Result<SocketAddr> {
+        let address = self.listening.get(field).and_then(Value::as_str);
+        Ok(address.with_context(|| format!("it did not say its {field}"))?.parse()?)
+    }
+
+    /// The same as a URL.
+    pub(crate) fn url(&self, field: &str) -> anyhow::Result<String> {
+        Ok(format!("http://{}", self.address(field)?))
     }
 }
 
@@ -52,4 +87,9 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// An address on loopback that nobody listens on now, for programs that cannot choose one.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
