@@ -1,10 +1,17 @@
 //! Nothing is lost: through restarts, kills and upgrades, and the audit proves it.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
 use hitl_api::Event;
 use hitl_extauth::audit::Verifier;
 use serde_json::json;
+use tokio::task::JoinSet;
 
-use crate::support::{Gate, Lab, migrate};
+use crate::support::{Gate, Lab, PATIENCE, migrate};
 
 async fn audit(gate: &Gate) -> Vec<Event> {
     let (status, text) = gate.get("/audit").await;
@@ -66,6 +73,117 @@ async fn after_kill_minus_nine_every_request_and_decision_is_there() {
     verify(&events);
     let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds[..4], ["received", "approved", "spent", "received"]);
+}
+
+/// A number from outside, so that every run kills at other moments.
+fn random(below: u64) -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    RandomState::new().build_hasher().finish() % below
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_kills_under_load_lose_no_decision_and_let_no_approval_pass_twice() {
+    const KILLS: u32 = 200;
+    let lab = Lab::new();
+    let passed = Arc::new(Mutex::new(Vec::new()));
+    let decided = Arc::new(Mutex::new(Vec::new()));
+    for _ in 0..KILLS {
+        let gate = lab.start(&["--hold", "2"]);
+        let (grpc, admin, http) = gate.doors();
+        let mut load = JoinSet::new();
+        for user in 0..4 {
+            let (grpc, passed) = (grpc.clone(), Arc::clone(&passed));
+            load.spawn(async move {
+                for number in 0.. {
+                    // Few different calls, so that they meet requests and grants of killed rounds.
+                    let version = format!("v{}", random(3));
+                    let check = migrate(&format!("user-{user}"), &version, number);
+                    let verdict = Gate::try_check(grpc.clone(), check).await;
+                    passed.lock().unwrap().extend(verdict.and_then(|verdict| verdict.approval()));
+                }
+            });
+        }
+        for _ in 0..2 {
+            let (admin, http, decided) = (admin.clone(), http.clone(), Arc::clone(&decided));
+            load.spawn(async move {
+                loop {
+                    let decision =
+                        Gate::try_decide(http.clone(), admin.clone(), random(3) > 0).await;
+                    decided.lock().unwrap().extend(decision);
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(5 + random(60))).await;
+        gate.kill();
+        load.shutdown().await;
+    }
+
+    let gate = lab.start(&[]);
+    verify(&audit(&gate).await);
+    let passed = passed.lock().unwrap().clone();
+    let decided = decided.lock().unwrap().clone();
+    let different: BTreeSet<_> = passed.iter().collect();
+    assert_eq!(different.len(), passed.len(), "an approval has let two calls pass");
+    for id in &passed {
+        let request = gate.json(&format!("/requests/{id}")).await;
+        assert_eq!(request["state"], "spent", "{request}");
+    }
+    for (id, approved) in &decided {
+        let request = gate.json(&format!("/requests/{id}")).await;
+        let state = request["state"].as_str().unwrap();
+        let kept = if *approved {
+            ["spent", "approved", "lapsed"].contains(&state)
+        } else {
+            state == "denied"
+        };
+        assert!(kept, "acknowledged as {approved}: {request}");
+    }
+    // The load was one: otherwise nothing was tested.
+    assert!(passed.len() > 20 && decided.len() > 40, "{} {}", passed.len(), decided.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_calls_are_held_at_once_and_listed_in_pages() {
+    const CALLS: u32 = 10_000;
+    let lab = Lab::new();
+    let gate = lab.start(&["--max-held-per-requester", "20000"]);
+    let mut gateways = Vec::new();
+    for _ in 0..20 {
+        gateways.push(gate.gateway().await);
+    }
+    let mut held = JoinSet::new();
+    for number in 0..CALLS {
+        let mut gateway = gateways[number as usize % gateways.len()].clone();
+        let check = migrate("alice", &format!("v{number}"), number);
+        held.spawn(async move { gateway.check(check).await.unwrap().into_inner() });
+    }
+    let listed = async || {
+        let mut waiting = 0;
+        let mut path = "/pending?limit=1000".to_owned();
+        loop {
+            let page = gate.json(&path).await;
+            let requests = page["pending"].as_array().unwrap().iter();
+            waiting += requests.filter(|request| request["waiting"] == true).count();
+            let Some(next) = page["next"].as_str() else { return waiting };
+            path = format!("/pending?limit=1000&after={next}");
+        }
+    };
+    let all = async { while listed().await != CALLS as usize {} };
+    tokio::time::timeout(Duration::from_secs(90), all).await.unwrap();
+    // One of them is decided as if it were alone.
+    let first = gate.json("/pending?limit=1").await["pending"][0].clone();
+    assert_eq!(gate.decide("dana", first["id"].as_str().unwrap(), true, "").await.0, 204);
+    let answer = tokio::time::timeout(PATIENCE, held.join_next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(answer.status.unwrap().code, 0);
+    // All the others get their answer when the gate stops, and none is lost.
+    gate.terminate();
+    let mut answered = 0;
+    while let Some(answer) = held.join_next().await {
+        assert_eq!(answer.unwrap().status.unwrap().code, 7);
+        answered += 1;
+    }
+    assert_eq!(answered, CALLS - 1);
+    assert!(gate.exited().await.success());
 }
 
 #[tokio::test]

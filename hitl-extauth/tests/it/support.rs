@@ -124,6 +124,35 @@ impl Gate {
         tokio::spawn(async move { Verdict::of(gateway.check(check).await.unwrap().into_inner()) })
     }
 
+    /// The same for a gate that may be killed meanwhile: `None` when no answer came.
+    pub(crate) async fn try_check(grpc: String, check: CheckRequest) -> Option<Verdict> {
+        let mut gateway = AuthorizationClient::connect(grpc).await.ok()?;
+        Some(Verdict::of(gateway.check(check).await.ok()?.into_inner()))
+    }
+
+    /// A decision about whatever waits, for a gate that may be killed meanwhile: which request, and
+    /// whether it was approved, when the gate has acknowledged it.
+    pub(crate) async fn try_decide(
+        http: reqwest::Client,
+        admin: String,
+        approved: bool,
+    ) -> Option<(String, bool)> {
+        let request = http.get(format!("{admin}/pending?limit=1")).bearer_auth("dana-token");
+        let pending: Value =
+            serde_json::from_str(&request.send().await.ok()?.text().await.ok()?).ok()?;
+        let id = pending["pending"][0]["id"].as_str()?.to_owned();
+        let decision = json!({"approved": approved, "reason": "r"}).to_string();
+        let request = http.post(format!("{admin}/decide/{id}")).bearer_auth("dana-token");
+        let request = request.header("content-type", "application/json").body(decision);
+        let acknowledged = request.send().await.ok()?.status() == 204;
+        acknowledged.then_some((id, approved))
+    }
+
+    /// Where it is asked, where it is told, and a client for that.
+    pub(crate) fn doors(&self) -> (String, String, reqwest::Client) {
+        (self.grpc.clone(), self.admin.clone(), self.http.clone())
+    }
+
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         self.get_as("dana", path).await
     }
@@ -323,6 +352,14 @@ impl Verdict {
 
     pub(crate) fn is_allowed(&self) -> bool {
         matches!(self, Self::Allowed { .. })
+    }
+
+    /// The approval a call has passed with.
+    pub(crate) fn approval(&self) -> Option<String> {
+        match self {
+            Self::Allowed { set, .. } => set.get("x-hitl-approval-id").cloned(),
+            Self::Denied { .. } => None,
+        }
     }
 
     pub(crate) fn receipt(&self) -> String {
