@@ -6,10 +6,12 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
+use hitl_api::Head;
 use hitl_service::telemetry::TelemetryArgs;
 use jiff::SignedDuration;
 
@@ -31,7 +33,12 @@ use crate::{
 /// stays, and an approval given later is kept for its retry.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "hitl-extauth", version, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Config {
+    /// Something else than serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Address the gateway asks at (gRPC)
     #[arg(long, env = "HITL_GRPC_LISTEN", default_value_t = loopback(9001), value_name = "ADDRESS")]
     grpc_listen: SocketAddr,
@@ -54,7 +61,7 @@ pub struct Config {
 
     /// Who may decide
     #[command(flatten)]
-    pub reviewers: ReviewersArgs,
+    pub reviewers: Option<ReviewersArgs>,
 
     /// Private key that receipts are signed with (PKCS#8 PEM, Ed25519); made if it is not there
     ///
@@ -142,9 +149,58 @@ pub struct Config {
     pub telemetry: TelemetryArgs,
 }
 
+/// What the binary does beside serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Look at the audit, offline
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+/// What can be done with an audit.
+#[derive(Clone, Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Verify the chain of a database or an export, and name the first broken row
+    ///
+    /// Ends with 0 when every row follows from the one before, and prints the head: note it
+    /// elsewhere, and a tail that is cut off later shows against it.
+    Verify {
+        /// A gate's database, or an export (one JSON object a line)
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+
+        /// A head noted earlier, as SEQ:HASH; it must be among the rows
+        #[arg(long, value_name = "SEQ:HASH")]
+        head: Option<NotedHead>,
+    },
+    /// Print every row of a database, one JSON object a line
+    Export {
+        /// A gate's database
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
+}
+
+/// A head of the audit, as somebody has noted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotedHead(pub Head);
+
+impl FromStr for NotedHead {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (seq, hash) = text.split_once(':').ok_or("write it as SEQ:HASH")?;
+        let seq = seq.parse().map_err(|_| format!("{seq:?} is not a position"))?;
+        if hash.len() != 64 || !hash.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err("the hash is not a SHA-256 in hex".to_owned());
+        }
+        Ok(Self(Head { seq, hash: hash.to_ascii_lowercase() }))
+    }
+}
+
 /// Who may decide: one of the two must be said.
 #[derive(Args, Clone, Debug)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct ReviewersArgs {
     /// Reviewers and the digests of their tokens (YAML); read again when it changes
     ///
@@ -217,10 +273,13 @@ mod tests {
     }
 
     #[test]
-    fn who_may_decide_must_be_said() {
-        assert!(Config::try_parse_from(["x"]).is_err());
+    fn who_may_decide_is_said_in_one_way() {
         assert!(Config::try_parse_from(["x", "--insecure-no-reviewer-auth"]).is_ok());
         let both = ["x", "--insecure-no-reviewer-auth", "--reviewers", "r.yaml"];
         assert!(Config::try_parse_from(both).is_err());
+        assert!(Config::try_parse_from(["x", "audit", "verify", "gate.db"]).is_ok());
+        assert!(
+            Config::try_parse_from(["x", "audit", "verify", "gate.db", "--head", "7"]).is_err()
+        );
     }
 }

@@ -16,6 +16,7 @@
 //! receipt    signs what was approved, for the tool to verify
 //! verdict    the only place that builds an answer
 //! admin      the reviewers' API
+//! offline    the audit without a gate
 //! ```
 
 pub mod admin;
@@ -27,6 +28,7 @@ pub mod config;
 pub mod gate;
 pub mod identity;
 pub mod metrics;
+pub mod offline;
 pub mod parking;
 pub mod policy;
 pub mod receipt;

@@ -6,8 +6,16 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use hitl_extauth::{
-    admin::Admin, check::CheckService, config::Config, gate::Gate, metrics::Metrics,
-    parking::Parking, receipt::Receipts, reviewers::Reviewers, store::sqlite::SqliteStore,
+    admin::Admin,
+    check::CheckService,
+    config::{Command, Config},
+    gate::Gate,
+    metrics::Metrics,
+    offline,
+    parking::Parking,
+    receipt::Receipts,
+    reviewers::Reviewers,
+    store::sqlite::SqliteStore,
 };
 use hitl_service::{
     serve::{self, DRAIN_DEADLINE},
@@ -33,7 +41,11 @@ const LARGEST_CHECK: usize = 16 * 1024 * 1024;
 #[tokio::main]
 async fn main() -> ExitCode {
     let config = Config::parse();
-    serve::exit_code("hitl-extauth", run(&config).await)
+    let result = match &config.command {
+        Some(Command::Audit(command)) => offline::run(command).map_err(Into::into),
+        None => run(&config).await,
+    };
+    serve::exit_code("hitl-extauth", result)
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
@@ -97,8 +109,15 @@ async fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 fn reviewers(config: &Config) -> anyhow::Result<Reviewers> {
-    if let Some(path) = &config.reviewers.reviewers {
+    let args = config.reviewers.as_ref();
+    if let Some(path) = args.and_then(|args| args.reviewers.as_deref()) {
         return Ok(Reviewers::from_file(path)?);
+    }
+    if !args.is_some_and(|args| args.insecure_no_reviewer_auth) {
+        anyhow::bail!(
+            "nobody could decide: name the reviewers with --reviewers FILE, or let anybody decide \
+             on a machine of your own with --insecure-no-reviewer-auth"
+        );
     }
     tracing::warn!(
         "reviewers are NOT asked who they are: whoever reaches the admin port can approve"

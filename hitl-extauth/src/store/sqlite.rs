@@ -33,6 +33,9 @@ mod migrations {
 /// Writes committed together at most.
 const BATCH: usize = 256;
 
+/// Rows of the audit read at once.
+const READ_AT_ONCE: u32 = 1000;
+
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -165,6 +168,27 @@ fn claim(connection: &mut Connection, name: &str) -> Result<(), OpenError> {
         .run(connection)
         .map(drop)
         .map_err(|error| OpenError::Migrate(name.to_owned(), error.to_string()))
+}
+
+/// Gives every row of a database's audit, in order, without changing anything.
+///
+/// # Errors
+/// [`OpenError`] when it cannot be read, and whatever `each` says.
+pub fn events_of<E: From<OpenError>>(
+    path: &Path,
+    mut each: impl FnMut(Event) -> Result<(), E>,
+) -> Result<(), E> {
+    let sqlite = |error| E::from(OpenError::Sqlite(path.display().to_string(), error));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+    let mut after = 0;
+    loop {
+        let events = rows::events(&connection, after, READ_AT_ONCE).map_err(sqlite)?;
+        let Some(last) = events.last() else { return Ok(()) };
+        after = last.seq;
+        events.into_iter().try_for_each(&mut each)?;
+    }
 }
 
 /// The writing thread: takes what waits, commits it together, then says so.

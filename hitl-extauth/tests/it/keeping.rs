@@ -209,6 +209,55 @@ async fn the_audit_is_a_chain_that_holds_every_event_and_stays_as_it_is() {
     }
 }
 
+/// The binary's own look at an audit.
+fn offline(args: &[&str]) -> (bool, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hitl-extauth"))
+        .arg("audit")
+        .args(args)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn the_audit_is_verified_and_exported_without_a_gate_and_the_first_broken_row_is_named() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let call = gate.hold(migrate("alice", "v3", 1)).await;
+    let id = gate.waiting_one().await;
+    gate.decide("dana", &id, true, "yes").await;
+    call.await.unwrap();
+    let head = gate.json("/audit/head").await;
+    let noted = format!("{}:{}", head["seq"], head["hash"].as_str().unwrap());
+    gate.kill();
+
+    let database = lab.path("gate.db").display().to_string();
+    let (good, text) = offline(&["verify", &database, "--head", &noted]);
+    assert!(good && text.contains("3 rows") && text.contains(&noted), "{text}");
+    let (good, export) = offline(&["export", &database]);
+    assert!(good && export.lines().count() == 3);
+
+    let path = lab.path("export.ndjson");
+    let file = path.display().to_string();
+    let verify = |lines: &str, more: &[&str]| {
+        std::fs::write(&path, lines).unwrap();
+        offline(&[&["verify", file.as_str()], more].concat())
+    };
+    assert!(verify(&export, &["--head", &noted]).0);
+    let (good, text) = verify(&export.replace("yes", "no!"), &[]);
+    assert!(!good && text.contains("row 2 does not say what its hash says"), "{text}");
+    let lines: Vec<_> = export.lines().collect();
+    let (good, text) = verify(&[lines[0], lines[2]].join("\n"), &[]);
+    assert!(!good && text.contains("row 2 is missing"), "{text}");
+    let cut = lines[..2].join("\n");
+    assert!(verify(&cut, &[]).0);
+    let (good, text) = verify(&cut, &["--head", &noted]);
+    assert!(!good && text.contains("head noted earlier is row 3"), "{text}");
+    let (good, text) = verify("{}", &[]);
+    assert!(!good && text.contains("line 1 of the export"), "{text}");
+}
+
 #[tokio::test]
 async fn readiness_is_whether_writing_works() {
     let lab = Lab::new();
