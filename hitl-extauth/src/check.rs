@@ -56,7 +56,7 @@ impl CheckService {
             }
             Class::Refuse(refusal) => {
                 self.metrics.refused(refusal.label());
-                tracing::warn!(reason = refusal.label(), %refusal, path = %arrived.path, "refused");
+                tracing::warn!(reason = refusal.label(), %refusal, route = %arrived.route(), "refused");
                 verdict::refuse(&refusal)
             }
             Class::Gate(call) => self.gated(arrived, call).await,
@@ -76,13 +76,6 @@ impl CheckService {
                     None => self.deny(headers, &call, &unsigned("it was taken already")),
                 },
                 Err(error) => self.deny(headers, &call, &unsigned(&error.to_string())),
-            },
-            Outcome::Granted(request) => match self.receipts.sign(&request, now()) {
-                Ok(receipt) => self.release(headers, &request, &receipt),
-                Err(error) => {
-                    self.gate.give_back(request.id).await;
-                    self.deny(headers, &call, &unsigned(&error.to_string()))
-                }
             },
             Outcome::Denied(denial) => self.deny(headers, &call, &denial),
             Outcome::Refused(refusal) => {

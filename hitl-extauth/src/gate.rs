@@ -18,7 +18,7 @@ use crate::{
     approval::Refused,
     classify::{JsonError, Refusal, ToolCall},
     identity::{self, IdentitySource},
-    parking::{Delivery, Notice, Parking, Place, Release},
+    parking::{Claim, Delivery, Notice, Parking, Place, Release},
     policy,
     redact::Redaction,
     request::Arrived,
@@ -55,14 +55,20 @@ pub struct Gate {
 /// What comes of a gated call.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It was waiting and is released; take the delivery at the last moment.
+    /// It may pass: it was waiting, or has spent an approval given before. Take the delivery at the
+    /// last moment.
     Released(Delivery),
-    /// It has spent an approval given before.
-    Granted(Box<Request>),
     /// It does not pass.
     Denied(Denial),
     /// It could not be understood after all.
     Refused(Refusal),
+}
+
+/// What a call finds when it arrives.
+enum Met {
+    Granted(Delivery),
+    Pending { id: RequestId, joined: bool },
+    Denied(Box<Request>),
 }
 
 /// Why a decision was not taken.
@@ -115,23 +121,37 @@ impl Gate {
         };
         // Before the request can be seen, so that no decision comes between.
         place.wait_on(new.id);
-        match self.store.arrive(new, self.settings.terms, now()).await {
-            Ok(Arrival::New(request)) => self.hold(&mut place, request.id, deadline).await,
-            Ok(Arrival::Joined(request)) => {
-                place.move_to(request.id);
-                match self.decided_meanwhile(request.id).await {
-                    Some(outcome) => {
+        let (store, parking, terms) =
+            (self.store.clone(), self.parking.clone(), self.settings.terms);
+        // In a task of its own: should the caller go now, what it may just have spent is delivered
+        // to nobody, and goes back.
+        let arrival = tokio::spawn(async move {
+            match store.arrive(new, terms, now()).await? {
+                Arrival::Granted(request) => Ok(Met::Granted(parking.deliver(request))),
+                Arrival::New(request) => Ok(Met::Pending { id: request.id, joined: false }),
+                Arrival::Joined(request) => Ok(Met::Pending { id: request.id, joined: true }),
+                Arrival::Denied(request) => Ok(Met::Denied(Box::new(request))),
+            }
+        });
+        let met =
+            arrival.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())));
+        match met {
+            Ok(Met::Pending { id, joined }) => {
+                place.known();
+                if joined {
+                    place.move_to(id);
+                    if let Some(outcome) = self.decided_meanwhile(&mut place, id).await {
                         place.answered();
-                        outcome
+                        return outcome;
                     }
-                    None => self.hold(&mut place, request.id, deadline).await,
                 }
+                self.hold(&mut place, id, deadline).await
             }
-            Ok(Arrival::Granted(request)) => {
+            Ok(Met::Granted(delivery)) => {
                 place.answered();
-                Outcome::Granted(Box::new(request))
+                Outcome::Released(delivery)
             }
-            Ok(Arrival::Denied(request)) => {
+            Ok(Met::Denied(request)) => {
                 place.answered();
                 Outcome::Denied(settled(&request))
             }
@@ -147,6 +167,10 @@ impl Gate {
         ArgsDigest::of(Some(&call.arguments))
             .map_err(|error| JsonError::Syntax(error.to_string()))?;
         let identity = identity::resolve(arrived, &self.settings.identity);
+        if identity.is_nobody() {
+            // One nobody would spend what another nobody was granted.
+            return Err(Refusal::JsonRpc("the gateway says neither who calls nor from where"));
+        }
         let audience = arrived.extensions.get("audience").filter(|audience| !audience.is_empty());
         let server = audience.unwrap_or(&self.settings.audience).clone();
         let route = arrived.route();
@@ -168,13 +192,16 @@ impl Gate {
         })
     }
 
-    /// What was decided between a call's joining a request and its waiting on it.
-    async fn decided_meanwhile(&self, id: RequestId) -> Option<Outcome> {
+    /// What was decided between a call's joining a request and its waiting on it. `None` when it
+    /// has to wait for what it will be told.
+    async fn decided_meanwhile(&self, place: &mut Place, id: RequestId) -> Option<Outcome> {
         match self.store.request(id).await {
             Ok(Some(request)) => match request.state {
                 State::Pending => None,
-                State::Approved => match self.store.spend(id, now()).await {
-                    Ok(request) => Some(Outcome::Granted(Box::new(request))),
+                State::Approved => match self.spend(id).await {
+                    Ok(delivery) => Some(Outcome::Released(delivery)),
+                    // The one who decided has found this very call, and has spent it for it.
+                    Err(_) if !place.leave() => None,
                     Err(error) => Some(Outcome::Denied(not_spent(id, &error))),
                 },
                 _ => Some(Outcome::Denied(settled(&request))),
@@ -182,6 +209,15 @@ impl Gate {
             Ok(None) => Some(Outcome::Denied(pending(Some(id), "the request is gone"))),
             Err(error) => Some(Outcome::Denied(store_away(&error))),
         }
+    }
+
+    /// Spends an approval, so that it goes back should the caller go meanwhile.
+    async fn spend(&self, id: RequestId) -> Result<Delivery, ChangeError> {
+        let (store, parking) = (self.store.clone(), self.parking.clone());
+        let spent = tokio::spawn(async move {
+            store.spend(id, now()).await.map(|request| parking.deliver(request))
+        });
+        spent.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string()).into()))
     }
 
     async fn hold(&self, place: &mut Place, id: RequestId, deadline: Instant) -> Outcome {
@@ -210,11 +246,25 @@ impl Gate {
         }
     }
 
-    /// A reviewer decides.
+    /// A reviewer decides. Once begun, it runs to its end, whether or not the reviewer waits for it:
+    /// a decision and the release that follows from it belong together.
     ///
     /// # Errors
     /// See [`DecideError`].
     pub async fn decide(
+        &self,
+        id: RequestId,
+        reviewer: &str,
+        decision: Decision,
+    ) -> Result<Request, DecideError> {
+        let (gate, reviewer) = (self.clone(), reviewer.to_owned());
+        let decided = tokio::spawn(async move { gate.decide_whole(id, &reviewer, decision).await });
+        decided.await.unwrap_or_else(|error| {
+            Err(ChangeError::from(StoreError::Unavailable(error.to_string())).into())
+        })
+    }
+
+    async fn decide_whole(
         &self,
         id: RequestId,
         reviewer: &str,
@@ -245,12 +295,10 @@ impl Gate {
                 Ok(request)
             }
             Err(error) => {
-                if let (
-                    Some(claim),
-                    ChangeError::Refused { refused: Refused::Settled(_), request },
-                ) = (claim, &error)
+                if let ChangeError::Refused { refused: Refused::Settled(_), request } = &error
+                    && let Some(claim) = claim
                 {
-                    claim.settle((**request).clone());
+                    self.tell(claim, request).await;
                 }
                 Err(error.into())
             }
@@ -262,7 +310,13 @@ impl Gate {
         if request.state == State::Pending {
             return;
         }
-        let Some(claim) = self.parking.claim(request.id) else { return };
+        if let Some(claim) = self.parking.claim(request.id) {
+            self.tell(claim, request).await;
+        }
+    }
+
+    /// Tells a waiting call how its request was settled by somebody else; an approval it gets.
+    async fn tell(&self, claim: Claim, request: &Request) {
         if request.state == State::Approved
             && let Ok(spent) = self.store.spend(request.id, now()).await
         {
@@ -292,7 +346,15 @@ impl Gate {
     pub async fn write_down(&self, mut notices: mpsc::UnboundedReceiver<Notice>) {
         while let Some(notice) = notices.recv().await {
             match notice {
-                Notice::Left(id) => self.note(id, "caller_left").await,
+                Notice::Left(id) => {
+                    // Many may leave at once; an approval must not wait behind them.
+                    let gate = self.clone();
+                    tokio::spawn(async move { gate.note(id, "caller_left").await });
+                }
+                Notice::Flush(done) => {
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.send(());
+                }
                 Notice::Undelivered(id) => {
                     match self.store.restore(id, self.settings.terms, now()).await {
                         Ok(request) => self.tell_late_comers(&request).await,
@@ -302,13 +364,6 @@ impl Gate {
                     }
                 }
             }
-        }
-    }
-
-    /// An approval that was spent and could not be handed on becomes a grant again.
-    pub async fn give_back(&self, id: RequestId) {
-        if let Err(error) = self.store.restore(id, self.settings.terms, now()).await {
-            tracing::error!(request = %id, %error, "an approval that was not handed on is lost");
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::request::Arrived;
 
-/// Longest name that is taken, in bytes; a longer one is cut and no longer equals anything else.
+/// Longest name that is shown, in bytes; a longer one is cut, and says so.
 const LONGEST: usize = 256;
 
 /// One place to look for a requester.
@@ -64,6 +64,16 @@ pub struct Identity {
     pub key: String,
 }
 
+impl Identity {
+    /// Whether nothing at all is known, not even an address.
+    pub fn is_nobody(&self) -> bool {
+        self.key == NOBODY
+    }
+}
+
+/// The key of a caller of whom nothing is known.
+const NOBODY: &str = "addr:";
+
 /// The first requester that the sources give; the caller's address when none does.
 pub fn resolve(arrived: &Arrived, sources: &[IdentitySource]) -> Identity {
     for source in sources {
@@ -75,12 +85,13 @@ pub fn resolve(arrived: &Arrived, sources: &[IdentitySource]) -> Identity {
             IdentitySource::Header(name) => (arrived.headers.all(name).next(), Assurance::Claimed),
         };
         if let Some(name) = found.map(str::trim).filter(|name| !name.is_empty()) {
-            let name = cut(name);
+            // The whole name: two that begin alike are two.
             let key = format!("{source}:{name}");
+            let name = cut(name);
             return Identity { requester: Requester { name, assurance }, key };
         }
     }
-    let name = arrived.address.clone().unwrap_or_else(|| "unknown".to_owned());
+    let name = arrived.address.clone().unwrap_or_default();
     let key = format!("addr:{name}");
     Identity { requester: Requester { name, assurance: Assurance::Address }, key }
 }
@@ -128,7 +139,14 @@ mod tests {
         assert_eq!(resolve(&arrived, &sources()).key, "header:x-user-id:addr:10.0.0.7");
         let mut arrived = Arrived::default();
         arrived.headers.push("x-user-id", "  ");
-        assert_eq!(resolve(&arrived, &sources()).key, "addr:unknown");
+        assert_eq!(resolve(&arrived, &sources()).key, NOBODY);
+        let long = |end: &str| {
+            let mut arrived = Arrived::default();
+            arrived.headers.push("x-user-id", format!("{}{end}", "u".repeat(256)));
+            resolve(&arrived, &sources())
+        };
+        assert_ne!(long("AAAA").key, long("BBBB").key);
+        assert!(long("AAAA").requester.name.ends_with("… (260 bytes)"));
         assert!("header:a b".parse::<IdentitySource>().is_err());
         assert!("jwt:".parse::<IdentitySource>().is_err());
     }

@@ -91,6 +91,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), stopped)
     });
     let admin = Admin::new(gate.clone(), reviewers, receipts, metrics, stopping.clone()).router();
+    let parking = gate.parking().clone();
     let stop = async move {
         let signal = stop.await;
         // Held calls get an answer, not an error; then there is nothing left to wait for.
@@ -102,6 +103,10 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     serve::serve(http, admin, stop, DRAIN_DEADLINE).await?;
     if tokio::time::timeout(DRAIN_DEADLINE, serving).await.is_err() {
         tracing::warn!("checks still in flight were cut");
+    }
+    // What nobody took must be a grant again before the process goes.
+    if tokio::time::timeout(DRAIN_DEADLINE, parking.flush()).await.is_err() {
+        tracing::warn!("not everything that happened to held calls could be written down");
     }
     writing.abort();
     tracing::info!("hitl-extauth has stopped");

@@ -35,6 +35,8 @@ pub enum Notice {
     Left(RequestId),
     /// An approval was spent for a caller who had gone: it must become a grant.
     Undelivered(RequestId),
+    /// Everything before this has been written down; somebody waits for that.
+    Flush(oneshot::Sender<()>),
 }
 
 /// An approval on its way to a caller. Dropped without being accepted, it goes back.
@@ -118,6 +120,8 @@ pub struct Place {
     requester: String,
     ticket: u64,
     at: Option<RequestId>,
+    /// Whether the store knows the request it waits on.
+    known: bool,
     told: oneshot::Receiver<Release>,
     tell: Option<oneshot::Sender<Release>>,
 }
@@ -160,6 +164,7 @@ impl Parking {
             requester: requester.to_owned(),
             ticket: self.0.tickets.fetch_add(1, Ordering::Relaxed),
             at: None,
+            known: false,
             told,
             tell: Some(tell),
         })
@@ -174,6 +179,21 @@ impl Parking {
     /// Whether somebody waits on a request.
     pub fn is_waiting(&self, id: RequestId) -> bool {
         self.lock().waiters.get(&id).is_some_and(|waiter| !waiter.tell.is_closed())
+    }
+
+    /// An approval that has been spent for a call that did not wait. Should that call have gone, the
+    /// approval goes back.
+    pub fn deliver(&self, request: Request) -> Delivery {
+        Delivery { request: Some(Box::new(request)), notices: self.0.notices.clone() }
+    }
+
+    /// Completes when everything that has happened here until now is written down.
+    pub async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.0.notices.send(Notice::Flush(done)).is_ok() {
+            // An error means that nobody writes any more.
+            let _ = flushed.await;
+        }
     }
 
     /// How many calls are held.
@@ -220,6 +240,11 @@ impl Place {
         }
     }
 
+    /// The store knows the request: should the caller go, that is worth writing down.
+    pub fn known(&mut self) {
+        self.known = true;
+    }
+
     /// Waits on another request instead: the one its call turned out to belong to.
     pub fn move_to(&mut self, id: RequestId) {
         let Some(before) = self.at.take() else { return };
@@ -257,7 +282,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let at = self.at;
+        let at = self.at.filter(|_| self.known);
+        // Closed first: whoever puts a waiter back must see that nobody is left.
+        self.told.close();
         if self.leave()
             && let Some(id) = at
         {
@@ -300,14 +327,13 @@ impl Drop for Claim {
     /// Nothing came of it: the call waits on, unless a newer one does by now.
     fn drop(&mut self) {
         let Some(waiter) = self.waiter.take() else { return };
-        if waiter.tell.is_closed() {
-            // It left while it was claimed, and could not say so then.
-            let _ = self.parking.0.notices.send(Notice::Left(self.id));
-            return;
-        }
         let superseded = {
             let mut state = self.parking.lock();
-            if state.stopping {
+            if waiter.tell.is_closed() {
+                // It left while it was claimed, and could not say so then.
+                let _ = self.parking.0.notices.send(Notice::Left(self.id));
+                None
+            } else if state.stopping {
                 Some((waiter, Release::Stopping))
             } else {
                 match state.waiters.entry(self.id) {

@@ -5,8 +5,18 @@ use serde_json::{Map, Value};
 use crate::classify::Headers;
 
 /// Headers that carry secrets by their nature.
-const ALWAYS: [&str; 5] =
-    ["authorization", "cookie", "proxy-authorization", "set-cookie", "x-hitl-receipt"];
+const ALWAYS: [&str; 10] = [
+    "authorization",
+    "cookie",
+    "mcp-session-id",
+    "proxy-authorization",
+    "set-cookie",
+    "x-amz-security-token",
+    "x-api-key",
+    "x-forwarded-access-token",
+    "x-forwarded-client-cert",
+    "x-hitl-receipt",
+];
 
 /// What stands in a secret's place.
 const REDACTED: &str = "[redacted]";
@@ -55,14 +65,15 @@ mod tests {
             ("authorization", "Bearer u"),
             ("COOKIE", "a=1"),
             ("X-Api-Key", "k"),
+            ("X-Lab-Secret", "s"),
             ("accept", "a"),
             ("accept", "b"),
         ]);
-        let redaction = Redaction::new(&[http::HeaderName::from_static("x-api-key")]);
+        let redaction = Redaction::new(&[http::HeaderName::from_static("x-lab-secret")]);
         let stored = Value::Object(redaction.headers(&headers)).to_string();
         assert_eq!(
             stored,
-            r#"{"accept":"a, b","authorization":"[redacted]","cookie":"[redacted]","x-api-key":"[redacted]"}"#
+            r#"{"accept":"a, b","authorization":"[redacted]","cookie":"[redacted]","x-api-key":"[redacted]","x-lab-secret":"[redacted]"}"#
         );
     }
 }

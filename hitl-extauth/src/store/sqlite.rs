@@ -130,6 +130,21 @@ impl SqliteStore {
         answered.await.unwrap_or_else(|_| Err(stopped()))
     }
 
+    async fn change(
+        &self,
+        id: RequestId,
+        happening: Happening,
+        now: Timestamp,
+    ) -> Result<Request, ChangeError> {
+        let work = move |connection: &Connection| work::change(connection, id, &happening, now);
+        match self.write(work).await? {
+            (request, Ok(())) => Ok(request),
+            (request, Err(refused)) => {
+                Err(ChangeError::Refused { refused, request: Box::new(request) })
+            }
+        }
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -296,11 +311,11 @@ impl Store for SqliteStore {
     ) -> Result<Request, ChangeError> {
         let now = vote.at;
         let happening = Happening::Vote { vote, waiter, grant: terms.grant };
-        self.write(move |connection| work::change(connection, id, &happening, now)).await
+        self.change(id, happening, now).await
     }
 
     async fn spend(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError> {
-        self.write(move |connection| work::change(connection, id, &Happening::Spend, now)).await
+        self.change(id, Happening::Spend, now).await
     }
 
     async fn restore(
@@ -310,11 +325,11 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> Result<Request, ChangeError> {
         let happening = Happening::Restore { grant: terms.grant };
-        self.write(move |connection| work::change(connection, id, &happening, now)).await
+        self.change(id, happening, now).await
     }
 
     async fn withdraw(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError> {
-        self.write(move |connection| work::change(connection, id, &Happening::Withdraw, now)).await
+        self.change(id, Happening::Withdraw, now).await
     }
 
     async fn age(&self, now: Timestamp) -> Result<Vec<Request>, StoreError> {

@@ -209,6 +209,59 @@ async fn the_audit_is_a_chain_that_holds_every_event_and_stays_as_it_is() {
     }
 }
 
+/// Another process that holds the database: whatever is written waits.
+fn stall(lab: &Lab) -> rusqlite::Connection {
+    let outside = rusqlite::Connection::open(lab.path("gate.db")).unwrap();
+    outside.execute_batch("BEGIN IMMEDIATE").unwrap();
+    outside
+}
+
+/// Longest that somebody waits who then hangs up.
+const BRIEFLY: Duration = Duration::from_millis(400);
+
+#[tokio::test]
+async fn a_decision_whose_reviewer_hangs_up_still_releases_the_call() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    for approved in [true, false] {
+        let call = gate.hold(migrate("alice", "v3", 1)).await;
+        let id = gate.waiting_one().await;
+        let outside = stall(&lab);
+        let decision = gate.decide("dana", &id, approved, "because");
+        assert!(tokio::time::timeout(BRIEFLY, decision).await.is_err());
+        outside.execute_batch("ROLLBACK").unwrap();
+        let verdict = tokio::time::timeout(PATIENCE, call).await.unwrap().unwrap();
+        assert_eq!(verdict.is_allowed(), approved, "{verdict:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_retry_that_hangs_up_while_it_spends_an_approval_leaves_it_for_the_next() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let call = gate.hold(migrate("alice", "v3", 1)).await;
+    let id = gate.waiting_one().await;
+    call.abort();
+    gate.waiting(0).await;
+    gate.decide("dana", &id, true, "").await;
+    let outside = stall(&lab);
+    let retry = gate.check(migrate("alice", "v3", 2));
+    assert!(tokio::time::timeout(BRIEFLY, retry).await.is_err());
+    outside.execute_batch("ROLLBACK").unwrap();
+    let restored = async {
+        loop {
+            let events = audit(&gate).await;
+            if events.iter().any(|event| event.kind == "restored") {
+                return events;
+            }
+        }
+    };
+    verify(&tokio::time::timeout(PATIENCE, restored).await.unwrap());
+    gate.until_state(&id, "approved").await;
+    assert!(gate.check(migrate("alice", "v3", 3)).await.is_allowed());
+    gate.until_state(&id, "spent").await;
+}
+
 /// The binary's own look at an audit.
 fn offline(args: &[&str]) -> (bool, String) {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_hitl-extauth"))

@@ -109,14 +109,13 @@ pub(super) fn request(connection: &Connection, id: RequestId) -> rusqlite::Resul
     found.map(|request| with_votes(connection, request)).transpose()
 }
 
-/// The newest request of a call.
-pub(super) fn latest_of(
-    connection: &Connection,
-    digest: &str,
-) -> rusqlite::Result<Option<Request>> {
+/// The request of a call that counts: an approval that can be spent, else one that waits, else the
+/// newest.
+pub(super) fn standing(connection: &Connection, digest: &str) -> rusqlite::Result<Option<Request>> {
     let found = connection
         .prepare_cached(
-            "SELECT * FROM requests WHERE digest = ?1 ORDER BY received_at DESC, id DESC LIMIT 1",
+            "SELECT * FROM requests WHERE digest = ?1
+             ORDER BY state = 'approved' DESC, state = 'pending' DESC, id DESC LIMIT 1",
         )?
         .query_row([digest], read_request)
         .optional()?;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::rows::{self, millis};
 use crate::{
-    approval::{Change, Happening, Life},
+    approval::{Change, Happening, Life, Refused},
     audit,
     store::{Arrival, ChangeError, NewCall, StoreError, Terms},
 };
@@ -21,9 +21,9 @@ pub(super) fn arrive(
     terms: Terms,
     now: Timestamp,
 ) -> Result<Arrival, StoreError> {
-    if let Some(latest) = rows::latest_of(connection, &call.digest)? {
+    if let Some(standing) = rows::standing(connection, &call.digest)? {
         // Time may have settled it since; then it is as if there were none.
-        let aged = step(connection, latest, &Happening::Age, now)?.0;
+        let aged = step(connection, standing, &Happening::Age, now)?.0;
         match aged.state {
             State::Approved => {
                 let (request, refused) = step(connection, aged, &Happening::Spend, now)?;
@@ -55,18 +55,16 @@ pub(super) fn arrive(
     Ok(Arrival::New(request))
 }
 
+/// The request after it, and whether it was allowed. A refusal is no failure of the transaction: what
+/// time has made of the request stays.
 pub(super) fn change(
     connection: &Connection,
     id: RequestId,
     happening: &Happening,
     now: Timestamp,
-) -> Result<Request, ChangeError> {
+) -> Result<(Request, Result<(), Refused>), ChangeError> {
     let request = rows::request(connection, id)?.ok_or(ChangeError::Unknown)?;
-    let (request, result) = step(connection, request, happening, now)?;
-    match result {
-        Ok(()) => Ok(request),
-        Err(refused) => Err(ChangeError::Refused { refused, request: Box::new(request) }),
-    }
+    Ok(step(connection, request, happening, now)?)
 }
 
 pub(super) fn age(connection: &Connection, now: Timestamp) -> Result<Vec<Request>, StoreError> {
@@ -104,7 +102,7 @@ fn step(
     request: Request,
     happening: &Happening,
     now: Timestamp,
-) -> Result<(Request, Result<(), crate::approval::Refused>), StoreError> {
+) -> Result<(Request, Result<(), Refused>), StoreError> {
     let before = Life {
         state: request.state,
         expires_at: request.expires_at,
