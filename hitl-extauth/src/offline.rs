@@ -1,6 +1,6 @@
 //! The audit without a gate: verifying a database or an export, and exporting.
 //!
-//! Must never change what it looks at, and never call a chain whole that it could not read to its
+//! Must never change a row of what it looks at, and never call a chain whole that it could not read to its
 //! end.
 
 use std::{

@@ -61,7 +61,7 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(request) = &self.request {
-            // Nobody listens only when the gate has stopped; the grant then is in the audit.
+            // Nobody listens only when the gate has stopped, after waiting for what was sent before.
             let _ = self.notices.send(Notice::Undelivered(request.id));
         }
     }

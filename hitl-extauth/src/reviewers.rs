@@ -133,10 +133,14 @@ fn read(path: &Path) -> Result<Vec<Reviewer>, ReviewersError> {
     let text =
         fs::read_to_string(path).map_err(|error| ReviewersError::File(name.clone(), error))?;
     let malformed = |what: String| ReviewersError::Malformed(name.clone(), what);
-    let File { reviewers } =
+    let File { mut reviewers } =
         serde_saphyr::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+    for reviewer in &mut reviewers {
+        // Names are compared with requesters', which have no space around them either.
+        reviewer.name = reviewer.name.trim().to_owned();
+    }
     for (number, reviewer) in reviewers.iter().enumerate() {
-        if reviewer.name.trim().is_empty() {
+        if reviewer.name.is_empty() {
             return Err(malformed(format!("reviewer {} has no name", number + 1)));
         }
         let digest = &reviewer.token_sha256;
@@ -180,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_token_says_who_one_is_and_no_token_says_nothing() {
-        let (_folder, path) = file(&format!("reviewers:\n{}", entry("dana", "secret")));
+        let (_folder, path) = file(&format!("reviewers:\n{}", entry("' dana '", "secret")));
         let reviewers = Reviewers::from_file(&path).unwrap();
         assert_eq!(reviewers.identify(Some("secret")).unwrap().name, "dana");
         for token in [None, Some(""), Some("Secret"), Some(&sha256("secret")[..])] {

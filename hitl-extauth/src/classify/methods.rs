@@ -2,8 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-/// Methods of MCP that list what there is, or that only concern the session. Nothing here runs code
-/// that a server's author wrote for the occasion, as `resources/read` and `prompts/get` do.
+/// Methods of MCP that list what there is, complete what is typed, or only concern the session. Not
+/// `resources/read` and `prompts/get`: what those do is the server's author's choice.
 const DEFAULT: [&str; 12] = [
     "completion/complete",
     "initialize",

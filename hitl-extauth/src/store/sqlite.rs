@@ -185,7 +185,8 @@ fn claim(connection: &mut Connection, name: &str) -> Result<(), OpenError> {
         .map_err(|error| OpenError::Migrate(name.to_owned(), error.to_string()))
 }
 
-/// Gives every row of a database's audit, in order, without changing anything.
+/// Gives every row of a database's audit, in order, without changing a row. (SQLite may put its own
+/// `-shm` file beside a database in WAL mode.)
 ///
 /// # Errors
 /// [`OpenError`] when it cannot be read, and whatever `each` says.
