@@ -9,11 +9,15 @@ use std::{fmt, str::FromStr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Id of a request: a UUIDv7, so that ids sort by time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(transparent)]
+#[schema(value_type = String, format = Uuid)]
 pub struct RequestId(Uuid);
 
 impl RequestId {
@@ -54,7 +58,7 @@ impl FromStr for RequestId {
 }
 
 /// Where a request is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Nobody has decided yet.
@@ -111,7 +115,7 @@ impl fmt::Display for State {
 }
 
 /// How the gate knows who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Assurance {
     /// The gateway verified it: a token's claim, or a client certificate.
@@ -123,7 +127,7 @@ pub enum Assurance {
 }
 
 /// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Requester {
     /// Name, or address.
     pub name: String,
@@ -132,7 +136,7 @@ pub struct Requester {
 }
 
 /// What one reviewer said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Vote {
     /// The reviewer's name, as their token says.
     pub reviewer: String,
@@ -141,11 +145,12 @@ pub struct Vote {
     /// Why, in their words.
     pub reason: String,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
 }
 
 /// A request, as reviewers see it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
     /// Its id.
@@ -153,14 +158,18 @@ pub struct Request {
     /// Where it is in its life.
     pub state: State,
     /// When it arrived first.
+    #[schema(value_type = String, format = DateTime)]
     pub received_at: Timestamp,
     /// When it expires if nobody decides.
+    #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
     /// When it was decided, expired or was withdrawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub settled_at: Option<Timestamp>,
     /// Until when an approval may be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub grant_expires_at: Option<Timestamp>,
     /// Who asks.
     pub requester: Requester,
@@ -173,6 +182,7 @@ pub struct Request {
     /// HTTP path with query.
     pub path: String,
     /// HTTP headers, secrets redacted.
+    #[schema(value_type = Object)]
     pub headers: Map<String, Value>,
     /// The body, as it came.
     pub body: String,
@@ -181,6 +191,7 @@ pub struct Request {
     /// The tool.
     pub tool_name: String,
     /// Its arguments.
+    #[schema(value_type = Object)]
     pub tool_args: Map<String, Value>,
     /// What the approval is bound to.
     pub digest: String,
@@ -193,7 +204,7 @@ pub struct Request {
 }
 
 /// A page of requests.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Pending {
     /// The requests that wait, oldest first.
     pub pending: Vec<Request>,
@@ -203,7 +214,7 @@ pub struct Pending {
 }
 
 /// A page of history.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct History {
     /// The requests, newest first.
     pub requests: Vec<Request>,
@@ -213,7 +224,7 @@ pub struct History {
 }
 
 /// What a reviewer decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
     /// Yes or no.
@@ -224,17 +235,19 @@ pub struct Decision {
 }
 
 /// One event: a row of the audit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Position in the chain, from 1.
     pub seq: u64,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// The request it is about.
     pub request: RequestId,
     /// What happened.
     pub kind: String,
     /// The particulars, by kind.
+    #[schema(value_type = Object)]
     pub data: Map<String, Value>,
     /// Hash of the row before.
     pub previous: String,
@@ -243,10 +256,33 @@ pub struct Event {
 }
 
 /// The end of the audit's chain. Note it elsewhere, and a removed tail shows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Head {
     /// Position of the last row; 0 when there is none.
     pub seq: u64,
     /// Its hash.
     pub hash: String,
+}
+
+/// A request with everything that happened to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Detail {
+    /// The request.
+    #[serde(flatten)]
+    pub request: Request,
+    /// The rows of the audit about it, in order.
+    pub events: Vec<Event>,
+}
+
+/// Why something was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// What is wrong, and what to do.
+    pub error: String,
+    /// How the request is settled, when that is what stands in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// Who has settled it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<Vote>,
 }

@@ -4,36 +4,32 @@
 //! waits comes from the parking. Must never take a reviewer's name from anywhere but their token.
 
 mod events;
+mod health;
 mod history;
+mod openapi;
+mod queue;
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{FromRequestParts, Path, Query, State as Ctx},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    extract::{FromRequestParts, State as Ctx},
+    http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use hitl_api::{Decision, Pending, Request, RequestId, State};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use hitl_api::{Request, RequestId, State};
+use serde_json::Value;
 
 use crate::{
-    gate::{DecideError, Gate, now},
-    metrics::{self, Metrics},
+    gate::{DecideError, Gate},
+    metrics::Metrics,
     receipt::Receipts,
     reviewers::{Reviewer, Reviewers},
-    store::{ChangeError, Filter, Order, Page, StoreError},
+    store::{ChangeError, StoreError},
 };
 
-/// Requests on a page unless asked otherwise, and at most.
-const PAGE: u32 = 100;
-const LARGEST_PAGE: u32 = 1000;
-
-/// Longest reason, in bytes.
-const LONGEST_REASON: usize = 4096;
+pub use self::openapi::document;
 
 /// What the handlers share; a cheap handle.
 #[derive(Clone)]
@@ -42,6 +38,7 @@ pub struct Admin {
     reviewers: Arc<Reviewers>,
     receipts: Arc<Receipts>,
     metrics: Arc<Metrics>,
+    readiness: Arc<health::Readiness>,
     stopping: tokio_util::sync::CancellationToken,
 }
 
@@ -54,23 +51,26 @@ impl Admin {
         metrics: Arc<Metrics>,
         stopping: tokio_util::sync::CancellationToken,
     ) -> Self {
-        Self { gate, reviewers: Arc::new(reviewers), receipts, metrics, stopping }
+        let (reviewers, readiness) = (Arc::new(reviewers), Arc::default());
+        Self { gate, reviewers, receipts, metrics, readiness, stopping }
     }
 
     /// The API as a router.
     pub fn router(self) -> Router {
         Router::new()
-            .route("/pending", get(pending))
-            .route("/decide/{id}", post(decide))
+            .route("/pending", get(queue::pending))
+            .route("/decide/{id}", post(queue::decide))
+            .route("/withdraw/{id}", post(queue::withdraw))
             .route("/requests", get(history::list))
             .route("/requests/{id}", get(history::one))
             .route("/events", get(events::stream))
             .route("/audit", get(events::audit))
             .route("/audit/head", get(events::head))
             .route("/.well-known/jwks.json", get(jwks))
-            .route("/healthz", get(async || Json(json!({"status": "ok"}))))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics_text))
+            .route("/openapi.json", get(async || Json(document())))
+            .route("/healthz", get(health::healthz))
+            .route("/readyz", get(health::readyz))
+            .route("/metrics", get(health::metrics))
             .fallback(async || Problem::new(StatusCode::NOT_FOUND, "nothing is here"))
             .with_state(self)
     }
@@ -87,12 +87,13 @@ impl Admin {
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
-    body: Value,
+    body: Box<hitl_api::Problem>,
 }
 
 impl Problem {
     fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, body: json!({"error": text.into()}) }
+        let body = hitl_api::Problem { error: text.into(), state: None, votes: Vec::new() };
+        Self { status, body: Box::new(body) }
     }
 }
 
@@ -122,10 +123,10 @@ impl From<ChangeError> for Problem {
             ChangeError::Store(error) => error.into(),
             ChangeError::Refused { refused, request } => Self {
                 status: StatusCode::CONFLICT,
-                body: json!({
-                    "error": refused.to_string(),
-                    "state": request.state,
-                    "votes": request.votes,
+                body: Box::new(hitl_api::Problem {
+                    error: refused.to_string(),
+                    state: Some(request.state),
+                    votes: request.votes,
                 }),
             },
         }
@@ -135,7 +136,9 @@ impl From<ChangeError> for Problem {
 impl From<DecideError> for Problem {
     fn from(error: DecideError) -> Self {
         match error {
-            DecideError::Own => Self::new(StatusCode::FORBIDDEN, error.to_string()),
+            DecideError::Own | DecideError::NotOwn => {
+                Self::new(StatusCode::FORBIDDEN, error.to_string())
+            }
             DecideError::Change(error) => error.into(),
         }
     }
@@ -165,97 +168,14 @@ fn id(text: &str) -> Result<RequestId, Problem> {
         .map_err(|_| Problem::new(StatusCode::NOT_FOUND, "there is no request with this id"))
 }
 
-/// A part of a list, as the query asks for it.
-#[derive(Debug, Default, Deserialize)]
-struct PageQuery {
-    after: Option<String>,
-    limit: Option<u32>,
-}
-
-impl PageQuery {
-    fn page(&self, order: Order) -> Result<Page, Problem> {
-        let after = self.after.as_deref().map(|after| {
-            after.parse().map_err(|_| {
-                Problem::new(StatusCode::BAD_REQUEST, "`after` is not the `next` of a page before")
-            })
-        });
-        let limit = self.limit.unwrap_or(PAGE).clamp(1, LARGEST_PAGE);
-        Ok(Page { order, after: after.transpose()?, limit })
-    }
-}
-
-/// Where the next page begins, if this one is full.
-fn next(requests: &[Request], page: Page) -> Option<String> {
-    let full = u32::try_from(requests.len()).is_ok_and(|length| length >= page.limit);
-    requests.last().filter(|_| full).map(|last| last.id.to_string())
-}
-
-async fn pending(
-    Ctx(admin): Ctx<Admin>,
-    _reviewer: Reviewer,
-    Query(query): Query<PageQuery>,
-) -> Result<Json<Pending>, Problem> {
-    let page = query.page(Order::Oldest)?;
-    let filter = Filter { states: vec![State::Pending], ..Filter::default() };
-    let requests = admin.gate.store().list(filter, page).await?;
-    let next = next(&requests, page);
-    // What has run out a moment ago is no longer decidable, whether or not it is settled yet.
-    let now = now();
-    let pending = requests.into_iter().filter(|request| request.expires_at > now);
-    Ok(Json(Pending { pending: pending.map(|request| admin.seen(request)).collect(), next }))
-}
-
-async fn decide(
-    Ctx(admin): Ctx<Admin>,
-    Path(path): Path<String>,
-    headers: HeaderMap,
-    reviewer: Reviewer,
-    body: Bytes,
-) -> Result<StatusCode, Problem> {
-    let json = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    // A browser sends other types across sites without asking first.
-    if !json.is_some_and(|value| value.to_ascii_lowercase().starts_with("application/json")) {
-        let text = "send the decision as application/json";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
-    }
-    let decision: Decision = serde_json::from_slice(&body).map_err(|error| {
-        let text = format!("the body is not {{\"approved\": bool, \"reason\": string}}: {error}");
-        Problem::new(StatusCode::BAD_REQUEST, text)
-    })?;
-    if decision.reason.len() > LONGEST_REASON {
-        let text = format!("a reason has at most {LONGEST_REASON} bytes");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, text));
-    }
-    let id = id(&path)?;
-    let approved = decision.approved;
-    let request = admin.gate.decide(id, &reviewer.name, decision).await?;
-    if let Some(settled) = request.settled_at
-        && let Ok(waited) = settled.duration_since(request.received_at).try_into()
-    {
-        admin.metrics.decided(waited);
-    }
-    tracing::info!(request = %id, reviewer = %reviewer.name, approved, state = %request.state, "decided");
-    Ok(StatusCode::NO_CONTENT)
-}
-
+/// The keys that receipts are verified with.
+#[utoipa::path(
+    get,
+    path = "/.well-known/jwks.json",
+    tag = "proof",
+    responses((status = OK, description = "A JSON Web Key Set")),
+    security(())
+)]
 async fn jwks(Ctx(admin): Ctx<Admin>) -> Json<Value> {
     Json(admin.receipts.jwks())
-}
-
-async fn readyz(Ctx(admin): Ctx<Admin>) -> Result<Json<Value>, Problem> {
-    if admin.stopping.is_cancelled() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gate is stopping"));
-    }
-    admin.gate.store().probe(now()).await?;
-    Ok(Json(json!({"status": "ready"})))
-}
-
-async fn metrics_text(Ctx(admin): Ctx<Admin>) -> Result<Response, Problem> {
-    let counts = admin.gate.store().counts().await?;
-    let rows = *admin.gate.store().latest().borrow();
-    let held = admin.gate.parking().held();
-    let text = admin.metrics.text(held, &counts, rows).map_err(|_| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
-    })?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

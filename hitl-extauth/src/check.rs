@@ -64,20 +64,23 @@ impl CheckService {
     }
 
     async fn gated(&self, arrived: Arrived, call: ToolCall) -> CheckResponse {
-        let headers = &arrived.headers;
+        // All that the answer needs; the rest is not kept while the call waits.
+        let (headers, id, tool) =
+            (&verdict::kept(&arrived.headers), call.id.clone(), call.tool.clone());
         let held = self.metrics.hold();
-        let outcome = self.gate.call(&arrived, &call).await;
+        let outcome = self.gate.call(arrived, call).await;
         drop(held);
+        let call = &Answered { id, tool };
         match outcome {
             Outcome::Released(delivery) => match delivery.sign(&self.receipts) {
                 // Accepted only with the receipt in hand: until then it goes back by itself.
                 Ok((delivery, receipt)) => match delivery.accept() {
                     Some(request) => self.release(headers, &request, &receipt),
-                    None => self.deny(headers, &call, &unsigned("it was taken already")),
+                    None => self.deny(headers, call, &unsigned("it was taken already")),
                 },
-                Err(error) => self.deny(headers, &call, &unsigned(&error.to_string())),
+                Err(error) => self.deny(headers, call, &unsigned(&error.to_string())),
             },
-            Outcome::Denied(denial) => self.deny(headers, &call, &denial),
+            Outcome::Denied(denial) => self.deny(headers, call, &denial),
             Outcome::Refused(refusal) => {
                 self.metrics.refused(refusal.label());
                 verdict::refuse(&refusal)
@@ -96,7 +99,7 @@ impl CheckService {
         verdict::release(headers, request.id, receipt)
     }
 
-    fn deny(&self, headers: &Headers, call: &ToolCall, denial: &Denial) -> CheckResponse {
+    fn deny(&self, headers: &Headers, call: &Answered, denial: &Denial) -> CheckResponse {
         self.metrics.answered(match denial.disposition {
             Disposition::Denied => "denied",
             Disposition::Expired => "expired",
@@ -106,6 +109,12 @@ impl CheckService {
         tracing::info!(request, tool = %call.tool, reason = %denial.reason, "not released");
         verdict::deny(headers, &call.id, denial, self.form)
     }
+}
+
+/// What an answer says of the call it answers.
+struct Answered {
+    id: serde_json::Value,
+    tool: String,
 }
 
 /// An approval that could not be turned into a receipt.

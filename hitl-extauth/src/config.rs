@@ -107,6 +107,19 @@ pub struct Config {
     #[arg(long, env = "HITL_MAX_HELD_PER_REQUESTER", default_value_t = 50, value_name = "CALLS")]
     max_held_per_requester: u32,
 
+    /// Most requests that wait for a decision at a time, with or without a caller
+    #[arg(long, env = "HITL_MAX_PENDING", default_value_t = 50_000, value_name = "REQUESTS")]
+    max_pending: u32,
+
+    /// Most requests of one requester that wait for a decision at a time
+    #[arg(
+        long,
+        env = "HITL_MAX_PENDING_PER_REQUESTER",
+        default_value_t = 200,
+        value_name = "REQUESTS"
+    )]
+    max_pending_per_requester: u32,
+
     /// Where to look for the requester, in order: jwt:CLAIM, header:NAME or mtls
     ///
     /// A claim is of a token that the gateway has verified; a header says whatever the caller
@@ -253,6 +266,8 @@ impl Config {
                 request: seconds(self.expire_after),
                 grant: seconds(self.grant_for),
                 cooldown: seconds(self.denial_cooldown),
+                pending: self.max_pending,
+                pending_per_requester: self.max_pending_per_requester,
             },
             hold: Duration::from_secs(u64::from(self.hold)),
             audience: self.receipt_audience.clone(),

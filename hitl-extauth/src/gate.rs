@@ -4,25 +4,26 @@
 //! can be seen, a decision is in the store before anybody is released, and an approval that nobody
 //! took goes back. Must never release a call that the store has not seen spent.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use hitl_api::{Decision, Request, RequestId, State, Vote};
 use hitl_receipt::ArgsDigest;
 use jiff::{Timestamp, Unit};
 use tokio::{
     sync::mpsc,
+    task::{JoinError, JoinSet},
     time::{Instant, timeout_at},
 };
 
 use crate::{
     approval::Refused,
     classify::{JsonError, Refusal, ToolCall},
-    identity::{self, IdentitySource},
+    identity::{self, Identity, IdentitySource},
     parking::{Claim, Delivery, Notice, Parking, Place, Release},
     policy,
     redact::Redaction,
     request::Arrived,
-    store::{Arrival, ChangeError, NewCall, SharedStore, StoreError, Terms},
+    store::{Arrival, ChangeError, NewCall, QueueFull, SharedStore, StoreError, Terms},
     verdict::{Denial, Disposition},
 };
 
@@ -69,6 +70,7 @@ enum Met {
     Granted(Delivery),
     Pending { id: RequestId, joined: bool },
     Denied(Box<Request>),
+    Full(QueueFull),
 }
 
 /// Why a decision was not taken.
@@ -77,6 +79,11 @@ pub enum DecideError {
     /// It is the reviewer's own request.
     #[error("this is your own request; somebody else must decide about it")]
     Own,
+    /// It is not theirs to take back.
+    #[error(
+        "this is somebody else's request; only its requester can withdraw it, and you can deny it"
+    )]
+    NotOwn,
     /// It did not happen.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -106,18 +113,19 @@ impl Gate {
 
     /// What comes of a gated call. Returns when it is decided, when its hold is over, or when the
     /// gate stops; dropped when the caller goes.
-    pub async fn call(&self, arrived: &Arrived, call: &ToolCall) -> Outcome {
-        let new = match self.new_call(arrived, call) {
+    ///
+    /// What has arrived is not kept while it waits: the store has it.
+    pub async fn call(&self, arrived: Arrived, call: ToolCall) -> Outcome {
+        let identity = identity::resolve(&arrived, &self.settings.identity);
+        let key = identity.key.clone();
+        let new = match self.new_call(arrived, call, identity) {
             Ok(new) => new,
             Err(refusal) => return Outcome::Refused(refusal),
         };
         let deadline = Instant::now() + self.settings.hold;
-        let key = identity::resolve(arrived, &self.settings.identity).key;
-        let mut place = match self.parking.admit(&key) {
+        let mut place = match self.parking.enter(&key) {
             Ok(place) => place,
-            Err(full) => {
-                return Outcome::Denied(pending(None, &format!("{full}; try again in a minute")));
-            }
+            Err(full) => return Outcome::Denied(full_house(None, &full)),
         };
         // Before the request can be seen, so that no decision comes between.
         place.wait_on(new.id);
@@ -131,6 +139,7 @@ impl Gate {
                 Arrival::New(request) => Ok(Met::Pending { id: request.id, joined: false }),
                 Arrival::Joined(request) => Ok(Met::Pending { id: request.id, joined: true }),
                 Arrival::Denied(request) => Ok(Met::Denied(Box::new(request))),
+                Arrival::Full(full) => Ok(Met::Full(full)),
             }
         });
         let met =
@@ -145,6 +154,11 @@ impl Gate {
                         return outcome;
                     }
                 }
+                if let Err(full) = place.sit()
+                    && place.leave()
+                {
+                    return Outcome::Denied(full_house(Some(id), &full));
+                }
                 self.hold(&mut place, id, deadline).await
             }
             Ok(Met::Granted(delivery)) => {
@@ -155,6 +169,10 @@ impl Gate {
                 place.answered();
                 Outcome::Denied(settled(&request))
             }
+            Ok(Met::Full(full)) => {
+                place.answered();
+                Outcome::Denied(full_house(None, &full))
+            }
             Err(error) => {
                 place.answered();
                 Outcome::Denied(store_away(&error))
@@ -162,11 +180,15 @@ impl Gate {
         }
     }
 
-    fn new_call(&self, arrived: &Arrived, call: &ToolCall) -> Result<NewCall, Refusal> {
+    fn new_call(
+        &self,
+        arrived: Arrived,
+        call: ToolCall,
+        identity: Identity,
+    ) -> Result<NewCall, Refusal> {
         // Refused here, before anybody is asked, rather than when the receipt is signed.
         ArgsDigest::of(Some(&call.arguments))
             .map_err(|error| JsonError::Syntax(error.to_string()))?;
-        let identity = identity::resolve(arrived, &self.settings.identity);
         if identity.is_nobody() {
             // One nobody would spend what another nobody was granted.
             return Err(Refusal::JsonRpc("the gateway says neither who calls nor from where"));
@@ -182,13 +204,14 @@ impl Gate {
             requester: identity.requester,
             route,
             server,
-            method: arrived.method.clone(),
-            path: arrived.path.clone(),
+            needed: policy::requirement(&call).approvals,
             headers: self.settings.redaction.headers(&arrived.headers),
+            method: arrived.method,
+            path: arrived.path,
+            // Strict JSON, so it is UTF-8.
             body: String::from_utf8_lossy(&arrived.body).into_owned(),
-            tool: call.tool.clone(),
-            arguments: call.arguments.clone(),
-            needed: policy::requirement(call).approvals,
+            tool: call.tool,
+            arguments: call.arguments,
         })
     }
 
@@ -224,7 +247,7 @@ impl Gate {
         let told = match timeout_at(deadline, place.told()).await {
             Ok(told) => told,
             Err(_) if place.leave() => {
-                self.note(id, "answered_pending").await;
+                self.parking.note(id, "answered_pending");
                 return Outcome::Denied(held_long_enough(id));
             }
             // Somebody is about to say something.
@@ -235,7 +258,7 @@ impl Gate {
             Some(Release::Approved(delivery)) => Outcome::Released(delivery),
             Some(Release::Settled(request)) => Outcome::Denied(settled(&request)),
             Some(Release::Superseded) => {
-                self.note(id, "superseded").await;
+                self.parking.note(id, "superseded");
                 Outcome::Denied(pending(Some(id), "superseded by a newer identical call"))
             }
             Some(Release::Stopping) => Outcome::Denied(pending(
@@ -272,7 +295,7 @@ impl Gate {
     ) -> Result<Request, DecideError> {
         let request = self.store.request(id).await.map_err(ChangeError::from)?;
         let request = request.ok_or(ChangeError::Unknown)?;
-        if request.requester.name.eq_ignore_ascii_case(reviewer) {
+        if is(&request, reviewer) {
             return Err(DecideError::Own);
         }
         let vote = Vote {
@@ -303,6 +326,26 @@ impl Gate {
                 Err(error.into())
             }
         }
+    }
+
+    /// A requester takes back what they have asked for; a call that waits is told.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn withdraw(&self, id: RequestId, requester: &str) -> Result<Request, DecideError> {
+        let request = self.store.request(id).await.map_err(ChangeError::from)?;
+        let request = request.ok_or(ChangeError::Unknown)?;
+        if !is(&request, requester) {
+            return Err(DecideError::NotOwn);
+        }
+        let gate = self.clone();
+        let withdrawn = tokio::spawn(async move {
+            let request = gate.store.withdraw(id, now()).await?;
+            gate.tell_late_comers(&request).await;
+            Ok::<_, ChangeError>(request)
+        });
+        let unavailable = |error: JoinError| Err(StoreError::Unavailable(error.to_string()).into());
+        Ok(withdrawn.await.unwrap_or_else(unavailable)?)
     }
 
     /// A call may have begun to wait after the decision looked for one and before it was taken.
@@ -344,14 +387,17 @@ impl Gate {
     /// Writes down what happens to held calls without anybody asking, until there is nobody left
     /// who could tell.
     pub async fn write_down(&self, mut notices: mpsc::UnboundedReceiver<Notice>) {
+        let mut notes = JoinSet::new();
         while let Some(notice) = notices.recv().await {
             match notice {
-                Notice::Left(id) => {
+                Notice::Happened(id, kind) => {
                     // Many may leave at once; an approval must not wait behind them.
                     let gate = self.clone();
-                    tokio::spawn(async move { gate.note(id, "caller_left").await });
+                    notes.spawn(async move { gate.note(id, kind).await });
+                    while notes.try_join_next().is_some() {}
                 }
                 Notice::Flush(done) => {
+                    while notes.join_next().await.is_some() {}
                     // Whoever asked may have stopped waiting.
                     let _ = done.send(());
                 }
@@ -373,6 +419,11 @@ impl Gate {
             tracing::warn!(request = %id, kind, %error, "not written down");
         }
     }
+}
+
+/// Whether a request is this person's own.
+fn is(request: &Request, person: &str) -> bool {
+    request.requester.name.eq_ignore_ascii_case(person)
 }
 
 /// How a settled request is told to its caller.
@@ -421,6 +472,10 @@ fn held_long_enough(id: RequestId) -> Denial {
         "it still waits for a platform reviewer; repeat the same call later, it joins the same \
          request and passes once that is approved",
     )
+}
+
+fn full_house(request: Option<RequestId>, full: &impl fmt::Display) -> Denial {
+    pending(request, &format!("{full}; try again in a minute"))
 }
 
 fn store_away(error: &StoreError) -> Denial {

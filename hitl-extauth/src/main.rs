@@ -21,7 +21,7 @@ use hitl_service::{
     serve::{self, DRAIN_DEADLINE},
     telemetry,
 };
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::oneshot, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 
@@ -52,10 +52,10 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("hitl-extauth", &config.telemetry)?;
     let reviewers = reviewers(config)?;
     let receipts = Arc::new(Receipts::new(config.receipt_key.as_deref(), &config.receipt_issuer)?);
-    let store = Arc::new(SqliteStore::open(&config.database)?);
+    let metrics = Arc::new(Metrics::default());
+    let store = Arc::new(SqliteStore::open(&config.database, metrics.store())?);
     let (parking, notices) = Parking::new(config.limits());
     let gate = Gate::new(store, parking, config.settings());
-    let metrics = Arc::new(Metrics::default());
     let checks = CheckService::new(
         gate.clone(),
         config.harmless(),
@@ -71,6 +71,8 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     tracing::info!(grpc = %grpc_address, admin = %http_address, database = %config.database.display(), "hitl-extauth is listening");
 
     let stopping = CancellationToken::new();
+    // Held by the checks' server: dropped when that ends, whyever.
+    let (checks_served, checks_end) = oneshot::channel::<()>();
     let writing = tokio::spawn({
         let gate = gate.clone();
         async move { gate.write_down(notices).await }
@@ -81,19 +83,33 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let serving = tokio::spawn({
         let stopped = stopping.clone().cancelled_owned();
         let checks = AuthorizationServer::new(checks).max_decoding_message_size(LARGEST_CHECK);
-        Server::builder()
+        let server = Server::builder()
             .tcp_nodelay(true)
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PONG))
             .max_concurrent_streams(STREAMS)
             .add_service(healthy)
             .add_service(checks)
-            .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), stopped)
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(grpc).with_nodelay(Some(true)),
+                stopped,
+            );
+        async move {
+            let _serving = checks_served;
+            server.await
+        }
     });
     let admin = Admin::new(gate.clone(), reviewers, receipts, metrics, stopping.clone()).router();
     let parking = gate.parking().clone();
+    let mut latest = gate.store().latest();
+    let mut store = latest.clone();
     let stop = async move {
-        let signal = stop.await;
+        // Without one of its parts the gate is no gate: whoever runs it starts it anew.
+        let signal = tokio::select! {
+            signal = stop => signal,
+            _ = checks_end => "checks are served no more",
+            () = async { while store.changed().await.is_ok() {} } => "the store has ended",
+        };
         // Held calls get an answer, not an error; then there is nothing left to wait for.
         health.set_not_serving::<AuthorizationServer<CheckService>>().await;
         gate.parking().stop();
@@ -101,14 +117,19 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         signal
     };
     serve::serve(http, admin, stop, DRAIN_DEADLINE).await?;
-    if tokio::time::timeout(DRAIN_DEADLINE, serving).await.is_err() {
-        tracing::warn!("checks still in flight were cut");
+    match tokio::time::timeout(DRAIN_DEADLINE, serving).await {
+        Ok(served) => served.context("serving checks has ended by itself")??,
+        Err(_) => tracing::warn!("checks still in flight were cut"),
     }
     // What nobody took must be a grant again before the process goes.
     if tokio::time::timeout(DRAIN_DEADLINE, parking.flush()).await.is_err() {
         tracing::warn!("not everything that happened to held calls could be written down");
     }
     writing.abort();
+    latest.borrow_and_update();
+    if latest.has_changed().is_err() {
+        anyhow::bail!("the store has ended by itself; the log says why");
+    }
     tracing::info!("hitl-extauth has stopped");
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! What the gate counts, in Prometheus' text format.
 //!
-//! Owns names and labels. Must never let a caller's text become a label.
+//! Owns names and labels. Must never let a caller choose how many labels there are.
 
 use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     time::{Duration, Instant},
 };
@@ -13,6 +15,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+
+use crate::store::Count;
 
 /// `Content-Type` of the text format.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,9 +31,22 @@ struct Word {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabel {
+struct Which {
     state: &'static str,
+    tool: String,
 }
+
+/// Tools that are counted by name: those with the most requests. The others are one.
+const TOOLS: usize = 50;
+
+/// Longest name of a tool in a label, in characters.
+const LONGEST_TOOL: usize = 64;
+
+/// What all the other tools are called. No tool of MCP may have such a name.
+const OTHER_TOOLS: &str = "(other)";
+
+/// Upper bounds for a write, in seconds.
+const WRITE: [f64; 11] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0];
 
 /// All metrics of the gate.
 #[derive(Debug)]
@@ -40,8 +57,10 @@ pub struct Metrics {
     hold: Histogram,
     decision: Histogram,
     held: Gauge,
-    requests: Family<StateLabel, Gauge>,
+    requests: Family<Which, Gauge>,
+    grants: Gauge,
     audit_rows: Gauge,
+    store: Histogram,
 }
 
 /// A call being held; measured until it is dropped.
@@ -67,7 +86,9 @@ impl Default for Metrics {
             decision: Histogram::new(PATIENCE),
             held: Gauge::default(),
             requests: Family::default(),
+            grants: Gauge::default(),
             audit_rows: Gauge::default(),
+            store: Histogram::new(WRITE),
             registry: Registry::default(),
         };
         registry.register("checks", "Checks by what came of them", metrics.checks.clone());
@@ -85,10 +106,17 @@ impl Default for Metrics {
             metrics.decision.clone(),
         );
         registry.register("held_calls", "Calls held now", metrics.held.clone());
+        registry.register("requests", "Requests by state and tool", metrics.requests.clone());
         registry.register(
-            "requests",
-            "Requests by state; approved ones are grants",
-            metrics.requests.clone(),
+            "grants_unspent",
+            "Approvals that wait for the retry of their call",
+            metrics.grants.clone(),
+        );
+        registry.register_with_unit(
+            "store_write",
+            "Time from a write's beginning until it is durable",
+            Unit::Seconds,
+            metrics.store.clone(),
         );
         registry.register("audit_rows", "Rows of the audit", metrics.audit_rows.clone());
         Self { registry, ..metrics }
@@ -122,25 +150,48 @@ impl Metrics {
         self.decision.observe(waited.as_secs_f64());
     }
 
+    /// Where a store's writes are observed, in seconds.
+    pub fn store(&self) -> Histogram {
+        self.store.clone()
+    }
+
     /// The text a scraper reads, with what is true right now.
     ///
     /// # Errors
     /// When the text cannot be formatted.
-    pub fn text(
-        &self,
-        held: u32,
-        counts: &[(State, u64)],
-        audit_rows: u64,
-    ) -> Result<String, fmt::Error> {
+    pub fn text(&self, held: u32, counts: &[Count], audit_rows: u64) -> Result<String, fmt::Error> {
         self.held.set(i64::from(held));
-        self.audit_rows.set(i64::try_from(audit_rows).unwrap_or(i64::MAX));
-        for state in State::ALL {
-            let count = counts.iter().find(|(counted, _)| *counted == state).map_or(0, |(_, n)| *n);
-            let gauge = self.requests.get_or_create(&StateLabel { state: state.name() });
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.audit_rows.set(gauge(audit_rows));
+        let grants = counts.iter().filter(|count| count.state == State::Approved);
+        self.grants.set(gauge(grants.map(|count| count.requests).sum()));
+        let mut requests = BTreeMap::<_, u64>::new();
+        let named = most_used(counts);
+        for count in counts {
+            let tool = if named.contains(count.tool.as_str()) { &count.tool } else { OTHER_TOOLS };
+            let tool = tool.chars().take(LONGEST_TOOL).collect();
+            *requests.entry((count.state.name(), tool)).or_default() += count.requests;
+        }
+        // What is no longer there is zero by not being there.
+        self.requests.clear();
+        for ((state, tool), count) in requests {
+            self.requests.get_or_create(&Which { state, tool }).set(gauge(count));
         }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn most_used(counts: &[Count]) -> BTreeSet<&str> {
+    let mut requests = BTreeMap::<&str, u64>::new();
+    for count in counts {
+        *requests.entry(&count.tool).or_default() += count.requests;
+    }
+    let mut tools: Vec<_> = requests.into_iter().collect();
+    tools.sort_by_key(|(_, requests)| Reverse(*requests));
+    tools.into_iter().take(TOOLS).map(|(tool, _)| tool).collect()
 }

@@ -2,10 +2,11 @@
 //!
 //! Owns the calls that are held: one for each request, the newest; how many there are, in all and
 //! for each requester; and what becomes of a release that nobody took. Must never be the record: a
-//! held call is a courtesy, the request is in the store.
+//! held call is a courtesy, the request is in the store. Must never keep a call out for want of a
+//! seat before it is known whether it needs one: an approval may be there for it.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -31,8 +32,8 @@ pub enum Release {
 /// What happens to held calls without anybody asking; for whoever writes it down.
 #[derive(Debug)]
 pub enum Notice {
-    /// A caller has gone. Its request stays.
-    Left(RequestId),
+    /// Something that changes no state: who left, what was superseded.
+    Happened(RequestId, &'static str),
     /// An approval was spent for a caller who had gone: it must become a grant.
     Undelivered(RequestId),
     /// Everything before this has been written down; somebody waits for that.
@@ -66,6 +67,9 @@ impl Drop for Delivery {
         }
     }
 }
+
+/// In the audit: a caller has gone. Its request stays.
+const CALLER_LEFT: &str = "caller_left";
 
 /// Why no more calls are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,22 +106,71 @@ pub struct Limits {
 #[derive(Debug, Default)]
 struct State {
     waiters: HashMap<RequestId, Waiter>,
+    /// Calls inside, with a seat or without one yet.
+    inside: u32,
+    /// Seats taken, in all and by requester.
     held: u32,
-    by_requester: HashMap<String, u32>,
+    by_requester: HashMap<Arc<str>, u32>,
     stopping: bool,
 }
+
+/// Calls inside beyond the seats: they are being looked up, or have their answer already.
+const ARRIVING: u32 = 2000;
 
 #[derive(Debug)]
 struct Waiter {
     ticket: u64,
+    requester: Arc<str>,
+    seated: bool,
     tell: oneshot::Sender<Release>,
 }
 
-/// A place for a call, counted until it is dropped.
+impl State {
+    fn seat(&mut self, requester: &Arc<str>) {
+        self.held += 1;
+        *self.by_requester.entry(Arc::clone(requester)).or_default() += 1;
+    }
+
+    /// Takes a waiter out, and gives its seat back.
+    fn take_out(&mut self, id: RequestId) -> Option<Waiter> {
+        let waiter = self.waiters.remove(&id)?;
+        if waiter.seated {
+            self.held = self.held.saturating_sub(1);
+            if let Some(held) = self.by_requester.get_mut(&waiter.requester) {
+                *held = held.saturating_sub(1);
+                if *held == 0 {
+                    self.by_requester.remove(&waiter.requester);
+                }
+            }
+        }
+        Some(waiter)
+    }
+
+    /// Lets a waiter wait on a request, the newer of two; the older is given back with what it is
+    /// to be told. The newer has the older one's seat.
+    fn put(&mut self, id: RequestId, mut waiter: Waiter) -> Option<(Waiter, Release)> {
+        if self.stopping {
+            return Some((waiter, Release::Stopping));
+        }
+        let newest = |there: &Waiter| there.ticket > waiter.ticket && !there.tell.is_closed();
+        if self.waiters.get(&id).is_some_and(newest) {
+            return Some((waiter, Release::Superseded));
+        }
+        let older = self.take_out(id);
+        waiter.seated |= older.as_ref().is_some_and(|older| older.seated);
+        if waiter.seated {
+            self.seat(&waiter.requester);
+        }
+        self.waiters.insert(id, waiter);
+        older.map(|older| (older, Release::Superseded))
+    }
+}
+
+/// A call inside, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
     parking: Parking,
-    requester: String,
+    requester: Arc<str>,
     ticket: u64,
     at: Option<RequestId>,
     /// Whether the store knows the request it waits on.
@@ -142,26 +195,21 @@ impl Parking {
         (Self(Arc::new(inner)), written_down)
     }
 
-    /// A place for a call of this requester.
+    /// Lets a call of this requester in. It has no seat yet.
     ///
     /// # Errors
-    /// [`Full`] when there is none.
-    pub fn admit(&self, requester: &str) -> Result<Place, Full> {
+    /// [`Full`] when there are so many inside that memory is in danger.
+    pub fn enter(&self, requester: &str) -> Result<Place, Full> {
         let mut state = self.lock();
         let limits = self.0.limits;
-        if state.held >= limits.held {
+        if state.inside >= limits.held.saturating_add(ARRIVING) {
             return Err(Full::Gate(limits.held));
         }
-        let held = state.by_requester.entry(requester.to_owned()).or_default();
-        if *held >= limits.held_per_requester {
-            return Err(Full::Requester(limits.held_per_requester));
-        }
-        *held += 1;
-        state.held += 1;
+        state.inside += 1;
         let (tell, told) = oneshot::channel();
         Ok(Place {
             parking: self.clone(),
-            requester: requester.to_owned(),
+            requester: requester.into(),
             ticket: self.0.tickets.fetch_add(1, Ordering::Relaxed),
             at: None,
             known: false,
@@ -172,7 +220,7 @@ impl Parking {
 
     /// Takes out whoever waits on a request.
     pub fn claim(&self, id: RequestId) -> Option<Claim> {
-        let waiter = self.lock().waiters.remove(&id)?;
+        let waiter = self.lock().take_out(id)?;
         Some(Claim { parking: self.clone(), id, waiter: Some(waiter) })
     }
 
@@ -185,6 +233,12 @@ impl Parking {
     /// approval goes back.
     pub fn deliver(&self, request: Request) -> Delivery {
         Delivery { request: Some(Box::new(request)), notices: self.0.notices.clone() }
+    }
+
+    /// Something has happened to a call that changes no state; it is written down soon.
+    pub fn note(&self, id: RequestId, kind: &'static str) {
+        // Nobody listens only when the gate has stopped.
+        let _ = self.0.notices.send(Notice::Happened(id, kind));
     }
 
     /// Completes when everything that has happened here until now is written down.
@@ -206,6 +260,8 @@ impl Parking {
         let waiters = {
             let mut state = self.lock();
             state.stopping = true;
+            state.held = 0;
+            state.by_requester.clear();
             std::mem::take(&mut state.waiters)
         };
         for (_, waiter) in waiters {
@@ -220,24 +276,44 @@ impl Parking {
 }
 
 impl Place {
-    /// Waits on a request from now on. An older call that waits on it is told that it was
-    /// superseded.
+    /// Waits on a request from now on. Of two calls that wait on it the older is told that it was
+    /// superseded; that may be this one.
     pub fn wait_on(&mut self, id: RequestId) {
         let Some(tell) = self.tell.take() else { return };
         self.at = Some(id);
-        let waiter = Waiter { ticket: self.ticket, tell };
-        let (told, release) = {
-            let mut state = self.parking.lock();
-            if state.stopping {
-                (Some(waiter), Release::Stopping)
-            } else {
-                (state.waiters.insert(id, waiter), Release::Superseded)
-            }
-        };
-        if let Some(waiter) = told {
+        let requester = Arc::clone(&self.requester);
+        let waiter = Waiter { ticket: self.ticket, requester, seated: false, tell };
+        let told = self.parking.lock().put(id, waiter);
+        if let Some((waiter, release)) = told {
             // Whoever has gone need not know.
             let _ = waiter.tell.send(release);
         }
+    }
+
+    /// Takes a seat, to be held on. One that has been claimed needs none: it is told in a moment.
+    ///
+    /// # Errors
+    /// [`Full`] when all are taken. It still waits, and has to leave.
+    pub fn sit(&self) -> Result<(), Full> {
+        let Some(id) = self.at else { return Ok(()) };
+        let mut state = self.parking.lock();
+        let ours = |waiter: &&mut Waiter| waiter.ticket == self.ticket && !waiter.seated;
+        if state.waiters.get_mut(&id).filter(ours).is_none() {
+            return Ok(());
+        }
+        let limits = self.parking.0.limits;
+        if state.held >= limits.held {
+            return Err(Full::Gate(limits.held));
+        }
+        let held = state.by_requester.get(&self.requester).copied().unwrap_or_default();
+        if held >= limits.held_per_requester {
+            return Err(Full::Requester(limits.held_per_requester));
+        }
+        if let Some(waiter) = state.waiters.get_mut(&id) {
+            waiter.seated = true;
+        }
+        state.seat(&self.requester);
+        Ok(())
     }
 
     /// The store knows the request: should the caller go, that is worth writing down.
@@ -248,7 +324,7 @@ impl Place {
     /// Waits on another request instead: the one its call turned out to belong to.
     pub fn move_to(&mut self, id: RequestId) {
         let Some(before) = self.at.take() else { return };
-        let waiter = self.parking.lock().waiters.remove(&before);
+        let waiter = self.parking.lock().take_out(before);
         if let Some(waiter) = waiter {
             self.tell = Some(waiter.tell);
             self.wait_on(id);
@@ -266,7 +342,7 @@ impl Place {
         let Some(id) = self.at else { return true };
         let mut state = self.parking.lock();
         if state.waiters.get(&id).is_some_and(|waiter| waiter.ticket == self.ticket) {
-            state.waiters.remove(&id);
+            state.take_out(id);
             self.at = None;
             return true;
         }
@@ -288,17 +364,10 @@ impl Drop for Place {
         if self.leave()
             && let Some(id) = at
         {
-            // Nobody listens only when the gate has stopped.
-            let _ = self.parking.0.notices.send(Notice::Left(id));
+            self.parking.note(id, CALLER_LEFT);
         }
         let mut state = self.parking.lock();
-        state.held = state.held.saturating_sub(1);
-        if let Some(held) = state.by_requester.get_mut(&self.requester) {
-            *held = held.saturating_sub(1);
-            if *held == 0 {
-                state.by_requester.remove(&self.requester);
-            }
-        }
+        state.inside = state.inside.saturating_sub(1);
     }
 }
 
@@ -331,18 +400,10 @@ impl Drop for Claim {
             let mut state = self.parking.lock();
             if waiter.tell.is_closed() {
                 // It left while it was claimed, and could not say so then.
-                let _ = self.parking.0.notices.send(Notice::Left(self.id));
+                self.parking.note(self.id, CALLER_LEFT);
                 None
-            } else if state.stopping {
-                Some((waiter, Release::Stopping))
             } else {
-                match state.waiters.entry(self.id) {
-                    Entry::Occupied(_) => Some((waiter, Release::Superseded)),
-                    Entry::Vacant(place) => {
-                        place.insert(waiter);
-                        None
-                    }
-                }
+                state.put(self.id, waiter)
             }
         };
         if let Some((waiter, release)) = superseded {

@@ -98,6 +98,16 @@ impl Reviewers {
     }
 }
 
+impl Reviewers {
+    /// Whether this is a reviewer still, by the same token.
+    pub fn has(&self, reviewer: &Reviewer) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::File(watched) => watched.current().contains(reviewer),
+        }
+    }
+}
+
 impl Watched {
     /// The list as the file has it now. A file that has become unusable changes nothing: the list
     /// stays as it was, and the log says so.

@@ -19,7 +19,7 @@ use crate::approval::Refused;
 /// A store, however it keeps things.
 pub type SharedStore = Arc<dyn Store>;
 
-/// How long things last.
+/// How long things last, and how much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// How long a request waits for a decision.
@@ -28,6 +28,10 @@ pub struct Terms {
     pub grant: SignedDuration,
     /// How long a denial answers the same call again.
     pub cooldown: SignedDuration,
+    /// Most requests that wait for a decision.
+    pub pending: u32,
+    /// Most of them of one requester.
+    pub pending_per_requester: u32,
 }
 
 /// A gated call as it arrives, before the store knows of it.
@@ -70,6 +74,19 @@ pub enum Arrival {
     Granted(Request),
     /// A denial given a moment ago.
     Denied(Request),
+    /// A queue in which there is no room for one more; nothing was kept.
+    Full(QueueFull),
+}
+
+/// Why a call makes no new request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueueFull {
+    /// In all.
+    #[error("as many requests wait for a decision as may ({0})")]
+    Gate(u32),
+    /// Of this requester.
+    #[error("as many requests of this requester wait for a decision as may ({0})")]
+    Requester(u32),
 }
 
 /// Why something did not happen to a request.
@@ -122,6 +139,26 @@ pub struct Filter {
     pub until: Option<Timestamp>,
 }
 
+/// How many requests of one tool are in one state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The state.
+    pub state: State,
+    /// The tool.
+    pub tool: String,
+    /// How many.
+    pub requests: u64,
+}
+
+/// Requests of a list, and whether there are more behind them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed {
+    /// The requests.
+    pub requests: Vec<Request>,
+    /// Whether the list goes on.
+    pub more: bool,
+}
+
 /// Which way a page goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -138,9 +175,12 @@ pub struct Page {
     pub order: Order,
     /// Behind this request, in that order.
     pub after: Option<RequestId>,
-    /// At most this many.
+    /// At most this many. A page of large requests may end earlier.
     pub limit: u32,
 }
+
+/// A page ends when its requests' bodies and arguments have this many bytes.
+pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The contract.
 ///
@@ -149,7 +189,7 @@ pub struct Page {
 #[tonic::async_trait]
 pub trait Store: Send + Sync {
     /// A call arrives: it spends a grant, joins a request, meets a fresh denial, or makes a new
-    /// request; the first of these that there is.
+    /// request if there is room for one; the first of these that there is.
     async fn arrive(
         &self,
         call: NewCall,
@@ -195,10 +235,10 @@ pub trait Store: Send + Sync {
     async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError>;
 
     /// A page of the requests that a filter lets through.
-    async fn list(&self, filter: Filter, page: Page) -> Result<Vec<Request>, StoreError>;
+    async fn list(&self, filter: Filter, page: Page) -> Result<Listed, StoreError>;
 
-    /// How many requests there are in each state.
-    async fn counts(&self) -> Result<Vec<(State, u64)>, StoreError>;
+    /// How many requests there are, by state and tool.
+    async fn counts(&self) -> Result<Vec<Count>, StoreError>;
 
     /// Rows of the audit after a position, in order.
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, StoreError>;
@@ -209,7 +249,8 @@ pub trait Store: Send + Sync {
     /// The end of the audit.
     async fn head(&self) -> Result<Head, StoreError>;
 
-    /// Position of the last row of the audit; changes when there are more.
+    /// Position of the last row of the audit; changes when there are more. Closed when the store
+    /// has ended and will not come back.
     fn latest(&self) -> watch::Receiver<u64>;
 
     /// Writes something, to see whether writing works.

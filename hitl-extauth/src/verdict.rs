@@ -30,6 +30,9 @@ const PERMISSION_DENIED: i32 = 7;
 /// Names that are the gate's own; what a caller sends under them is taken off.
 const OWN_HEADERS: &str = "x-hitl-";
 
+/// Says which version of MCP the caller speaks.
+const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+
 /// The protocol version that requires `resultType`.
 const RESULT_TYPE_SINCE: &str = "2026-07-28";
 
@@ -77,6 +80,12 @@ pub struct Denial {
     pub request: Option<RequestId>,
 }
 
+/// The headers that an answer depends on; the others need not be kept while a call waits.
+pub fn kept(headers: &Headers) -> Headers {
+    let kept = |name: &str| name.starts_with(OWN_HEADERS) || name == PROTOCOL_VERSION;
+    headers.iter().filter(|(name, _)| kept(name)).collect()
+}
+
 /// A harmless request passes as it came, without headers that only the gate may set.
 pub fn pass(headers: &Headers) -> CheckResponse {
     allow(headers, Vec::new())
@@ -107,7 +116,7 @@ pub fn deny(headers: &Headers, call: &Value, denial: &Denial, form: DenialForm) 
                 "structuredContent": particulars,
                 "isError": true,
             });
-            let version = headers.all("mcp-protocol-version").next().unwrap_or_default();
+            let version = headers.all(PROTOCOL_VERSION).next().unwrap_or_default();
             if version >= RESULT_TYPE_SINCE
                 && let Some(result) = result.as_object_mut()
             {

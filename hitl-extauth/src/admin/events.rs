@@ -2,7 +2,7 @@
 //!
 //! Must never leave a gap: a stream that falls behind reads on in the store from where it was.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -17,22 +17,47 @@ use axum::{
 use futures_util::{Stream, StreamExt as _, stream};
 use hitl_api::{Event, Head};
 use serde::Deserialize;
+use tokio::time::MissedTickBehavior;
+use utoipa::IntoParams;
 
 use super::{Admin, Problem};
-use crate::{reviewers::Reviewer, store::StoreError};
+use crate::{
+    reviewers::{Reviewer, Reviewers},
+    store::StoreError,
+};
 
 /// Rows read at once.
 const ROWS: u32 = 500;
 
-#[derive(Debug, Deserialize)]
+/// How soon a stream ends whose reader is no reviewer any more.
+const STILL: Duration = Duration::from_secs(5);
+
+/// Where to begin.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct After {
+    /// Behind this row.
     after: Option<u64>,
 }
 
-/// Server-sent events: those after `Last-Event-ID` first, or only new ones, then each as it comes.
+/// The audit as it grows, as server-sent events.
+///
+/// Those after `Last-Event-ID` (or `after`) first, or only new ones, then each as it comes. The
+/// `event` is what happened, the `id` its row, the `data` the whole row.
+#[utoipa::path(
+    get,
+    path = "/events",
+    tag = "queue",
+    params(After, ("Last-Event-ID" = Option<u64>, Header, description = "The last row seen")),
+    responses(
+        (status = OK, content_type = "text/event-stream", body = String),
+        (status = UNAUTHORIZED, body = hitl_api::Problem),
+        (status = SERVICE_UNAVAILABLE, description = "The store is away", body = hitl_api::Problem),
+    )
+)]
 pub(super) async fn stream(
     Ctx(admin): Ctx<Admin>,
-    _reviewer: Reviewer,
+    reviewer: Reviewer,
     Query(query): Query<After>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -42,12 +67,24 @@ pub(super) async fn stream(
         None => admin.gate.store().head().await?.seq,
     };
     let stopping = admin.stopping.clone();
+    let left = left(Arc::clone(&admin.reviewers), reviewer);
     let events = follow(admin, after).map(|event| {
         let sent = sse::Event::default().id(event.seq.to_string()).event(event.kind.clone());
         Ok::<_, Infallible>(sent.json_data(&event).unwrap_or_default())
     });
-    let events = events.take_until(stopping.cancelled_owned());
+    let ended = async move { stopping.run_until_cancelled(left).await };
+    let events = events.take_until(ended);
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// Completes when a reviewer is none any more.
+async fn left(reviewers: Arc<Reviewers>, reviewer: Reviewer) {
+    let mut look = tokio::time::interval(STILL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while reviewers.has(&reviewer) {
+        look.tick().await;
+    }
+    tracing::info!(reviewer = %reviewer.name, "a stream ends: its token is not valid any more");
 }
 
 /// Every event after a position, now and in future.
@@ -75,6 +112,16 @@ fn follow(admin: Admin, after: u64) -> impl Stream<Item = Event> {
 }
 
 /// The whole audit, one row a line.
+#[utoipa::path(
+    get,
+    path = "/audit",
+    tag = "proof",
+    params(After),
+    responses(
+        (status = OK, content_type = "application/x-ndjson", body = String),
+        (status = UNAUTHORIZED, body = hitl_api::Problem),
+    )
+)]
 pub(super) async fn audit(
     Ctx(admin): Ctx<Admin>,
     _reviewer: Reviewer,
@@ -95,6 +142,17 @@ pub(super) async fn audit(
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(rows)).into_response()
 }
 
+/// The end of the audit. Note it elsewhere, and a tail that is cut off later shows.
+#[utoipa::path(
+    get,
+    path = "/audit/head",
+    tag = "proof",
+    responses(
+        (status = OK, body = Head),
+        (status = UNAUTHORIZED, body = hitl_api::Problem),
+        (status = SERVICE_UNAVAILABLE, description = "The store is away", body = hitl_api::Problem),
+    )
+)]
 pub(super) async fn head(
     Ctx(admin): Ctx<Admin>,
     _reviewer: Reviewer,

@@ -5,38 +5,56 @@ use axum::{
     extract::{Path, Query, State as Ctx},
     http::StatusCode,
 };
-use hitl_api::{Event, History, Request, State};
+use hitl_api::{Detail, History, State};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
-use super::{Admin, PageQuery, Problem, id, next};
+use super::{Admin, Problem, id, queue::PageQuery};
 use crate::{
     reviewers::Reviewer,
     store::{Filter, Order},
 };
 
 /// Which requests, as the query says.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct FilterQuery {
-    /// States, separated by commas.
+    /// In one of these states, separated by commas.
+    #[param(example = "denied,expired")]
     state: Option<String>,
+    /// Of this tool.
     tool: Option<String>,
+    /// Of this requester.
     requester: Option<String>,
+    /// With this text in tool, arguments, requester, reviewer or reason.
     text: Option<String>,
+    /// Received at or after.
+    #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
+    /// Received before.
+    #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
+    /// The `next` of the page before.
     after: Option<String>,
+    /// Most requests on the page. A page of large requests may be shorter.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
 }
 
-/// A request with everything that happened to it.
-#[derive(Debug, Serialize)]
-pub(super) struct WithTrail {
-    #[serde(flatten)]
-    request: Request,
-    events: Vec<Event>,
-}
-
+/// Requests in any state, newest first.
+#[utoipa::path(
+    get,
+    path = "/requests",
+    tag = "history",
+    params(FilterQuery),
+    responses(
+        (status = OK, body = History),
+        (status = BAD_REQUEST, body = hitl_api::Problem),
+        (status = UNAUTHORIZED, body = hitl_api::Problem),
+        (status = SERVICE_UNAVAILABLE, description = "The store is away", body = hitl_api::Problem),
+    )
+)]
 pub(super) async fn list(
     Ctx(admin): Ctx<Admin>,
     _reviewer: Reviewer,
@@ -62,22 +80,34 @@ pub(super) async fn list(
         since: query.since,
         until: query.until,
     };
-    let requests = admin.gate.store().list(filter, page).await?;
-    let next = next(&requests, page);
-    let requests = requests.into_iter().map(|request| admin.seen(request)).collect();
+    let (requests, next) = admin.shown(admin.gate.store().list(filter, page).await?);
     Ok(Json(History { requests, next }))
 }
+
+/// One request, with everything that happened to it.
+#[utoipa::path(
+    get,
+    path = "/requests/{id}",
+    tag = "history",
+    params(("id" = String, Path, format = Uuid, description = "The request")),
+    responses(
+        (status = OK, body = Detail),
+        (status = UNAUTHORIZED, body = hitl_api::Problem),
+        (status = NOT_FOUND, body = hitl_api::Problem),
+        (status = SERVICE_UNAVAILABLE, description = "The store is away", body = hitl_api::Problem),
+    )
+)]
 
 pub(super) async fn one(
     Ctx(admin): Ctx<Admin>,
     _reviewer: Reviewer,
     Path(path): Path<String>,
-) -> Result<Json<WithTrail>, Problem> {
+) -> Result<Json<Detail>, Problem> {
     let id = id(&path)?;
     let request =
         admin.gate.store().request(id).await?.ok_or_else(|| {
             Problem::new(StatusCode::NOT_FOUND, "there is no request with this id")
         })?;
     let events = admin.gate.store().trail(id).await?;
-    Ok(Json(WithTrail { request: admin.seen(request), events }))
+    Ok(Json(Detail { request: admin.seen(request), events }))
 }

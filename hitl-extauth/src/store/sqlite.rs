@@ -11,18 +11,19 @@ mod work;
 use std::{
     path::Path,
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use hitl_api::{Event, Head, Request, RequestId, State, Vote};
+use hitl_api::{Event, Head, Request, RequestId, Vote};
 use jiff::Timestamp;
+use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::{
     sync::{oneshot, watch},
     task,
 };
 
-use super::{Arrival, ChangeError, Filter, NewCall, Page, Store, StoreError, Terms};
+use super::{Arrival, ChangeError, Count, Filter, Listed, NewCall, Page, Store, StoreError, Terms};
 use crate::approval::Happening;
 
 mod migrations {
@@ -64,8 +65,16 @@ pub enum OpenError {
     Thread(std::io::Error),
 }
 
-/// Does its work in the batch's transaction, and gives what is to be said after the commit.
-type Job = Box<dyn FnOnce(&Connection) -> Finish + Send>;
+/// Does its work in the batch's transaction.
+type Job = Box<dyn FnOnce(&Connection) -> Worked + Send>;
+
+/// What comes of a job.
+struct Worked {
+    /// What is to be said after the commit.
+    finish: Finish,
+    /// Why the transaction cannot be committed any more, if so.
+    broken: Option<StoreError>,
+}
 
 /// Told whether the batch was committed.
 type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -74,16 +83,24 @@ type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 #[derive(Clone)]
 pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
-    reader: Arc<tokio::sync::Mutex<Connection>>,
+    /// Reads what calls and decisions wait for: one row each.
+    reader: Reader,
+    /// Reads lists, which may be long, so that nothing else waits for them.
+    lists: Reader,
     latest: watch::Receiver<u64>,
+    latency: Histogram,
 }
 
+/// A connection that reads, for one at a time.
+type Reader = Arc<tokio::sync::Mutex<Connection>>;
+
 impl SqliteStore {
-    /// Opens a file, or makes it.
+    /// Opens a file, or makes it. How long each write takes, until it is durable, is observed in
+    /// `latency`, in seconds.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, latency: Histogram) -> Result<Self, OpenError> {
         let name = path.display().to_string();
         let sqlite = |error| OpenError::Sqlite(name.clone(), error);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -92,12 +109,13 @@ impl SqliteStore {
         let mut writer = Connection::open_with_flags(path, flags).map_err(sqlite)?;
         writer.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
         claim(&mut writer, &name)?;
-        let reader = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )
-        .map_err(sqlite)?;
-        reader.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+        let reader = || -> Result<Reader, OpenError> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let reader = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+            reader.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+            Ok(Arc::new(tokio::sync::Mutex::new(reader)))
+        };
+        let (reader, lists) = (reader()?, reader()?);
         let head = rows::head(&writer).map_err(sqlite)?;
         let (seen, latest) = watch::channel(head.seq);
         let (jobs, queue) = mpsc::channel();
@@ -105,7 +123,7 @@ impl SqliteStore {
             .name("store".to_owned())
             .spawn(move || write_batches(&writer, &queue, &seen))
             .map_err(OpenError::Thread)?;
-        Ok(Self { jobs, reader: Arc::new(tokio::sync::Mutex::new(reader)), latest })
+        Ok(Self { jobs, reader, lists, latest, latency })
     }
 
     /// Runs `work` in a transaction and answers when that is durable.
@@ -115,19 +133,23 @@ impl SqliteStore {
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: OfStore + Send + 'static,
     {
+        let begun = Instant::now();
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let result = in_savepoint(connection, work);
-            Box::new(move |committed| {
+            let (result, broken) = in_savepoint(connection, work);
+            let finish = Box::new(move |committed: Result<(), StoreError>| {
                 // Nobody waits any more: what is done is done all the same.
                 let _ = answer.send(committed.map_err(E::from).and(result));
-            })
+            });
+            Worked { finish, broken }
         });
         let stopped = || E::from(StoreError::Unavailable("it has stopped".to_owned()));
         self.jobs.send(job).map_err(|_| stopped())?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        let result = answered.await.unwrap_or_else(|_| Err(stopped()));
+        self.latency.observe(begun.elapsed().as_secs_f64());
+        result
     }
 
     async fn change(
@@ -146,10 +168,10 @@ impl SqliteStore {
     }
 
     async fn read<T: Send + 'static>(
-        &self,
+        reader: &Reader,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let reader = Arc::clone(&self.reader).lock_owned().await;
+        let reader = Arc::clone(reader).lock_owned().await;
         task::spawn_blocking(move || work(&reader))
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))?
@@ -211,22 +233,24 @@ pub fn events_of<E: From<OpenError>>(
 fn write_batches(connection: &Connection, queue: &mpsc::Receiver<Job>, seen: &watch::Sender<u64>) {
     while let Ok(first) = queue.recv() {
         let mut finishes = Vec::new();
-        let committed = commit(connection, |connection| {
-            finishes.push(first(connection));
-            // A job that ran out of disk may have ended the transaction for all.
-            while finishes.len() < BATCH && !connection.is_autocommit() {
-                let Ok(job) = queue.try_recv() else { break };
-                finishes.push(job(connection));
+        let mut broken = statement(connection, "BEGIN IMMEDIATE").err();
+        let mut next = Some(first);
+        while let Some(job) = next.take() {
+            let Worked { finish, broken: why } = job(connection);
+            finishes.push(finish);
+            broken = broken.or(why);
+            if broken.is_none() && finishes.len() < BATCH {
+                next = queue.try_recv().ok();
             }
-        });
-        if committed.is_ok()
-            && let Ok(head) = rows::head(connection)
-        {
-            seen.send_if_modified(|seq| std::mem::replace(seq, head.seq) != head.seq);
         }
-        if finishes.is_empty() {
-            // The transaction could not even begin: tell the one who asked.
-            tracing::error!(?committed, "the store cannot begin a transaction");
+        let committed = commit(connection, broken);
+        match &committed {
+            Ok(()) => {
+                if let Ok(head) = rows::head(connection) {
+                    seen.send_if_modified(|seq| std::mem::replace(seq, head.seq) != head.seq);
+                }
+            }
+            Err(error) => tracing::error!(%error, writes = finishes.len(), "nothing was written"),
         }
         for finish in finishes {
             finish(committed.clone());
@@ -234,46 +258,70 @@ fn write_batches(connection: &Connection, queue: &mpsc::Receiver<Job>, seen: &wa
     }
 }
 
-fn commit(connection: &Connection, batch: impl FnOnce(&Connection)) -> Result<(), StoreError> {
-    let statement = |sql| connection.prepare_cached(sql)?.execute([]);
-    let begun = statement("BEGIN IMMEDIATE");
-    batch(connection);
-    begun?;
-    if connection.is_autocommit() {
-        // SQLite has rolled everything back by itself, as it does when the disk is full.
-        return Err(StoreError::Full);
+/// Commits, unless something has broken the transaction; then nothing of it stays.
+fn commit(connection: &Connection, broken: Option<StoreError>) -> Result<(), StoreError> {
+    let committed = match broken {
+        Some(why) => Err(why),
+        None => statement(connection, "COMMIT"),
+    };
+    // SQLite has rolled back some failures already, by itself.
+    if committed.is_err() && !connection.is_autocommit() {
+        statement(connection, "ROLLBACK")?;
     }
-    statement("COMMIT").map(drop).map_err(|error| {
-        if !connection.is_autocommit() {
-            // An error means that SQLite has rolled back already.
-            let _ = statement("ROLLBACK");
-        }
-        error.into()
-    })
+    committed
 }
 
-/// Runs one operation so that its failure undoes its own work and nobody else's.
-fn in_savepoint<T, E: From<StoreError>>(
+fn statement(connection: &Connection, sql: &str) -> Result<(), StoreError> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+/// Runs one operation so that its failure undoes its own work and nobody else's. Where that is not
+/// possible, says beside its result what has broken the transaction for all.
+fn in_savepoint<T, E: OfStore>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, E>,
-) -> Result<T, E> {
+) -> (Result<T, E>, Option<StoreError>) {
     if connection.is_autocommit() {
         // There is no transaction to work in; the batch's own answer says why.
-        return Err(StoreError::Unavailable("no transaction".to_owned()).into());
+        return (Err(StoreError::Unavailable("no transaction".to_owned()).into()), None);
     }
-    let statement = |sql| -> Result<(), StoreError> {
-        connection.prepare_cached(sql)?.execute([])?;
-        Ok(())
-    };
-    statement("SAVEPOINT operation")?;
+    if let Err(error) = statement(connection, "SAVEPOINT operation") {
+        return (Err(error.clone().into()), Some(error));
+    }
     let result = work(connection);
-    if !connection.is_autocommit() {
-        if result.is_err() {
-            statement("ROLLBACK TO operation")?;
-        }
-        statement("RELEASE operation")?;
+    if connection.is_autocommit() {
+        // As SQLite does when the disk is full.
+        let why = result.as_ref().err().and_then(E::of_store).cloned();
+        return (result, Some(why.unwrap_or(StoreError::Full)));
     }
-    result
+    let mut undone = Ok(());
+    if result.is_err() {
+        undone = statement(connection, "ROLLBACK TO operation");
+    }
+    let ended = undone.and_then(|()| statement(connection, "RELEASE operation"));
+    (result, ended.err())
+}
+
+/// Errors that may hold one of the store.
+trait OfStore: From<StoreError> {
+    /// The store's error in it.
+    fn of_store(&self) -> Option<&StoreError>;
+}
+
+impl OfStore for StoreError {
+    fn of_store(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+impl OfStore for ChangeError {
+    fn of_store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::Unknown | Self::Refused { .. } => None,
+        }
+    }
 }
 
 impl From<rusqlite::Error> for StoreError {
@@ -335,7 +383,10 @@ impl Store for SqliteStore {
 
     async fn age(&self, now: Timestamp) -> Result<Vec<Request>, StoreError> {
         // Looking costs no commit; most of the time nothing has run out.
-        if self.read(move |connection| rows::due(connection, now, 1)).await?.is_empty() {
+        if Self::read(&self.reader, move |connection| rows::due(connection, now, 1))
+            .await?
+            .is_empty()
+        {
             return Ok(Vec::new());
         }
         self.write(move |connection| work::age(connection, now)).await
@@ -351,27 +402,27 @@ impl Store for SqliteStore {
     }
 
     async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
-        self.read(move |connection| rows::request(connection, id)).await
+        Self::read(&self.reader, move |connection| rows::request(connection, id)).await
     }
 
-    async fn list(&self, filter: Filter, page: Page) -> Result<Vec<Request>, StoreError> {
-        self.read(move |connection| rows::list(connection, &filter, page)).await
+    async fn list(&self, filter: Filter, page: Page) -> Result<Listed, StoreError> {
+        Self::read(&self.lists, move |connection| rows::list(connection, &filter, page)).await
     }
 
-    async fn counts(&self) -> Result<Vec<(State, u64)>, StoreError> {
-        self.read(rows::counts).await
+    async fn counts(&self) -> Result<Vec<Count>, StoreError> {
+        Self::read(&self.lists, rows::counts).await
     }
 
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, StoreError> {
-        self.read(move |connection| rows::events(connection, after, limit)).await
+        Self::read(&self.lists, move |connection| rows::events(connection, after, limit)).await
     }
 
     async fn trail(&self, id: RequestId) -> Result<Vec<Event>, StoreError> {
-        self.read(move |connection| rows::trail(connection, id)).await
+        Self::read(&self.lists, move |connection| rows::trail(connection, id)).await
     }
 
     async fn head(&self) -> Result<Head, StoreError> {
-        self.read(rows::head).await
+        Self::read(&self.lists, rows::head).await
     }
 
     fn latest(&self) -> watch::Receiver<u64> {

@@ -207,10 +207,18 @@ async fn no_more_calls_are_held_than_allowed_and_the_others_are_told_so() {
     gate.waiting(2).await;
     let (text, particulars) = gate.check(migrate("alice", "v4", 1)).await.denial();
     assert!(text.contains("of this requester") && text.contains("try again"), "{text}");
-    assert_eq!(
-        (&particulars["disposition"], &particulars["id"]),
-        (&json!("pending"), &json!(null))
-    );
+    assert_eq!(particulars["disposition"], "pending");
+    // It is asked for all the same, and an approval is kept for its retry.
+    let unseated = particulars["id"].as_str().unwrap();
+    gate.until_state(unseated, "pending").await;
+    // Who takes the place of an older call takes its seat.
+    held.push(gate.hold(migrate("alice", "v3", 2)).await);
+    let (text, _) = held.remove(1).await.unwrap().denial();
+    assert!(text.contains("superseded"), "{text}");
+    gate.waiting(2).await;
+    // An approval that is there passes without a seat.
+    assert_eq!(gate.decide("dana", unseated, true, "").await.0, 204);
+    assert!(gate.check(migrate("alice", "v4", 2)).await.is_allowed());
     held.push(gate.hold(migrate("bob", "v3", 1)).await);
     gate.waiting(3).await;
     let (text, _) = gate.check(migrate("carol", "v3", 1)).await.denial();
@@ -221,4 +229,55 @@ async fn no_more_calls_are_held_than_allowed_and_the_others_are_told_so() {
     held.push(gate.hold(migrate("carol", "v3", 1)).await);
     gate.waiting(3).await;
     held.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn the_queue_has_room_for_so_many_requests_and_no_requester_fills_it() {
+    let lab = Lab::new();
+    let gate =
+        lab.start(&["--hold", "0", "--max-pending", "4", "--max-pending-per-requester", "3"]);
+    for version in ["v1", "v2", "v3"] {
+        let (_, particulars) = gate.check(migrate("alice", version, 1)).await.denial();
+        assert!(particulars["id"].is_string());
+    }
+    let (text, particulars) = gate.check(migrate("alice", "v4", 1)).await.denial();
+    assert!(text.contains("of this requester") && text.contains("try again"), "{text}");
+    assert_eq!(
+        (&particulars["disposition"], &particulars["id"]),
+        (&json!("pending"), &json!(null))
+    );
+    // What waits already may be asked for again.
+    gate.check(migrate("alice", "v1", 2)).await.denial();
+    gate.check(migrate("bob", "v1", 1)).await.denial();
+    let (text, _) = gate.check(migrate("carol", "v1", 1)).await.denial();
+    assert!(text.contains("as many requests wait for a decision as may"), "{text}");
+    let pending = gate.pending().await;
+    assert_eq!(pending.len(), 4);
+    // What is decided makes room.
+    gate.decide("dana", &id_of(&pending[0]), false, "").await;
+    gate.check(migrate("carol", "v1", 2)).await.denial();
+    assert_eq!(gate.pending().await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_page_of_large_requests_ends_early_and_the_next_goes_on() {
+    let lab = Lab::new();
+    let gate = lab.start(&["--hold", "0"]);
+    for number in 0..5 {
+        let body = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "store", "arguments": {"text": "x".repeat(1 << 20), "number": number}},
+        });
+        gate.check(post(&body.to_string(), &[])).await.denial();
+    }
+    let (mut path, mut pages, mut listed) = ("/pending".to_owned(), 0, 0);
+    loop {
+        let page = gate.json(&path).await;
+        pages += 1;
+        listed += page["pending"].as_array().unwrap().len();
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/pending?after={next}");
+    }
+    assert_eq!(listed, 5);
+    assert!(pages > 1, "ten megabytes in one page");
 }

@@ -24,6 +24,9 @@ async fn a_decision_needs_a_known_token_a_known_request_and_a_whole_body() {
     for path in ["/pending", "/requests", "/audit", "/audit/head", "/events"] {
         assert_eq!(gate.get_as("nobody", path).await.0, 401, "{path}");
     }
+    for path in ["/openapi.json", "/.well-known/jwks.json", "/metrics", "/healthz", "/readyz"] {
+        assert_eq!(gate.get_as("nobody", path).await.0, 200, "{path}");
+    }
     assert_eq!(gate.waiting_one().await, id);
     call.abort();
 }
@@ -39,6 +42,80 @@ async fn nobody_decides_about_their_own_request() {
     assert!(body["error"].as_str().unwrap().contains("your own request"));
     assert_eq!(gate.decide("lee", &id, true, "").await.0, 204);
     assert!(call.await.unwrap().is_allowed());
+}
+
+#[tokio::test]
+async fn requesters_take_back_their_own_requests_and_nobody_elses() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let call = gate.hold(migrate("alice", "v3", 1)).await;
+    let id = gate.waiting_one().await;
+    assert_eq!(gate.withdraw("nobody", &id).await, 401);
+    assert_eq!(gate.withdraw("dana", &id).await, 403);
+    assert_eq!(gate.withdraw("alice", "0199aaaa-0000-7000-8000-000000000000").await, 404);
+    assert_eq!(gate.withdraw("alice", &id).await, 204);
+    let (text, particulars) = call.await.unwrap().denial();
+    assert!(text.contains("withdrawn"), "{text}");
+    assert_eq!(particulars["disposition"], "expired");
+    assert_eq!(gate.withdraw("alice", &id).await, 409);
+    assert_eq!(gate.decide("dana", &id, true, "").await.0, 409);
+}
+
+#[tokio::test]
+async fn of_a_decision_a_withdrawal_and_the_end_of_time_at_once_one_wins() {
+    let lab = Lab::new();
+    let gate = lab.start(&["--expire-after", "1"]);
+    let mut ends = std::collections::BTreeSet::new();
+    for round in 0..6 {
+        let call = gate.hold(migrate("alice", "v3", round)).await;
+        let request = gate.waiting(1).await[0].clone();
+        let id = id_of(&request);
+        // As near to the end as a clock allows, a little before it and a little behind it.
+        let end: jiff::Timestamp = request["expiresAt"].as_str().unwrap().parse().unwrap();
+        let left = end.duration_since(jiff::Timestamp::now()).as_millis() - 4 + i128::from(round);
+        tokio::time::sleep(std::time::Duration::from_millis(left.try_into().unwrap())).await;
+        let (decided, withdrawn) =
+            tokio::join!(gate.decide("dana", &id, true, ""), gate.withdraw("alice", &id));
+        let winners = [decided.0, withdrawn].iter().filter(|status| **status == 204).count();
+        let allowed = call.await.unwrap().is_allowed();
+        let state = gate.json(&format!("/requests/{id}")).await["state"].clone();
+        let state = state.as_str().unwrap().to_owned();
+        let expected = match (decided.0, withdrawn) {
+            (204, _) => "spent",
+            (_, 204) => "withdrawn",
+            _ => "expired",
+        };
+        assert!(winners <= 1, "{decided:?} {withdrawn}");
+        assert_eq!((state.as_str(), allowed), (expected, decided.0 == 204));
+        ends.insert(state);
+    }
+    assert!(!ends.is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_readers_token_is_taken_away() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let mut stream = gate.events(None).await;
+    let path = lab.path("reviewers.yaml");
+    let reviewers = std::fs::read_to_string(&path).unwrap();
+    let without = reviewers.lines().filter(|line| !line.contains("dana")).collect::<Vec<_>>();
+    std::fs::write(&path, without.join("\n")).unwrap();
+    let ended = async { while stream.chunk().await.unwrap().is_some() {} };
+    tokio::time::timeout(crate::support::PATIENCE, ended).await.unwrap();
+    assert_eq!(gate.get("/pending").await.0, 401);
+    assert_eq!(gate.get_as("lee", "/pending").await.0, 200);
+}
+
+#[test]
+fn the_api_is_described_as_it_is_served() {
+    let document = hitl_extauth::admin::document().to_pretty_json().unwrap() + "\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        std::fs::write(path, &document).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap();
+    assert!(kept == document, "docs/openapi.json is of another API: INSTA_UPDATE=always writes it");
 }
 
 #[tokio::test]
@@ -133,7 +210,9 @@ async fn the_metrics_say_what_is_held_and_what_was_decided() {
     let id = gate.waiting_one().await;
     let text = gate.get("/metrics").await.1;
     assert!(text.contains("hitl_held_calls 1"), "{text}");
-    assert!(text.contains("hitl_requests{state=\"pending\"} 1"), "{text}");
+    let requests =
+        |state: &str| format!("hitl_requests{{state=\"{state}\",tool=\"run_migration\"}} 1");
+    assert!(text.contains(&requests("pending")), "{text}");
     gate.decide("dana", &id, true, "").await;
     call.await.unwrap();
     let text = gate.get("/metrics").await.1;
@@ -143,6 +222,9 @@ async fn the_metrics_say_what_is_held_and_what_was_decided() {
         "hitl_decision_seconds_count 1",
         "hitl_hold_seconds_count 1",
         "hitl_audit_rows 3",
+        "hitl_grants_unspent 0",
+        "hitl_store_write_seconds_count 2",
+        &requests("spent"),
     ] {
         assert!(text.contains(line), "{line}:\n{text}");
     }

@@ -146,7 +146,8 @@ async fn two_hundred_kills_under_load_lose_no_decision_and_let_no_approval_pass_
 async fn ten_thousand_calls_are_held_at_once_and_listed_in_pages() {
     const CALLS: u32 = 10_000;
     let lab = Lab::new();
-    let gate = lab.start(&["--max-held-per-requester", "20000"]);
+    let many = ["--max-held-per-requester", "20000", "--max-pending-per-requester", "20000"];
+    let gate = lab.start(&many);
     let mut gateways = Vec::new();
     for _ in 0..20 {
         gateways.push(gate.gateway().await);
@@ -320,12 +321,11 @@ async fn readiness_is_whether_writing_works() {
     // Another process holds the database: nothing can be written until it lets go.
     let outside = rusqlite::Connection::open(lab.path("gate.db")).unwrap();
     outside.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let (status, body) = gate.get_as("nobody", "/readyz").await;
-    assert_eq!(status, 503, "{body}");
+    gate.until_ready(false).await;
     let (text, _) = gate.check(migrate("alice", "v3", 1)).await.denial();
     assert!(text.contains("database is not available"), "{text}");
     outside.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(gate.get_as("nobody", "/readyz").await.0, 200);
+    gate.until_ready(true).await;
     let call = gate.hold(migrate("alice", "v3", 1)).await;
     gate.waiting_one().await;
     call.abort();

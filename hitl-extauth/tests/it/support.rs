@@ -231,6 +231,20 @@ impl Gate {
         (status, serde_json::from_str(&response.text().await.unwrap()).unwrap_or_default())
     }
 
+    /// Waits until the gate says that it is ready, or that it is not.
+    pub(crate) async fn until_ready(&self, ready: bool) {
+        let status = if ready { 200 } else { 503 };
+        let so = async { while self.get_as("nobody", "/readyz").await.0 != status {} };
+        tokio::time::timeout(PATIENCE, so).await.expect("readiness to change");
+    }
+
+    pub(crate) async fn withdraw(&self, requester: &str, id: &str) -> u16 {
+        let request = self.http.post(format!("{}/withdraw/{id}", self.admin));
+        let request = request.bearer_auth(format!("{requester}-token"));
+        let request = request.header("content-type", "application/json").body("{}");
+        request.send().await.unwrap().status().as_u16()
+    }
+
     /// The state of a request, when it is this one.
     pub(crate) async fn until_state(&self, id: &str, state: &str) -> Value {
         let found = async {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::{
     approval::Life,
     audit,
-    store::{Filter, NewCall, Order, Page},
+    store::{Count, Filter, Listed, NewCall, Order, PAGE_BYTES, Page},
 };
 
 /// A moment as the database keeps it.
@@ -143,9 +143,13 @@ pub(super) fn list(
     connection: &Connection,
     filter: &Filter,
     page: Page,
-) -> rusqlite::Result<Vec<Request>> {
+) -> rusqlite::Result<Listed> {
     let mut conditions = vec!["1".to_owned()];
     let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+    if filter.states == [State::Pending] {
+        // In these words, so that the index of the queue is found.
+        conditions.push("state = 'pending'".to_owned());
+    }
     let mut add = |condition: &str, value: Box<dyn ToSql>| {
         values.push(value);
         conditions.push(condition.replace('?', &format!("?{}", values.len())));
@@ -158,7 +162,7 @@ pub(super) fn list(
         };
         add(condition, Box::new(after.to_string()));
     }
-    if !filter.states.is_empty() {
+    if !filter.states.is_empty() && filter.states != [State::Pending] {
         let names: Vec<_> = filter.states.iter().map(|state| state.name()).collect();
         let names = serde_json::to_string(&names).map_err(|error| corrupt(error.to_string()))?;
         add("state IN (SELECT value FROM json_each(?))", Box::new(names));
@@ -191,20 +195,53 @@ pub(super) fn list(
     let sql = format!(
         "SELECT * FROM requests WHERE {} ORDER BY id {order} LIMIT {}",
         conditions.join(" AND "),
-        page.limit
+        // One more than asked for shows whether there are more.
+        u64::from(page.limit) + 1
     );
-    let requests: Vec<Request> = connection
-        .prepare_cached(&sql)?
-        .query_map(params_from_iter(values), read_request)?
-        .collect::<Result<_, _>>()?;
-    requests.into_iter().map(|request| with_votes(connection, request)).collect()
+    let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let (mut requests, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        if requests.len() == limit || bytes >= PAGE_BYTES {
+            return Ok(Listed { requests, more: true });
+        }
+        bytes += row.get_ref("body")?.as_bytes()?.len();
+        bytes += row.get_ref("arguments")?.as_bytes()?.len();
+        requests.push(with_votes(connection, read_request(row)?)?);
+    }
+    Ok(Listed { requests, more: false })
 }
 
-pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<(State, u64)>> {
+pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
     connection
-        .prepare_cached("SELECT state, count(*) FROM requests GROUP BY state")?
-        .query_map([], |row| Ok((read_state(row)?, row.get::<_, i64>(1)?.unsigned_abs())))?
+        .prepare_cached("SELECT state, tool, requests FROM tally")?
+        .query_map([], |row| {
+            let requests = row.get::<_, i64>("requests")?.unsigned_abs();
+            Ok(Count { state: read_state(row)?, tool: row.get("tool")?, requests })
+        })?
         .collect()
+}
+
+/// How many requests wait for a decision.
+pub(super) fn pending(connection: &Connection) -> rusqlite::Result<u32> {
+    connection
+        .prepare_cached("SELECT coalesce(sum(requests), 0) FROM tally WHERE state = 'pending'")?
+        .query_row([], |row| row.get(0))
+}
+
+/// How many of them are this requester's, counted no further than `limit`.
+pub(super) fn pending_of(
+    connection: &Connection,
+    requester: &Requester,
+    limit: u32,
+) -> rusqlite::Result<u32> {
+    connection
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM requests
+             WHERE state = 'pending' AND requester = ?1 AND assurance = ?2 LIMIT ?3)",
+        )?
+        .query_row((&requester.name, assurance_name(requester.assurance), limit), |row| row.get(0))
 }
 
 pub(super) fn events(

@@ -9,7 +9,7 @@ use super::rows::{self, millis};
 use crate::{
     approval::{Change, Happening, Life, Refused},
     audit,
-    store::{Arrival, ChangeError, NewCall, StoreError, Terms},
+    store::{Arrival, ChangeError, NewCall, QueueFull, StoreError, Terms},
 };
 
 /// Most requests settled by one look at the clock; the next look takes the rest.
@@ -44,6 +44,9 @@ pub(super) fn arrive(
             _ => {}
         }
     }
+    if let Some(full) = full(connection, call, terms)? {
+        return Ok(Arrival::Full(full));
+    }
     let life = Life::new(now, terms.request, call.needed);
     let request = rows::insert(connection, call, &life, now)?;
     let data = json!({
@@ -53,6 +56,20 @@ pub(super) fn arrive(
     });
     append(connection, request.id, "received", object(data), now)?;
     Ok(Arrival::New(request))
+}
+
+/// Whether one more request may wait for a decision.
+fn full(
+    connection: &Connection,
+    call: &NewCall,
+    terms: Terms,
+) -> Result<Option<QueueFull>, StoreError> {
+    let most = terms.pending_per_requester;
+    if rows::pending_of(connection, &call.requester, most)? >= most {
+        return Ok(Some(QueueFull::Requester(most)));
+    }
+    let most = terms.pending;
+    Ok((rows::pending(connection)? >= most).then_some(QueueFull::Gate(most)))
 }
 
 /// The request after it, and whether it was allowed. A refusal is no failure of the transaction: what

@@ -1,0 +1,169 @@
+//! The queue, and deciding about what is in it.
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, Query, State as Ctx},
+    http::{HeaderMap, StatusCode, header},
+};
+use hitl_api::{Decision, Pending, Request, State};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{Admin, Problem, id};
+use crate::{
+    gate::now,
+    reviewers::Reviewer,
+    store::{Filter, Listed, Order, Page},
+};
+
+/// Requests on a page unless asked otherwise, and at most.
+const PAGE: u32 = 100;
+const LARGEST_PAGE: u32 = 1000;
+
+/// Longest reason, in bytes.
+const LONGEST_REASON: usize = 4096;
+
+/// A part of a list, as the query asks for it.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// The `next` of the page before.
+    pub(super) after: Option<String>,
+    /// Most requests on the page. A page of large requests may be shorter.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    pub(super) limit: Option<u32>,
+}
+
+impl PageQuery {
+    pub(super) fn page(&self, order: Order) -> Result<Page, Problem> {
+        let after = self.after.as_deref().map(|after| {
+            after.parse().map_err(|_| {
+                Problem::new(StatusCode::BAD_REQUEST, "`after` is not the `next` of a page before")
+            })
+        });
+        let limit = self.limit.unwrap_or(PAGE).clamp(1, LARGEST_PAGE);
+        Ok(Page { order, after: after.transpose()?, limit })
+    }
+}
+
+impl Admin {
+    /// A page as it is answered: its requests, and where the next one begins.
+    pub(super) fn shown(&self, listed: Listed) -> (Vec<Request>, Option<String>) {
+        let next = listed.requests.last().filter(|_| listed.more).map(|last| last.id.to_string());
+        (listed.requests.into_iter().map(|request| self.seen(request)).collect(), next)
+    }
+}
+
+/// What waits for a decision, oldest first.
+#[utoipa::path(
+    get,
+    path = "/pending",
+    tag = "queue",
+    params(PageQuery),
+    responses(
+        (status = OK, body = Pending),
+        (status = BAD_REQUEST, body = hitl_api::Problem),
+        (status = UNAUTHORIZED, body = hitl_api::Problem),
+        (status = SERVICE_UNAVAILABLE, description = "The store is away", body = hitl_api::Problem),
+    )
+)]
+pub(super) async fn pending(
+    Ctx(admin): Ctx<Admin>,
+    _reviewer: Reviewer,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Pending>, Problem> {
+    let page = query.page(Order::Oldest)?;
+    let filter = Filter { states: vec![State::Pending], ..Filter::default() };
+    let (mut pending, next) = admin.shown(admin.gate.store().list(filter, page).await?);
+    // What has run out a moment ago is no longer decidable, whether or not it is settled yet.
+    let now = now();
+    pending.retain(|request| request.expires_at > now);
+    Ok(Json(Pending { pending, next }))
+}
+
+/// Approve or deny a request.
+///
+/// The reviewer is who the token says. Nobody decides about a request of their own.
+#[utoipa::path(
+    post,
+    path = "/decide/{id}",
+    tag = "queue",
+    params(("id" = String, Path, format = Uuid, description = "The request")),
+    request_body = Decision,
+    responses(
+        (status = NO_CONTENT, description = "Decided"),
+        (status = BAD_REQUEST, description = "Not a decision", body = hitl_api::Problem),
+        (status = UNAUTHORIZED, body = hitl_api::Problem),
+        (status = FORBIDDEN, description = "Not yours to decide", body = hitl_api::Problem),
+        (status = NOT_FOUND, body = hitl_api::Problem),
+        (status = CONFLICT, description = "Settled already; says how", body = hitl_api::Problem),
+        (status = UNSUPPORTED_MEDIA_TYPE, body = hitl_api::Problem),
+        (status = SERVICE_UNAVAILABLE, description = "The store is away", body = hitl_api::Problem),
+    )
+)]
+pub(super) async fn decide(
+    Ctx(admin): Ctx<Admin>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+    reviewer: Reviewer,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
+    json_only(&headers)?;
+    let decision: Decision = serde_json::from_slice(&body).map_err(|error| {
+        let text = format!("the body is not {{\"approved\": bool, \"reason\": string}}: {error}");
+        Problem::new(StatusCode::BAD_REQUEST, text)
+    })?;
+    if decision.reason.len() > LONGEST_REASON {
+        let text = format!("a reason has at most {LONGEST_REASON} bytes");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, text));
+    }
+    let id = id(&path)?;
+    let approved = decision.approved;
+    let request = admin.gate.decide(id, &reviewer.name, decision).await?;
+    if let Some(settled) = request.settled_at
+        && let Ok(waited) = settled.duration_since(request.received_at).try_into()
+    {
+        admin.metrics.decided(waited);
+    }
+    tracing::info!(request = %id, reviewer = %reviewer.name, approved, state = %request.state, "decided");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Take back a request of one's own.
+#[utoipa::path(
+    post,
+    path = "/withdraw/{id}",
+    tag = "queue",
+    params(("id" = String, Path, format = Uuid, description = "The request")),
+    responses(
+        (status = NO_CONTENT, description = "Withdrawn; a call that waits is told"),
+        (status = UNAUTHORIZED, body = hitl_api::Problem),
+        (status = FORBIDDEN, description = "Somebody else's request", body = hitl_api::Problem),
+        (status = NOT_FOUND, body = hitl_api::Problem),
+        (status = CONFLICT, description = "Settled already; says how", body = hitl_api::Problem),
+        (status = SERVICE_UNAVAILABLE, description = "The store is away", body = hitl_api::Problem),
+    )
+)]
+pub(super) async fn withdraw(
+    Ctx(admin): Ctx<Admin>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+    reviewer: Reviewer,
+) -> Result<StatusCode, Problem> {
+    json_only(&headers)?;
+    let id = id(&path)?;
+    admin.gate.withdraw(id, &reviewer.name).await?;
+    tracing::info!(request = %id, requester = %reviewer.name, "withdrawn");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A browser sends other types across sites without asking first.
+fn json_only(headers: &HeaderMap) -> Result<(), Problem> {
+    let json = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if json.is_some_and(|value| value.to_ascii_lowercase().starts_with("application/json")) {
+        return Ok(());
+    }
+    let text = "send `Content-Type: application/json`";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+}
