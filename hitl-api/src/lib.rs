@@ -1,8 +1,10 @@
 //! The types of the gate's admin API.
 //!
 //! Owns the names on the wire, for the gate that serves them and for the queue, the command line
-//! and the tests that read them. No I/O, no decisions. Field names that people know from the
+//! and the tests that read them; and how text of somebody else is shown. No I/O, no decisions. Field names that people know from the
 //! original lab are kept (`receivedAt`, `rpcMethod`, `toolName`, `toolArgs`).
+
+pub mod reveal;
 
 use std::{fmt, str::FromStr};
 

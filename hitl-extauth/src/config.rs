@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use hitl_api::Head;
+use hitl_api::{Head, RequestId};
 use hitl_service::telemetry::TelemetryArgs;
 use jiff::SignedDuration;
 
@@ -168,6 +168,85 @@ pub enum Command {
     /// Look at the audit, offline
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// What a reviewer does, over the admin API of a running gate
+    #[command(flatten)]
+    Review(ReviewCommand),
+}
+
+/// What a reviewer does on a command line.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ReviewCommand {
+    /// List what waits for a decision, oldest first
+    Pending {
+        /// The gate, and who asks it
+        #[command(flatten)]
+        desk: DeskArgs,
+
+        /// Print the requests as the API gives them, one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Approve a request: this one call may run, once
+    Approve {
+        /// The gate, and who asks it
+        #[command(flatten)]
+        desk: DeskArgs,
+
+        /// The request
+        #[arg(value_name = "ID")]
+        id: RequestId,
+
+        /// Why; kept in the audit
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Deny a request; the agent is told why, word for word
+    Reject {
+        /// The gate, and who asks it
+        #[command(flatten)]
+        desk: DeskArgs,
+
+        /// The request
+        #[arg(value_name = "ID")]
+        id: RequestId,
+
+        /// Why; kept in the audit and told to the agent
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Print what happens as it happens, until interrupted
+    Watch {
+        /// The gate, and who asks it
+        #[command(flatten)]
+        desk: DeskArgs,
+
+        /// Begin behind this row of the audit, not now
+        #[arg(long, value_name = "SEQ")]
+        after: Option<u64>,
+
+        /// Print the rows as the API gives them, one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which gate, and as whom.
+#[derive(Args, Clone, Debug)]
+pub struct DeskArgs {
+    /// The gate's admin API
+    #[arg(
+        long,
+        env = "HITL_ADMIN_URL",
+        default_value = "http://127.0.0.1:8081",
+        value_name = "URL"
+    )]
+    pub admin: reqwest::Url,
+
+    /// File with your reviewer's token; else it is taken from HITL_REVIEWER_TOKEN
+    ///
+    /// There is no flag for the token itself: other users of a machine can read command lines.
+    #[arg(long, env = "HITL_REVIEWER_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// What can be done with an audit.
@@ -293,6 +372,7 @@ mod tests {
         let both = ["x", "--insecure-no-reviewer-auth", "--reviewers", "r.yaml"];
         assert!(Config::try_parse_from(both).is_err());
         assert!(Config::try_parse_from(["x", "audit", "verify", "gate.db"]).is_ok());
+        assert!(Config::try_parse_from(["x", "pending"]).is_ok());
         assert!(
             Config::try_parse_from(["x", "audit", "verify", "gate.db", "--head", "7"]).is_err()
         );

@@ -17,6 +17,7 @@
 //! verdict    the only place that builds an answer
 //! admin      the reviewers' API
 //! offline    the audit without a gate
+//! desk       a reviewer's command line, over the API
 //! ```
 
 pub mod admin;
@@ -25,6 +26,7 @@ pub mod audit;
 pub mod check;
 pub mod classify;
 pub mod config;
+pub mod desk;
 pub mod gate;
 pub mod identity;
 pub mod metrics;

@@ -9,6 +9,7 @@ use hitl_extauth::{
     admin::Admin,
     check::CheckService,
     config::{Command, Config},
+    desk,
     gate::Gate,
     metrics::Metrics,
     offline,
@@ -43,6 +44,7 @@ async fn main() -> ExitCode {
     let config = Config::parse();
     let result = match &config.command {
         Some(Command::Audit(command)) => offline::run(command).map_err(Into::into),
+        Some(Command::Review(command)) => desk::run(command).await.map_err(Into::into),
         None => run(&config).await,
     };
     serve::exit_code("hitl-extauth", result)
@@ -117,9 +119,10 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         signal
     };
     serve::serve(http, admin, stop, DRAIN_DEADLINE).await?;
-    match tokio::time::timeout(DRAIN_DEADLINE, serving).await {
-        Ok(served) => served.context("serving checks has ended by itself")??,
-        Err(_) => tracing::warn!("checks still in flight were cut"),
+    if let Ok(served) = tokio::time::timeout(DRAIN_DEADLINE, serving).await {
+        served.context("serving checks has ended by itself")??;
+    } else {
+        tracing::warn!("checks still in flight were cut");
     }
     // What nobody took must be a grant again before the process goes.
     if tokio::time::timeout(DRAIN_DEADLINE, parking.flush()).await.is_err() {

@@ -297,8 +297,8 @@ impl Place {
     pub fn sit(&self) -> Result<(), Full> {
         let Some(id) = self.at else { return Ok(()) };
         let mut state = self.parking.lock();
-        let ours = |waiter: &&mut Waiter| waiter.ticket == self.ticket && !waiter.seated;
-        if state.waiters.get_mut(&id).filter(ours).is_none() {
+        let stands = |waiter: &Waiter| waiter.ticket == self.ticket && !waiter.seated;
+        if !state.waiters.get(&id).is_some_and(stands) {
             return Ok(());
         }
         let limits = self.parking.0.limits;

@@ -5,5 +5,6 @@
 
 mod checking;
 mod deciding;
+mod desk;
 mod keeping;
 mod support;

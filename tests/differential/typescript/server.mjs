@@ -21,7 +21,7 @@ const KEEP_ALIVE_MS = 600_000;
 
 // The handlers below do not wait for anything: an answer that is not there this long after the
 // whole body was read never comes. A batch that cancels its own call is such a case.
-const ANSWER_MS = 250;
+const ANSWER_MS = 100;
 
 // Tasks are declared so that a call which asks to run as one reaches the handler too.
 const CAPABILITIES = { tools: {}, tasks: { requests: { tools: { call: {} } } } };

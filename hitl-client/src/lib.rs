@@ -1,0 +1,253 @@
+//! Calls the gate's admin API, in the name of whoever's token it is given.
+//!
+//! Owns the wire: paths, statuses, the stream of events. Must never decide anything, never repeat
+//! a decision by itself, and never print or log a token.
+
+mod events;
+
+use std::{fmt, time::Duration};
+
+use hitl_api::{Decision, Detail, Head, History, Pending, Problem, RequestId};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use serde::de::DeserializeOwned;
+
+pub use self::events::Events;
+
+/// Longest an answer may take. The gate itself waits 5 s for its store.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why the gate did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It did not answer.
+    #[error("the gate does not answer at {url}: {why}")]
+    Unreachable {
+        /// Where it was looked for.
+        url: Url,
+        /// What happened instead.
+        why: String,
+    },
+    /// It refuses; `status` and `problem` say why.
+    #[error("{}", .problem.error)]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it says.
+        problem: Box<Problem>,
+    },
+    /// It answered something that is not of this API.
+    #[error("what answers at {url} is no gate of this version: {why}")]
+    Foreign {
+        /// Where.
+        url: Url,
+        /// What is wrong with the answer.
+        why: String,
+    },
+}
+
+impl ClientError {
+    /// Whether the same may succeed later without anybody doing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => *status >= 500,
+            Self::Foreign { .. } => false,
+        }
+    }
+
+    /// The status of a refusal.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            Self::Unreachable { .. } | Self::Foreign { .. } => None,
+        }
+    }
+}
+
+/// A reviewer's token; never shown.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// A token as it was handed out.
+    pub fn new(token: impl Into<String>) -> Self {
+        Self(token.into())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Which requests to list.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(&'static str, String)>);
+
+impl Query {
+    /// Adds a condition, by its name in the API; one without a value is left out.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: Option<String>) -> Self {
+        self.0.extend(value.map(|value| (name, value)));
+        self
+    }
+}
+
+/// The gate's admin API, as one reviewer. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<Token>,
+}
+
+impl Client {
+    /// A client for the gate at `base`, over HTTP or HTTPS.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(base: Url, token: Option<Token>) -> Result<Self, ClientError> {
+        // An error means that the process has chosen a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(PATIENCE).build();
+        let http = http.map_err(|error| foreign(&base, &error))?;
+        Ok(Self { http, base, token })
+    }
+
+    /// The same gate, as somebody else.
+    #[must_use]
+    pub fn as_reviewer(&self, token: Token) -> Self {
+        Self { token: Some(token), ..self.clone() }
+    }
+
+    /// What waits for a decision, oldest first; a page behind `after`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn pending(&self, after: Option<&str>) -> Result<Pending, ClientError> {
+        let query = Query::default().with("after", after.map(str::to_owned));
+        self.read("pending", &query).await
+    }
+
+    /// Requests in any state, newest first.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn requests(&self, query: &Query) -> Result<History, ClientError> {
+        self.read("requests", query).await
+    }
+
+    /// One request, with everything that happened to it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn request(&self, id: RequestId) -> Result<Detail, ClientError> {
+        self.read(&format!("requests/{id}"), &Query::default()).await
+    }
+
+    /// Approves or denies a request.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; a refusal with status 409 says how the request is settled.
+    pub async fn decide(&self, id: RequestId, decision: &Decision) -> Result<(), ClientError> {
+        self.post(&format!("decide/{id}"), &serde_json::json!(decision)).await
+    }
+
+    /// Takes back a request of one's own.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn withdraw(&self, id: RequestId) -> Result<(), ClientError> {
+        self.post(&format!("withdraw/{id}"), &serde_json::json!({})).await
+    }
+
+    /// The end of the audit.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn head(&self) -> Result<Head, ClientError> {
+        self.read("audit/head", &Query::default()).await
+    }
+
+    /// The events behind a row, or only new ones, as they come.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn events(&self, after: Option<u64>) -> Result<Events, ClientError> {
+        let (url, request) = self.request_to(reqwest::Client::get, "events")?;
+        let request = match after {
+            Some(after) => request.header("last-event-id", after.to_string()),
+            None => request,
+        };
+        Ok(Events::new(answered(&url, request).await?, url))
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str, query: &Query) -> Result<T, ClientError> {
+        let get = |http: &reqwest::Client, mut url: Url| {
+            if !query.0.is_empty() {
+                url.query_pairs_mut().extend_pairs(&query.0);
+            }
+            http.get(url)
+        };
+        let (url, request) = self.request_to(get, path)?;
+        let answer = answered(&url, request.timeout(PATIENCE)).await?;
+        let body = answer.bytes().await.map_err(|error| unreachable(&url, &error))?;
+        serde_json::from_slice(&body).map_err(|error| foreign(&url, &error))
+    }
+
+    async fn post(&self, path: &str, body: &serde_json::Value) -> Result<(), ClientError> {
+        let (url, request) = self.request_to(reqwest::Client::post, path)?;
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        answered(&url, request.timeout(PATIENCE)).await.map(drop)
+    }
+
+    fn request_to(
+        &self,
+        make: impl FnOnce(&reqwest::Client, Url) -> RequestBuilder,
+        path: &str,
+    ) -> Result<(Url, RequestBuilder), ClientError> {
+        let mut url = self.base.clone();
+        // Beneath whatever path the gate is served at.
+        url.path_segments_mut()
+            .map_err(|()| foreign(&self.base, &"its URL cannot have a path"))?
+            .pop_if_empty()
+            .extend(path.split('/'));
+        let request = make(&self.http, url.clone());
+        let request = match &self.token {
+            Some(Token(token)) => request.bearer_auth(token),
+            None => request,
+        };
+        Ok((url, request))
+    }
+}
+
+/// Sends a request; an answer that is no success is an error.
+async fn answered(url: &Url, request: RequestBuilder) -> Result<Response, ClientError> {
+    let answer = request.send().await.map_err(|error| unreachable(url, &error))?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let body = answer.bytes().await.map_err(|error| unreachable(url, &error))?;
+    match serde_json::from_slice(&body) {
+        Ok(problem) => Err(ClientError::Refused { status: status.as_u16(), problem }),
+        Err(_) if status == StatusCode::SERVICE_UNAVAILABLE => {
+            Err(ClientError::Unreachable { url: url.clone(), why: status.to_string() })
+        }
+        Err(_) => Err(foreign(url, &status)),
+    }
+}
+
+/// The innermost cause says what happened; the outer ones say that something did.
+fn unreachable(url: &Url, error: &reqwest::Error) -> ClientError {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    ClientError::Unreachable { url: url.clone(), why: cause.to_string() }
+}
+
+fn foreign(url: &Url, why: &impl fmt::Display) -> ClientError {
+    ClientError::Foreign { url: url.clone(), why: why.to_string() }
+}
