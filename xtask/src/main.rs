@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod fuzz;
 mod test;
 mod workspace;
 
@@ -30,6 +31,8 @@ enum Command {
     Test(test::TestArgs),
     /// Measure the services beside bare baselines, in release builds
     Bench(bench::BenchArgs),
+    /// Look for requests that break what the gate promises, with cargo-fuzz
+    Fuzz(fuzz::FuzzArgs),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -38,5 +41,6 @@ fn main() -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Test(args) => Ok(test::run(&workspace, &args)),
         Command::Bench(args) => bench::run(&workspace, &args),
+        Command::Fuzz(args) => fuzz::run(&workspace, &args),
     }
 }

@@ -3,6 +3,7 @@
 //! Must never skip in silence: a suite that could not run says why, and with `--all` that is a
 //! failure.
 
+mod adversarial;
 mod cargo;
 mod dependencies;
 mod gateway;
@@ -63,6 +64,11 @@ const SUITES: &[Suite] = &[
         name: "envoy",
         checks: "all four outcomes of a call behind a gateway that we did not write",
         run: gateway::envoy,
+    },
+    Suite {
+        name: "adversarial",
+        checks: "100,000 hostile requests, at the gate and at servers that we did not write",
+        run: adversarial::run,
     },
     Suite {
         name: "conformance",

@@ -1,7 +1,8 @@
 //! JSON that every parser reads the same way.
 //!
 //! Owns the rules beyond JSON's own grammar: UTF-8 without a mark or replacement characters, no
-//! key twice, no deep nesting, no number that a double would change. Must never repair anything.
+//! key twice, no key that is none in JavaScript, no deep nesting, no number that a double would
+//! change. Must never repair anything.
 
 use std::fmt;
 
@@ -60,6 +61,19 @@ pub(super) fn parse(body: &[u8]) -> Result<Value, JsonError> {
     }
 }
 
+/// In JavaScript an assignment to this name sets an object's prototype: copied, the member is gone,
+/// and members of its value appear where nobody sees them.
+const PROTOTYPE: &str = "__proto__";
+
+/// Refuses U+FFFD in a string, where it may have been escaped: programs put it in place of what
+/// they cannot read, so two texts that differ become one.
+fn whole<E: serde::de::Error>(text: &str) -> Result<(), E> {
+    if text.contains('\u{fffd}') {
+        return Err(E::custom(JsonError::Replacement));
+    }
+    Ok(())
+}
+
 /// Builds a value and refuses what `serde_json::Value` would let pass.
 #[derive(Clone, Copy)]
 struct Strict {
@@ -112,11 +126,12 @@ impl<'de> Visitor<'de> for Strict {
             .ok_or_else(|| E::custom("a number too large"))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.visit_string(value.to_owned())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
+        whole(&value)?;
         Ok(Value::String(value))
     }
 
@@ -133,6 +148,12 @@ impl<'de> Visitor<'de> for Strict {
         let deeper = self.deeper()?;
         let mut object = Map::new();
         while let Some(key) = members.next_key::<String>()? {
+            whole(&key)?;
+            if key == PROTOTYPE {
+                return Err(A::Error::custom(format_args!(
+                    "the key {PROTOTYPE:?} is no member in every language"
+                )));
+            }
             if object.contains_key(&key) {
                 let key: String = key.chars().take(64).collect();
                 return Err(A::Error::custom(format_args!("the key {key:?} occurs twice")));

@@ -89,6 +89,7 @@ fn what_the_original_gate_let_through_is_refused() {
     // It would run, and nobody could be answered.
     assert_eq!(of(&CALL.replace(r#""id":7,"#, "")), "tool_call");
     assert_eq!(of(&CALL.replace("v3", "v\u{fffd}")), "json");
+    assert_eq!(of(&CALL.replace("v3", r"v\ufffd")), "json");
     assert_eq!(of(&format!("[{CALL}]")), "batch");
     assert_eq!(of(&format!("{CALL}{CALL}")), "json");
     assert_eq!(of("ping"), "json");
@@ -96,6 +97,16 @@ fn what_the_original_gate_let_through_is_refused() {
     assert_eq!(of(&CALL.replace(r#""name":"run_migration","#, "")), "tool_call");
     assert_eq!(of(&CALL.replace(r#"{"version":"v3"}"#, r#"["v3"]"#)), "tool_call");
     assert_eq!(label(&post(CALL.as_bytes(), &[("content-encoding", "gzip")])), "encoding");
+}
+
+#[test]
+fn a_key_that_is_no_member_in_javascript_is_refused_at_any_depth() {
+    for key in ["__proto__", r"\u005f_proto__"] {
+        let hidden = format!(r#"{{"version":"v3","{key}":{{"version":"v1"}}}}"#);
+        assert_eq!(of(&CALL.replace(r#"{"version":"v3"}"#, &hidden)), "json");
+        assert_eq!(of(&CALL.replace(r#""v3""#, &format!(r#"[{{"{key}":1}}]"#))), "json");
+    }
+    assert_eq!(of(&CALL.replace(r#""v3""#, r#""__proto__""#)), "gate");
 }
 
 #[test]

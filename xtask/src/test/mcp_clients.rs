@@ -94,7 +94,7 @@ pub(super) fn virtual_environment(
 ) -> anyhow::Result<PathBuf> {
     let folder = workspace.tools().join("python").join(name);
     let python = folder.join("bin/python");
-    install_once(&folder, &[requirements], || {
+    install_once(&folder, &[requirements.to_owned()], || {
         workspace::run(workspace.command("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
         let mut pip = workspace.command(&python);
         pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "-r"]).arg(requirements);
@@ -108,7 +108,7 @@ fn conformance_suite(workspace: &Workspace) -> anyhow::Result<(PathBuf, PathBuf)
     let folder = workspace.tools().join("conformance");
     let files = ["package.json", "package-lock.json"];
     let pins = files.map(|file| workspace.path("tests/conformance").join(file));
-    install_once(&folder, &[&pins[0], &pins[1]], || {
+    install_once(&folder, &pins, || {
         fs::create_dir_all(&folder)?;
         for (file, pin) in files.iter().zip(&pins) {
             fs::copy(pin, folder.join(file))?;
@@ -143,9 +143,9 @@ fn node(workspace: &Workspace, modules: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Runs `install` unless it has succeeded before with pins of the same content.
-fn install_once(
+pub(super) fn install_once(
     folder: &Path,
-    pins: &[&Path],
+    pins: &[PathBuf],
     install: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut wanted = String::new();

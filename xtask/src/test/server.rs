@@ -51,6 +51,24 @@ impl Server {
         bail!("{name} ended before it listened")
     }
 
+    /// Starts a server that is not ours and says `listening address=…` on its output.
+    pub(crate) fn start_saying(command: &mut Command) -> anyhow::Result<Self> {
+        println!("$ {}", shown(command));
+        let mut child = command.stdout(Stdio::piped()).spawn();
+        let child_output = child.as_mut().ok().and_then(|child| child.stdout.take());
+        let child = child.with_context(|| format!("cannot start {}", shown(command)))?;
+        let mut server = Self { child, listening: Value::Null };
+        let mut lines = BufReader::new(child_output.context("it has no output")?).lines();
+        for line in lines.by_ref() {
+            if let Some((_, address)) = line?.split_once("listening address=") {
+                server.listening = serde_json::json!({"address": address});
+                std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+                return Ok(server);
+            }
+        }
+        bail!("`{}` ended before it listened", shown(command))
+    }
+
     /// Starts somebody else's server and waits until it listens.
     pub(crate) fn start_other(command: &mut Command, address: SocketAddr) -> anyhow::Result<Self> {
         println!("$ {}", shown(command));

@@ -1,8 +1,9 @@
 """An MCP server made of the official `mcp` package as it is, either major; notes what it executes.
 
 POST /mcp speaks Streamable HTTP without sessions and answers in JSON. Every tools/call that the
-package hands to its handler counts as executed, whatever the tool and its arguments: the number in
-the request's `x-case` header is noted. GET /executed gives all noted numbers, as a JSON array.
+package hands to its handler counts as executed, whatever the tool and its arguments: both are noted
+with the number in the request's `x-case` header. GET /executed gives all that is noted, as a JSON
+array; arguments are JSON inside of it, as text.
 
 It must never judge a body itself, neither before nor instead of the package: it is there to show
 what a server that is not ours takes for a tool call.
@@ -27,14 +28,21 @@ from starlette.types import Receive, Scope, Send
 # Longer than any pause of a test, so that no request meets a connection that is just being closed.
 KEEP_ALIVE_SECONDS = 600
 
-executed: set[int] = set()
+executed: list[dict[str, Any]] = []
 
 
-def note(request: Request | None) -> None:
+def note(request: Request | None, tool: str, arguments: Any) -> None:
     """Remembers that the call in this HTTP request reached its handler."""
     case = None if request is None else request.headers.get("x-case")
-    if case is not None:
-        executed.add(int(case))
+    if case is None:
+        return
+    try:
+        text = json.dumps(arguments or {})
+    except (RecursionError, ValueError):
+        text = "not to be written as JSON"
+    # A name that is no Unicode text is noted as one that no gate would show.
+    tool = tool.encode("utf-8", "backslashreplace").decode()
+    executed.append({"case": int(case), "tool": tool, "arguments": text})
 
 
 if importlib.metadata.version("mcp").startswith("1."):
@@ -49,8 +57,8 @@ if importlib.metadata.version("mcp").startswith("1."):
             return []
 
         @server.call_tool(validate_input=False)
-        async def call_tool(_name: str, _arguments: dict[str, Any]) -> list[types.TextContent]:
-            note(server.request_context.request)
+        async def call_tool(name: str, arguments: dict[str, Any]) -> list[types.TextContent]:
+            note(server.request_context.request, name, arguments)
             return [types.TextContent(type="text", text="executed")]
 
         return server
@@ -62,9 +70,9 @@ else:
         return types.ListToolsResult(tools=[])
 
     async def call_tool(
-        context: Any, _params: types.CallToolRequestParams
+        context: Any, params: types.CallToolRequestParams
     ) -> types.CallToolResult:
-        note(context.request)
+        note(context.request, params.name, params.arguments)
         return types.CallToolResult(content=[types.TextContent(type="text", text="executed")])
 
     def build() -> Server:
@@ -83,7 +91,7 @@ class App:
             case ("POST", "/mcp"):
                 await self.manager.handle_request(scope, receive, send)
             case ("GET", "/executed"):
-                body = json.dumps(sorted(executed))
+                body = json.dumps(executed)
                 await Response(body, media_type="application/json")(scope, receive, send)
             case _:
                 await Response(status_code=404)(scope, receive, send)

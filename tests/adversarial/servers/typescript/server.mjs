@@ -3,8 +3,8 @@
 // POST /mcp lets the SDK's transport read the body itself; POST /express reads it with
 // express.json() first, as the SDK's examples do. Both speak Streamable HTTP without sessions and
 // answer in JSON. Every tools/call that the SDK hands to its handler counts as executed, whatever
-// the tool and its arguments: the number in the request's `x-case` header is noted. GET /executed
-// gives all noted numbers, as a JSON array.
+// the tool and its arguments: both are noted with the number in the request's `x-case` header. GET
+// /executed gives all that is noted, as a JSON array; arguments are JSON inside of it, as text.
 //
 // It must never judge a body itself, neither before nor instead of the SDK: it is there to show
 // what a server that is not ours takes for a tool call.
@@ -29,11 +29,13 @@ const CAPABILITIES = { tools: {}, tasks: { requests: { tools: { call: {} } } } }
 // The one a server would make for itself; shared because making it costs more than a request.
 const jsonSchemaValidator = new AjvJsonSchemaValidator();
 
-const executed = new Set();
+const executed = [];
 
-function note(requestInfo) {
-  const name = requestInfo?.headers["x-case"];
-  if (name !== undefined) executed.add(Number(name));
+function note(requestInfo, { name, arguments: given }) {
+  const number = requestInfo?.headers["x-case"];
+  if (number === undefined) return;
+  const text = JSON.stringify(given ?? {});
+  executed.push({ case: Number(number), tool: name.toWellFormed(), arguments: text });
 }
 
 function build() {
@@ -42,8 +44,8 @@ function build() {
     { capabilities: CAPABILITIES, jsonSchemaValidator },
   );
   server.setRequestHandler(ListToolsRequestSchema, () => ({ tools: [] }));
-  server.setRequestHandler(CallToolRequestSchema, (_request, extra) => {
-    note(extra.requestInfo);
+  server.setRequestHandler(CallToolRequestSchema, (request, extra) => {
+    note(extra.requestInfo, request.params);
     return { content: [{ type: "text", text: "executed" }] };
   });
   return server;
@@ -80,7 +82,7 @@ const app = express();
 app.post("/mcp", serve);
 app.post("/express", express.json(), serve);
 app.get("/executed", (_req, res) => {
-  res.json([...executed].sort((one, other) => one - other));
+  res.json(executed);
 });
 // Express takes a function for an error handler only if it has four parameters.
 app.use((error, _req, res, _next) => {

@@ -1,0 +1,81 @@
+//! Generated requests, held against the real gate and against MCP servers that are not ours.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+
+use super::{
+    Outcome,
+    mcp_clients::{PYTHON_MAJORS, client_environment, install_once},
+    server::Server,
+};
+use crate::workspace::{self, Workspace};
+
+/// Where the servers are.
+const SERVERS: &str = "tests/adversarial/servers";
+
+pub(crate) fn run(workspace: &Workspace) -> Outcome {
+    let installed = || -> anyhow::Result<(Vec<PathBuf>, PathBuf)> {
+        let pythons = PYTHON_MAJORS.iter().map(|major| client_environment(workspace, major));
+        Ok((pythons.collect::<Result<_, _>>()?, typescript(workspace)?))
+    };
+    match installed() {
+        Ok((pythons, typescript)) => compare(workspace, &pythons, &typescript)
+            .map(|()| "nothing that other servers run passes the gate".to_owned())
+            .into(),
+        Err(error) => Outcome::Skipped(format!("the servers cannot be installed: {error:#}")),
+    }
+}
+
+/// The TypeScript server beside its packages, where Node looks for them.
+fn typescript(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let folder = workspace.tools().join("typescript-server");
+    let files = ["package.json", "package-lock.json", "server.mjs"];
+    let sources = files.map(|file| workspace.path(SERVERS).join("typescript").join(file));
+    install_once(&folder, &sources, || {
+        fs::create_dir_all(&folder)?;
+        for (file, source) in files.iter().zip(&sources) {
+            fs::copy(source, folder.join(file))?;
+        }
+        let mut npm = workspace.command("npm");
+        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel", "error"]);
+        workspace::run(npm.current_dir(&folder))
+    })?;
+    Ok(folder.join("server.mjs"))
+}
+
+fn compare(workspace: &Workspace, pythons: &[PathBuf], typescript: &PathBuf) -> anyhow::Result<()> {
+    let folder = workspace.target().join("adversarial");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).context("a folder for the gate")?;
+    let gate = Server::start(
+        workspace,
+        "hitl-extauth",
+        &[
+            "--grpc-listen=127.0.0.1:0",
+            "--admin-listen=127.0.0.1:0",
+            // What is gated is told so at once, and next to nothing of it is kept.
+            "--hold=0",
+            "--max-pending=1",
+            "--insecure-no-reviewer-auth",
+            &format!("--database={}", folder.join("gate.db").display()),
+        ],
+    )?;
+    let mut running = Vec::new();
+    let mut compare = workspace.command(workspace.binary("hitl-adversarial"));
+    compare.args(["--gate", &gate.url("grpc")?]);
+    compare.arg("--keep").arg(folder.join("differences"));
+    for python in pythons {
+        let mut command = workspace.command(python);
+        command.arg(workspace.path(SERVERS).join("python_server.py"));
+        let server = Server::start_saying(&mut command)?;
+        compare.arg(format!("--server=python={}/mcp", server.address("address")?));
+        running.push(server);
+    }
+    let mut command = workspace.command("node");
+    let server = Server::start_saying(command.arg(typescript))?;
+    for path in ["mcp", "express"] {
+        compare.arg(format!("--server=typescript={}/{path}", server.address("address")?));
+    }
+    workspace::run(&mut compare)
+}
