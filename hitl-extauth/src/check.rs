@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::service::auth::v3::{
 use hitl_api::Request as ApprovalRequest;
 use hitl_service::telemetry;
 use tonic::{Request, Response, Status};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 
 use crate::{
     classify::{Class, HarmlessMethods, Headers, ToolCall, classify},
@@ -45,17 +45,17 @@ impl CheckService {
         let arrived = match Arrived::read(check) {
             Ok(arrived) => arrived,
             Err(unreadable) => {
-                self.metrics.refused("unreadable");
+                self.refused("unreadable");
                 return verdict::refuse_check(&unreadable.to_string());
             }
         };
         match classify(&arrived.subject(), &self.harmless) {
             Class::Pass(_) => {
-                self.metrics.passed();
+                self.answered("passed");
                 verdict::pass(&arrived.headers)
             }
             Class::Refuse(refusal) => {
-                self.metrics.refused(refusal.label());
+                self.refused(refusal.label());
                 tracing::warn!(reason = refusal.label(), %refusal, route = %arrived.route(), "refused");
                 verdict::refuse(&refusal)
             }
@@ -63,10 +63,22 @@ impl CheckService {
         }
     }
 
+    /// Counts what came of a check, and says so in its span.
+    fn answered(&self, outcome: &'static str) {
+        self.metrics.answered(outcome);
+        Span::current().record("hitl.outcome", outcome);
+    }
+
+    fn refused(&self, reason: &'static str) {
+        self.metrics.refused(reason);
+        Span::current().record("hitl.outcome", "refused");
+    }
+
     async fn gated(&self, arrived: Arrived, call: ToolCall) -> CheckResponse {
         // All that the answer needs; the rest is not kept while the call waits.
         let (headers, id, tool) =
             (&verdict::kept(&arrived.headers), call.id.clone(), call.tool.clone());
+        Span::current().record("mcp.tool", &tool);
         let held = self.metrics.hold();
         let outcome = self.gate.call(arrived, call).await;
         drop(held);
@@ -82,7 +94,7 @@ impl CheckService {
             },
             Outcome::Denied(denial) => self.deny(headers, call, &denial),
             Outcome::Refused(refusal) => {
-                self.metrics.refused(refusal.label());
+                self.refused(refusal.label());
                 verdict::refuse(&refusal)
             }
         }
@@ -94,18 +106,22 @@ impl CheckService {
         request: &ApprovalRequest,
         receipt: &str,
     ) -> CheckResponse {
-        self.metrics.answered("released");
+        self.answered("released");
+        Span::current().record("hitl.request", field::display(request.id));
         tracing::info!(request = %request.id, tool = %request.tool_name, "released");
         verdict::release(headers, request.id, receipt)
     }
 
     fn deny(&self, headers: &Headers, call: &Answered, denial: &Denial) -> CheckResponse {
-        self.metrics.answered(match denial.disposition {
+        self.answered(match denial.disposition {
             Disposition::Denied => "denied",
             Disposition::Expired => "expired",
             Disposition::Pending => "pending",
         });
         let request = denial.request.map(|id| id.to_string());
+        if let Some(request) = &request {
+            Span::current().record("hitl.request", request);
+        }
         tracing::info!(request, tool = %call.tool, reason = %denial.reason, "not released");
         verdict::deny(headers, &call.id, denial, self.form)
     }
@@ -151,11 +167,17 @@ impl Authorization for CheckService {
 }
 
 /// A span in the trace of the checked request; none where traces go nowhere.
-fn span(check: &CheckRequest) -> tracing::Span {
+fn span(check: &CheckRequest) -> Span {
     if !telemetry::traces_are_exported() {
-        return tracing::Span::none();
+        return Span::none();
     }
-    let span = tracing::info_span!("check", otel.kind = "server");
+    let span = tracing::info_span!(
+        "check",
+        otel.kind = "server",
+        hitl.outcome = field::Empty,
+        hitl.request = field::Empty,
+        mcp.tool = field::Empty,
+    );
     let http = check.attributes.as_ref().and_then(|attributes| attributes.request.as_ref());
     let parent = http.and_then(|request| request.http.as_ref()?.headers.get("traceparent"));
     if let Some(value) = parent.and_then(|parent| parent.parse().ok()) {

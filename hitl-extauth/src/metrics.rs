@@ -124,11 +124,6 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A harmless request has passed.
-    pub fn passed(&self) {
-        self.answered("passed");
-    }
-
     /// A request was refused.
     pub fn refused(&self, reason: &'static str) {
         self.answered("refused");

@@ -61,9 +61,9 @@ const SUITES: &[Suite] = &[
         run: mcp_clients::python,
     },
     Suite {
-        name: "envoy",
-        checks: "all four outcomes of a call behind a gateway that we did not write",
-        run: gateway::envoy,
+        name: "gateway",
+        checks: "all four outcomes of a call behind gateways that we did not write",
+        run: gateway::run,
     },
     Suite {
         name: "adversarial",

@@ -6,5 +6,6 @@
 mod checking;
 mod deciding;
 mod desk;
+mod failing;
 mod keeping;
 mod support;

@@ -56,7 +56,33 @@ impl Lab {
     }
 
     pub(crate) fn start(&self, args: &[&str]) -> Gate {
-        Gate::start(self.folder.path(), args)
+        let command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
+        Gate::start(self.folder.path(), command, "gate.db", args)
+    }
+
+    pub(crate) fn start_with(&self, name: &str, value: &str) -> Gate {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
+        command.env(name, value);
+        Gate::start(self.folder.path(), command, "gate.db", &[])
+    }
+
+    /// A gate whose database is on a disk of its own with this many mebibytes, which goes with it.
+    pub(crate) fn start_on_small_disk(&self, mebibytes: u32) -> (Gate, PathBuf) {
+        let disk = self.path("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let mut command = Command::new("unshare");
+        // In a name space of its own; whoever is not root becomes root of that.
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        let mount = "size=$1; disk=$2; shift 2; \
+                     mount -t tmpfs -o size=${size}m none \"$disk\" && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", mount, "sh", &mebibytes.to_string()]);
+        command.arg(&disk).arg(env!("CARGO_BIN_EXE_hitl-extauth"));
+        let gate = Gate::start(self.folder.path(), command, "disk/gate.db", &[]);
+        let root = PathBuf::from(format!("/proc/{}/root", gate.child.id()));
+        let disk = root.join(disk.strip_prefix("/").unwrap());
+        (gate, disk)
     }
 }
 
@@ -66,11 +92,13 @@ fn sha256(text: &str) -> String {
 }
 
 impl Gate {
-    fn start(folder: &Path, args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
+    fn start(folder: &Path, mut command: Command, database: &str, args: &[&str]) -> Self {
+        let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
         for (name, _) in std::env::vars_os() {
             let foreign = ["HITL_", "OTEL_", "LOG_", "RUST_LOG", "GRPC_PORT", "HTTP_PORT", "PARK_"];
-            if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix))
+                && !given.contains(&name)
+            {
                 command.env_remove(name);
             }
         }
@@ -81,7 +109,7 @@ impl Gate {
             .args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(["--log-format", "json"])
             .arg("--database")
-            .arg(folder.join("gate.db"))
+            .arg(folder.join(database))
             .arg("--receipt-key")
             .arg(folder.join("key.pem"))
             .arg("--reviewers")

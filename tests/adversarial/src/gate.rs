@@ -74,7 +74,7 @@ fn check(number: usize, case: &Case) -> CheckRequest {
         ..HttpRequest::default()
     };
     if number.is_multiple_of(2) {
-        http.raw_body = case.body.clone();
+        http.raw_body.clone_from(&case.body);
     } else {
         http.body = String::from_utf8_lossy(&case.body).into_owned();
     }
