@@ -1,0 +1,368 @@
+//! The contract of every store, as one set of tests.
+//!
+//! Each test asks for the store anew before every step: the one store of a kind, or one that was
+//! closed and opened again since the last step, so that nothing counts but what is durable.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use hitl_api::{Assurance, RequestId, Requester, State, Vote};
+use hitl_extauth::{
+    approval::Refused,
+    audit::Verifier,
+    gate::now,
+    metrics::Metrics,
+    store::{
+        Arrival, ChangeError, Filter, NewCall, Order, Page, QueueFull, SharedStore, Terms,
+        sqlite::SqliteStore,
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use tempfile::TempDir;
+
+const TERMS: Terms = Terms {
+    request: SignedDuration::from_secs(3600),
+    grant: SignedDuration::from_secs(900),
+    cooldown: SignedDuration::from_secs(10),
+    pending: 50,
+    pending_per_requester: 10,
+};
+
+/// Gives the store, however that kind does it.
+trait Keeper {
+    fn store(&mut self) -> SharedStore;
+}
+
+fn sqlite(path: &std::path::Path) -> SharedStore {
+    Arc::new(SqliteStore::open(path, Metrics::default().store()).unwrap())
+}
+
+/// One SQLite file, open all the time.
+struct Open(SharedStore, #[allow(dead_code, reason = "keeps the file")] TempDir);
+
+impl Open {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self(sqlite(&folder.path().join("gate.db")), folder)
+    }
+}
+
+impl Keeper for Open {
+    fn store(&mut self) -> SharedStore {
+        Arc::clone(&self.0)
+    }
+}
+
+/// A SQLite file that is left as a killed process leaves it, and opened again, at every step. What
+/// is copied is what the disk has while the store is still open: nothing is closed in order.
+struct Reopened {
+    folder: TempDir,
+    number: u32,
+    open: Option<SharedStore>,
+}
+
+impl Reopened {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), number: 0, open: None }
+    }
+
+    fn path(&self, number: u32) -> PathBuf {
+        self.folder.path().join(format!("gate-{number}.db"))
+    }
+}
+
+impl Keeper for Reopened {
+    fn store(&mut self) -> SharedStore {
+        let (from, to) = (self.path(self.number), self.path(self.number + 1));
+        for suffix in ["", "-wal"] {
+            let name = |path: &PathBuf| format!("{}{suffix}", path.display());
+            if self.open.is_some() && std::fs::exists(name(&from)).unwrap() {
+                std::fs::copy(name(&from), name(&to)).unwrap();
+            }
+        }
+        self.number += 1;
+        Arc::clone(self.open.insert(sqlite(&to)))
+    }
+}
+
+fn call(requester: &str, version: &str) -> NewCall {
+    NewCall {
+        id: RequestId::generate(),
+        digest: format!("{requester}/{version}"),
+        requester: Requester { name: requester.into(), assurance: Assurance::Claimed },
+        route: "gateway/privileged/mcp".into(),
+        server: "mcp-ops-tools".into(),
+        method: "POST".into(),
+        path: "/privileged/mcp".into(),
+        headers: serde_json::Map::new(),
+        body: "{}".into(),
+        tool: "run_migration".into(),
+        arguments: json!({"version": version}).as_object().unwrap().clone(),
+        needed: 1,
+    }
+}
+
+fn vote(reviewer: &str, approved: bool, at: Timestamp) -> Vote {
+    Vote { reviewer: reviewer.into(), approved, reason: "because".into(), at }
+}
+
+fn later(seconds: i64) -> Timestamp {
+    now() + SignedDuration::from_secs(seconds)
+}
+
+async fn arrive(keeper: &mut impl Keeper, requester: &str, version: &str) -> Arrival {
+    keeper.store().arrive(call(requester, version), TERMS, now()).await.unwrap()
+}
+
+async fn new(keeper: &mut impl Keeper, requester: &str, version: &str) -> RequestId {
+    match arrive(keeper, requester, version).await {
+        Arrival::New(request) => request.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn state(keeper: &mut impl Keeper, id: RequestId) -> State {
+    keeper.store().request(id).await.unwrap().unwrap().state
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, ChangeError>) -> Refused {
+    match result.unwrap_err() {
+        ChangeError::Refused { refused, .. } => refused,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_call_makes_a_request_and_the_same_call_joins_it(mut keeper: impl Keeper) {
+    let id = new(&mut keeper, "alice", "v3").await;
+    let again = arrive(&mut keeper, "alice", "v3").await;
+    assert!(matches!(again, Arrival::Joined(request) if request.id == id));
+    assert_ne!(new(&mut keeper, "bob", "v3").await, id);
+    assert_ne!(new(&mut keeper, "alice", "v4").await, id);
+    let request = keeper.store().request(id).await.unwrap().unwrap();
+    assert_eq!((request.state, request.tool_name.as_str()), (State::Pending, "run_migration"));
+    assert_eq!(request.tool_args, *json!({"version": "v3"}).as_object().unwrap());
+    assert_eq!(request.expires_at.duration_since(request.received_at), TERMS.request);
+}
+
+async fn an_approval_with_a_waiter_is_spent_and_without_one_waits_for_the_same_call(
+    mut keeper: impl Keeper,
+) {
+    let waited = new(&mut keeper, "alice", "v3").await;
+    let yes = vote("dana", true, now());
+    let request = keeper.store().vote(waited, yes.clone(), true, TERMS).await.unwrap();
+    assert_eq!((request.state, &request.votes), (State::Spent, &vec![yes]));
+    // What is spent lets nothing pass any more.
+    let id = new(&mut keeper, "alice", "v3").await;
+    keeper.store().vote(id, vote("dana", true, now()), false, TERMS).await.unwrap();
+    assert_eq!(state(&mut keeper, id).await, State::Approved);
+    assert!(matches!(arrive(&mut keeper, "bob", "v3").await, Arrival::New(_)));
+    let granted = arrive(&mut keeper, "alice", "v3").await;
+    assert!(matches!(granted, Arrival::Granted(request) if request.id == id));
+    assert!(matches!(arrive(&mut keeper, "alice", "v3").await, Arrival::New(_)));
+}
+
+async fn of_a_hundred_spending_one_approval_one_does(mut keeper: impl Keeper) {
+    let id = new(&mut keeper, "alice", "v3").await;
+    keeper.store().vote(id, vote("dana", true, now()), false, TERMS).await.unwrap();
+    let store = keeper.store();
+    let spending = (0..100).map(|_| store.spend(id, now()));
+    let results = futures_util::future::join_all(spending).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    assert_eq!(refused(store.spend(id, now()).await), Refused::NotApproved(State::Spent));
+    // Given back, it is there once more.
+    assert_eq!(keeper.store().restore(id, TERMS, now()).await.unwrap().state, State::Approved);
+    assert_eq!(keeper.store().spend(id, now()).await.unwrap().state, State::Spent);
+}
+
+async fn of_all_who_decide_at_once_one_does(mut keeper: impl Keeper) {
+    let id = new(&mut keeper, "alice", "v3").await;
+    let store = keeper.store();
+    let deciding = (0..20).map(|number| {
+        let (store, reviewer) = (Arc::clone(&store), format!("reviewer-{number}"));
+        async move {
+            match number % 3 {
+                0 => store.withdraw(id, now()).await,
+                _ => store.vote(id, vote(&reviewer, number % 2 == 0, now()), false, TERMS).await,
+            }
+        }
+    });
+    let results = futures_util::future::join_all(deciding).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    let settled = state(&mut keeper, id).await;
+    for result in results.into_iter().filter(Result::is_err) {
+        assert_eq!(refused(result), Refused::Settled(settled));
+    }
+}
+
+async fn a_denial_answers_the_same_call_for_a_while(mut keeper: impl Keeper) {
+    let id = new(&mut keeper, "alice", "v3").await;
+    keeper.store().vote(id, vote("dana", false, now()), true, TERMS).await.unwrap();
+    let again = arrive(&mut keeper, "alice", "v3").await;
+    assert!(matches!(again, Arrival::Denied(request) if request.id == id));
+    let again = keeper.store().arrive(call("alice", "v3"), TERMS, later(11)).await.unwrap();
+    assert!(matches!(again, Arrival::New(_)));
+}
+
+async fn two_approvals_are_two_people(mut keeper: impl Keeper) {
+    let two = NewCall { needed: 2, ..call("alice", "v3") };
+    let id = two.id;
+    keeper.store().arrive(two, TERMS, now()).await.unwrap();
+    let first = keeper.store().vote(id, vote("dana", true, now()), false, TERMS).await.unwrap();
+    assert_eq!(first.state, State::Pending);
+    let again = keeper.store().vote(id, vote("dana", true, now()), false, TERMS).await;
+    assert_eq!(refused(again), Refused::Voted);
+    let second = keeper.store().vote(id, vote("lee", true, now()), false, TERMS).await.unwrap();
+    assert_eq!((second.state, second.votes.len()), (State::Approved, 2));
+}
+
+async fn time_settles_requests_and_grants(mut keeper: impl Keeper) {
+    let pending = new(&mut keeper, "alice", "v3").await;
+    let granted = new(&mut keeper, "alice", "v4").await;
+    keeper.store().vote(granted, vote("dana", true, now()), false, TERMS).await.unwrap();
+    assert!(keeper.store().age(now()).await.unwrap().is_empty());
+    let lapsed = keeper.store().age(later(901)).await.unwrap();
+    assert_eq!(lapsed.iter().map(|request| request.id).collect::<Vec<_>>(), [granted]);
+    let expired = keeper.store().age(later(3601)).await.unwrap();
+    assert_eq!(expired.iter().map(|request| request.id).collect::<Vec<_>>(), [pending]);
+    let states = (state(&mut keeper, granted).await, state(&mut keeper, pending).await);
+    assert_eq!(states, (State::Lapsed, State::Expired));
+    // Time counts even where nobody has looked.
+    let id = new(&mut keeper, "bob", "v3").await;
+    let late = keeper.store().vote(id, vote("dana", true, later(3601)), true, TERMS).await;
+    assert_eq!(refused(late), Refused::Settled(State::Expired));
+    assert_eq!(state(&mut keeper, id).await, State::Expired);
+}
+
+async fn the_queue_has_room_for_so_many(mut keeper: impl Keeper) {
+    for number in 0..TERMS.pending_per_requester {
+        new(&mut keeper, "alice", &format!("v{number}")).await;
+    }
+    let full = arrive(&mut keeper, "alice", "more").await;
+    assert!(matches!(full, Arrival::Full(QueueFull::Requester(10))), "{full:?}");
+    for number in TERMS.pending_per_requester..TERMS.pending {
+        new(&mut keeper, &format!("user-{number}"), "v3").await;
+    }
+    let full = arrive(&mut keeper, "bob", "v3").await;
+    assert!(matches!(full, Arrival::Full(QueueFull::Gate(50))), "{full:?}");
+    // What waits already may be asked for again, and leaves nothing behind when there is no room.
+    assert!(matches!(arrive(&mut keeper, "alice", "v0").await, Arrival::Joined(_)));
+    let counts = keeper.store().counts().await.unwrap();
+    assert_eq!(counts.iter().map(|count| count.requests).sum::<u64>(), 50);
+}
+
+async fn requests_are_listed_in_order_in_pages_and_by_what_they_are(mut keeper: impl Keeper) {
+    let mut ids = Vec::new();
+    for user in ["alice", "bob", "carol"] {
+        for version in ["v3", "v4"] {
+            ids.push(new(&mut keeper, user, version).await);
+        }
+    }
+    keeper.store().vote(ids[1], vote("dana", false, now()), false, TERMS).await.unwrap();
+    let waiting = Filter { states: vec![State::Pending], ..Filter::default() };
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = Page { order: Order::Oldest, after, limit: 2 };
+        let listed = keeper.store().list(waiting.clone(), page).await.unwrap();
+        seen.extend(listed.requests.iter().map(|request| request.id));
+        after = seen.last().copied();
+        if !listed.more {
+            break;
+        }
+    }
+    let pending: Vec<_> = ids.iter().copied().filter(|id| *id != ids[1]).collect();
+    assert_eq!(seen, pending);
+    let newest = Page { order: Order::Newest, after: None, limit: 100 };
+    let listed = async |keeper: &mut _, filter| {
+        let listed = Keeper::store(keeper).list(filter, newest).await.unwrap().requests;
+        listed.into_iter().map(|request| request.id).collect::<Vec<_>>()
+    };
+    let of_bob = Filter { requester: Some("bob".into()), ..Filter::default() };
+    assert_eq!(listed(&mut keeper, of_bob).await, [ids[3], ids[2]]);
+    let because = Filter { text: Some("BECAUSE".into()), ..Filter::default() };
+    assert_eq!(listed(&mut keeper, because).await, [ids[1]]);
+    let settled = vec![State::Denied, State::Spent];
+    let settled = Filter { states: settled, ..Filter::default() };
+    assert_eq!(listed(&mut keeper, settled).await, [ids[1]]);
+    let none = Filter { until: Some(Timestamp::UNIX_EPOCH), ..Filter::default() };
+    assert!(listed(&mut keeper, none).await.is_empty());
+    let other = Filter { tool: Some("other".into()), ..Filter::default() };
+    assert!(listed(&mut keeper, other).await.is_empty());
+}
+
+async fn everything_that_happens_is_a_link_of_one_chain(mut keeper: impl Keeper) {
+    let id = new(&mut keeper, "alice", "v3").await;
+    keeper.store().note(id, "caller_left", now()).await.unwrap();
+    arrive(&mut keeper, "alice", "v3").await;
+    keeper.store().vote(id, vote("dana", true, now()), true, TERMS).await.unwrap();
+    let other = new(&mut keeper, "bob", "v3").await;
+    keeper.store().withdraw(other, now()).await.unwrap();
+    // What is refused leaves nothing.
+    refused(keeper.store().withdraw(other, now()).await);
+    let unknown = keeper.store().withdraw(RequestId::generate(), now()).await;
+    assert!(matches!(unknown, Err(ChangeError::Unknown)));
+
+    let events = keeper.store().events(0, 100).await.unwrap();
+    let mut verifier = Verifier::new(None);
+    events.iter().for_each(|event| verifier.next(event).unwrap());
+    verifier.finish().unwrap();
+    let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
+    let all = ["received", "caller_left", "joined", "approved", "spent", "received", "withdrawn"];
+    assert_eq!(kinds, all);
+    let head = keeper.store().head().await.unwrap();
+    assert_eq!((head.seq, &head.hash), (7, &events[6].hash));
+    assert_eq!(keeper.store().events(5, 1).await.unwrap(), [events[5].clone()]);
+    assert_eq!(keeper.store().trail(other).await.unwrap(), events[5..]);
+    assert_eq!(*keeper.store().latest().borrow(), 7);
+}
+
+async fn many_writers_at_once_make_one_chain_without_a_gap(mut keeper: impl Keeper) {
+    let store = keeper.store();
+    let roomy = Terms { pending: 1000, ..TERMS };
+    let writing = (0..200).map(|number| {
+        let (store, call) = (Arc::clone(&store), call(&format!("user-{}", number % 40), "v3"));
+        async move { store.arrive(call, roomy, now()).await.unwrap() }
+    });
+    let arrivals = futures_util::future::join_all(writing).await;
+    let made = arrivals.iter().filter(|arrival| matches!(arrival, Arrival::New(_))).count();
+    assert_eq!(made, 40);
+    let events = keeper.store().events(0, 1000).await.unwrap();
+    let mut verifier = Verifier::new(None);
+    events.iter().for_each(|event| verifier.next(event).unwrap());
+    verifier.finish().unwrap();
+    assert_eq!(events.len(), 200);
+    let ids: BTreeSet<_> = events.iter().map(|event| event.request).collect();
+    assert_eq!(ids.len(), 40);
+}
+
+/// Every test over every kind of store.
+macro_rules! contract {
+    ($($test:ident)*) => {
+        mod sqlite_file {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Open::new()).await;
+            })*
+        }
+
+        mod sqlite_file_after_a_kill_at_every_step {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Reopened::new()).await;
+            })*
+        }
+    };
+}
+
+contract! {
+    a_call_makes_a_request_and_the_same_call_joins_it
+    an_approval_with_a_waiter_is_spent_and_without_one_waits_for_the_same_call
+    of_a_hundred_spending_one_approval_one_does
+    of_all_who_decide_at_once_one_does
+    a_denial_answers_the_same_call_for_a_while
+    two_approvals_are_two_people
+    time_settles_requests_and_grants
+    the_queue_has_room_for_so_many
+    requests_are_listed_in_order_in_pages_and_by_what_they_are
+    everything_that_happens_is_a_link_of_one_chain
+    many_writers_at_once_make_one_chain_without_a_gap
+}
