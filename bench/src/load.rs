@@ -26,11 +26,12 @@ impl Client {
         Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
     }
 
-    /// Sends a request and reads its whole answer, which must be 200 with a length.
-    pub(crate) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<()> {
+    /// Sends a request and reads its whole answer, which must be 200 with a length, or 204. Gives
+    /// its body.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<Vec<u8>> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
-        let mut whole = None;
+        let (mut whole, mut body) = (None, 0);
         while whole.is_none_or(|whole| self.buffer.len() < whole) {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 bail!("the server closed the connection");
@@ -39,14 +40,18 @@ impl Client {
                 && let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n")
             {
                 let head = String::from_utf8_lossy(self.buffer.get(..end).unwrap_or_default());
-                whole = Some(end + 4 + content_length(&head)?);
+                body = end + 4;
+                whole = Some(body + content_length(&head)?);
             }
         }
-        Ok(())
+        Ok(self.buffer.get(body..).unwrap_or_default().to_vec())
     }
 }
 
 fn content_length(head: &str) -> anyhow::Result<usize> {
+    if head.starts_with("HTTP/1.1 204") {
+        return Ok(0);
+    }
     if !head.starts_with("HTTP/1.1 200") {
         bail!("the server answered {}", head.lines().next().unwrap_or_default());
     }
@@ -80,6 +85,16 @@ pub(crate) struct Latencies(Vec<Duration>);
 impl Latencies {
     pub(crate) fn count(&self) -> usize {
         self.0.len()
+    }
+
+    pub(crate) fn push(&mut self, latency: Duration) {
+        self.0.push(latency);
+    }
+
+    /// Exchanges for each second of `time`.
+    #[allow(clippy::cast_precision_loss, reason = "a count of exchanges is far below 2^52")]
+    pub(crate) fn per(&self, time: Duration) -> f64 {
+        self.0.len() as f64 / time.as_secs_f64()
     }
 
     pub(crate) fn extend(&mut self, other: Self) {

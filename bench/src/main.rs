@@ -7,6 +7,8 @@
 // What it prints is what it is for.
 #![allow(clippy::print_stdout)]
 
+mod allow;
+mod gate;
 mod load;
 mod noop;
 mod ops_tools;
@@ -14,7 +16,7 @@ mod process;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Measures the services of this workspace
 #[derive(Parser)]
@@ -22,6 +24,12 @@ use clap::{Parser, Subcommand};
 struct Args {
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Service {
+    McpOpsTools,
+    HitlExtauth,
 }
 
 #[derive(Subcommand)]
@@ -32,19 +40,44 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         bin: PathBuf,
 
+        /// Folder for databases, on the disk whose commits are to be measured
+        #[arg(long, value_name = "DIR")]
+        folder: PathBuf,
+
         /// Seconds of load for each figure
         #[arg(long, default_value_t = 4, value_name = "SECONDS")]
         seconds: u64,
+
+        /// Measure this service alone
+        #[arg(long, value_name = "SERVICE")]
+        only: Option<Service>,
     },
     /// Serve MCP with one tool that does nothing, as the limit of what is possible
     #[command(hide = true)]
     ServeNoop,
+    /// Answer every check with "allowed", as the limit of what is possible
+    #[command(hide = true)]
+    ServeAllow,
+}
+
+/// Says whether an aim is met.
+fn aim(what: &str, aim: &str, met: bool) {
+    println!("{} {what} (aim: {aim})", if met { "met   " } else { "MISSED" });
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::ServeNoop => noop::serve().await,
-        Command::Run { bin, seconds } => ops_tools::run(&bin, seconds).await,
+        Command::ServeAllow => allow::serve().await,
+        Command::Run { bin, folder, seconds, only } => {
+            if only.is_none_or(|only| only == Service::McpOpsTools) {
+                ops_tools::run(&bin, seconds).await?;
+            }
+            if only.is_none_or(|only| only == Service::HitlExtauth) {
+                gate::run(&bin, &folder, seconds).await?;
+            }
+            Ok(())
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use serde_json::json;
 
 use crate::{
+    aim,
     load::{self, Client, Latencies, tools_call},
     process::Process,
 };
@@ -24,6 +25,9 @@ const MEMORY_AIM: u64 = 15 * 1024;
 /// From start to the first answer.
 const START_AIM: Duration = Duration::from_millis(50);
 
+/// The field in which they say where they listen.
+const ADDRESS: [&str; 1] = ["address"];
+
 struct Subject {
     name: &'static str,
     process: Process,
@@ -37,9 +41,8 @@ struct Figures {
 }
 
 impl Figures {
-    #[allow(clippy::cast_precision_loss, reason = "a count of calls is far below 2^52")]
     fn calls_per_cpu_second(&self) -> f64 {
-        self.latencies.count() as f64 / self.cpu.as_secs_f64()
+        self.latencies.per(self.cpu)
     }
 }
 
@@ -53,12 +56,12 @@ pub(crate) async fn run(bin: &Path, seconds: u64) -> anyhow::Result<()> {
     let subjects = [
         Subject {
             name: "cluster_db_query",
-            process: Process::start(&ops_tools, &args)?,
+            process: Process::start(&ops_tools, &args, &ADDRESS)?,
             request: tools_call("/public/mcp", "cluster_db_query", &query),
         },
         Subject {
             name: "bare rmcp, no-op tool",
-            process: Process::start(&noop, &["serve-noop"])?,
+            process: Process::start(&noop, &["serve-noop"], &ADDRESS)?,
             request: tools_call("/public/mcp", "noop", &json!({})),
         },
     ];
@@ -102,10 +105,6 @@ pub(crate) async fn run(bin: &Path, seconds: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn aim(what: &str, aim: &str, met: bool) {
-    println!("{} {what} (aim: {aim})", if met { "met   " } else { "MISSED" });
-}
-
 async fn measure(
     subjects: &[Subject; 2],
     clients: usize,
@@ -114,13 +113,14 @@ async fn measure(
     let mut figures = [Figures::default(), Figures::default()];
     let turn = Duration::from_secs(seconds) / ROUNDS;
     for subject in subjects {
-        load::run(subject.process.address, &subject.request, clients, turn / 2).await?;
+        load::run(subject.process.address("address")?, &subject.request, clients, turn / 2).await?;
     }
     for _ in 0..ROUNDS {
         for (subject, figures) in subjects.iter().zip(&mut figures) {
             let before = subject.process.cpu()?;
             let latencies =
-                load::run(subject.process.address, &subject.request, clients, turn).await?;
+                load::run(subject.process.address("address")?, &subject.request, clients, turn)
+                    .await?;
             figures.cpu += subject.process.cpu()?.saturating_sub(before);
             figures.latencies.extend(latencies);
         }
@@ -131,8 +131,8 @@ async fn measure(
 async fn cold_start(binary: &Path, args: &[&str], request: &[u8]) -> anyhow::Result<Duration> {
     let mut starts = Vec::new();
     for _ in 0..STARTS {
-        let process = Process::start(binary, args)?;
-        Client::connect(process.address).await?.exchange(request).await?;
+        let process = Process::start(binary, args, &ADDRESS)?;
+        Client::connect(process.address("address")?).await?.exchange(request).await?;
         starts.push(process.started.elapsed());
     }
     starts.sort_unstable();

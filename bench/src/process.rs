@@ -1,6 +1,7 @@
 //! A server as a process: started, asked what it used, stopped.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{BufRead as _, BufReader, Read},
     net::SocketAddr,
@@ -14,14 +15,19 @@ use anyhow::{Context as _, bail};
 /// A running server; stopped when dropped.
 pub(crate) struct Process {
     child: Child,
-    pub(crate) address: SocketAddr,
+    addresses: HashMap<&'static str, SocketAddr>,
     /// When it was started.
     pub(crate) started: Instant,
 }
 
 impl Process {
-    /// Starts a server that says `address=…` in its first lines, on either output.
-    pub(crate) fn start(binary: &Path, args: &[&str]) -> anyhow::Result<Self> {
+    /// Starts a server that says in one line, on either output, where it listens: `field=…` for
+    /// each of these fields.
+    pub(crate) fn start(
+        binary: &Path,
+        args: &[&str],
+        fields: &'static [&'static str],
+    ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let mut command = Command::new(binary);
         for (variable, _) in std::env::vars_os() {
@@ -41,24 +47,30 @@ impl Process {
             child.stdout.take().map(|out| Box::new(out) as Box<dyn Read + Send>),
             child.stderr.take().map(|err| Box::new(err) as Box<dyn Read + Send>),
         ];
-        let (found, address) = std::sync::mpsc::channel();
+        let (found, addresses) = std::sync::mpsc::channel();
         for output in outputs.into_iter().flatten() {
             let found = found.clone();
             // Goes on reading, so that a server that logs is never held up by a full pipe.
             std::thread::spawn(move || {
                 for line in BufReader::new(output).lines().map_while(Result::ok) {
-                    if let Some(address) = address_in(&line) {
+                    let found_in = |field: &&'static str| Some((*field, address_in(&line, field)?));
+                    if let Some(addresses) = fields.iter().map(found_in).collect::<Option<_>>() {
                         // Nobody listens after the first one.
-                        let _ = found.send(address);
+                        let _ = found.send(addresses);
                     }
                 }
             });
         }
         drop(found);
-        let address = address
+        let addresses = addresses
             .recv_timeout(Duration::from_secs(30))
             .with_context(|| format!("{} did not say where it listens", binary.display()))?;
-        Ok(Self { child, address, started })
+        Ok(Self { child, addresses, started })
+    }
+
+    /// Where it listens, by the field it said that in.
+    pub(crate) fn address(&self, field: &str) -> anyhow::Result<SocketAddr> {
+        self.addresses.get(field).copied().with_context(|| format!("it did not say its {field}"))
     }
 
     /// CPU time used so far, by all threads.
@@ -100,7 +112,9 @@ impl Drop for Process {
     }
 }
 
-fn address_in(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("address=")?;
-    rest.split_whitespace().next()?.parse().ok()
+fn address_in(line: &str, field: &str) -> Option<SocketAddr> {
+    line.split_whitespace().find_map(|word| {
+        let (name, address) = word.split_once('=')?;
+        (name == field).then(|| address.parse().ok())?
+    })
 }

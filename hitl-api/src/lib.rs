@@ -137,6 +137,13 @@ pub struct Requester {
     pub assurance: Assurance,
 }
 
+impl Requester {
+    /// Whether this is that person: the same name, however it is capitalised.
+    pub fn is(&self, person: &str) -> bool {
+        self.name.eq_ignore_ascii_case(person)
+    }
+}
+
 /// What one reviewer said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Vote {

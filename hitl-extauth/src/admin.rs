@@ -22,7 +22,7 @@ use hitl_api::{Request, RequestId, State};
 use serde_json::Value;
 
 use crate::{
-    gate::{DecideError, Gate},
+    gate::Gate,
     metrics::Metrics,
     receipt::Receipts,
     reviewers::{Reviewer, Reviewers},
@@ -120,6 +120,9 @@ impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         match error {
             ChangeError::Unknown => Self::new(StatusCode::NOT_FOUND, error.to_string()),
+            ChangeError::Own | ChangeError::NotOwn => {
+                Self::new(StatusCode::FORBIDDEN, error.to_string())
+            }
             ChangeError::Store(error) => error.into(),
             ChangeError::Refused { refused, request } => Self {
                 status: StatusCode::CONFLICT,
@@ -129,17 +132,6 @@ impl From<ChangeError> for Problem {
                     votes: request.votes,
                 }),
             },
-        }
-    }
-}
-
-impl From<DecideError> for Problem {
-    fn from(error: DecideError) -> Self {
-        match error {
-            DecideError::Own | DecideError::NotOwn => {
-                Self::new(StatusCode::FORBIDDEN, error.to_string())
-            }
-            DecideError::Change(error) => error.into(),
         }
     }
 }

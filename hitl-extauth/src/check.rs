@@ -1,6 +1,10 @@
 //! The ext_authz service. Thin: reads the check, asks the gate, lets [`crate::verdict`] answer.
 
-use std::sync::Arc;
+use std::{
+    future::{Future, ready},
+    pin::Pin,
+    sync::Arc,
+};
 
 use envoy_types::pb::envoy::service::auth::v3::{
     CheckRequest, CheckResponse, authorization_server::Authorization,
@@ -11,12 +15,12 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
 use crate::{
-    classify::{Class, HarmlessMethods, Headers, ToolCall, classify},
-    gate::{Gate, Outcome, now},
+    classify::{Class, HarmlessMethods, ToolCall, classify},
+    gate::{Gate, Incoming, Outcome, now},
     metrics::Metrics,
     receipt::{ReceiptError, Receipts},
     request::Arrived,
-    verdict::{self, Denial, DenialForm, Disposition},
+    verdict::{self, Caller, Denial, DenialForm, Disposition},
 };
 
 /// The service.
@@ -41,25 +45,29 @@ impl CheckService {
         Self { gate, harmless: Arc::new(harmless), receipts, metrics, form }
     }
 
-    async fn answer(&self, check: CheckRequest) -> CheckResponse {
+    /// What can be said at once; a call has to go through the gate.
+    fn begin(&self, check: CheckRequest) -> Begun {
         let arrived = match Arrived::read(check) {
             Ok(arrived) => arrived,
             Err(unreadable) => {
                 self.refused("unreadable");
-                return verdict::refuse_check(&unreadable.to_string());
+                return verdict::refuse_check(&unreadable.to_string()).into();
             }
         };
         match classify(&arrived.subject(), &self.harmless) {
             Class::Pass(_) => {
                 self.answered("passed");
-                verdict::pass(&arrived.headers)
+                verdict::pass(&Caller::of(&arrived.headers)).into()
             }
             Class::Refuse(refusal) => {
                 self.refused(refusal.label());
                 tracing::warn!(reason = refusal.label(), %refusal, route = %arrived.route(), "refused");
-                verdict::refuse(&refusal)
+                verdict::refuse(&refusal).into()
             }
-            Class::Gate(call) => self.gated(arrived, call).await,
+            Class::Gate(call) => {
+                Span::current().record("mcp.tool", &call.tool);
+                Begun::Gated(Box::new(Incoming { arrived, call }))
+            }
         }
     }
 
@@ -74,25 +82,23 @@ impl CheckService {
         Span::current().record("hitl.outcome", "refused");
     }
 
-    async fn gated(&self, arrived: Arrived, call: ToolCall) -> CheckResponse {
+    async fn gated(&self, incoming: Box<Incoming>) -> CheckResponse {
         // All that the answer needs; the rest is not kept while the call waits.
-        let (headers, id, tool) =
-            (&verdict::kept(&arrived.headers), call.id.clone(), call.tool.clone());
-        Span::current().record("mcp.tool", &tool);
+        let caller = &Caller::of(&incoming.arrived.headers);
+        let call = &Answered::of(&incoming.call);
         let held = self.metrics.hold();
-        let outcome = self.gate.call(arrived, call).await;
+        let outcome = self.gate.call(incoming).await;
         drop(held);
-        let call = &Answered { id, tool };
         match outcome {
             Outcome::Released(delivery) => match delivery.sign(&self.receipts) {
                 // Accepted only with the receipt in hand: until then it goes back by itself.
                 Ok((delivery, receipt)) => match delivery.accept() {
-                    Some(request) => self.release(headers, &request, &receipt),
-                    None => self.deny(headers, call, &unsigned("it was taken already")),
+                    Some(request) => self.release(caller, &request, &receipt),
+                    None => self.deny(caller, call, &unsigned("it was taken already")),
                 },
-                Err(error) => self.deny(headers, call, &unsigned(&error.to_string())),
+                Err(error) => self.deny(caller, call, &unsigned(&error.to_string())),
             },
-            Outcome::Denied(denial) => self.deny(headers, call, &denial),
+            Outcome::Denied(denial) => self.deny(caller, call, &denial),
             Outcome::Refused(refusal) => {
                 self.refused(refusal.label());
                 verdict::refuse(&refusal)
@@ -100,19 +106,14 @@ impl CheckService {
         }
     }
 
-    fn release(
-        &self,
-        headers: &Headers,
-        request: &ApprovalRequest,
-        receipt: &str,
-    ) -> CheckResponse {
+    fn release(&self, caller: &Caller, request: &ApprovalRequest, receipt: &str) -> CheckResponse {
         self.answered("released");
         Span::current().record("hitl.request", field::display(request.id));
         tracing::info!(request = %request.id, tool = %request.tool_name, "released");
-        verdict::release(headers, request.id, receipt)
+        verdict::release(caller, request.id, receipt)
     }
 
-    fn deny(&self, headers: &Headers, call: &Answered, denial: &Denial) -> CheckResponse {
+    fn deny(&self, caller: &Caller, call: &Answered, denial: &Denial) -> CheckResponse {
         self.answered(match denial.disposition {
             Disposition::Denied => "denied",
             Disposition::Expired => "expired",
@@ -123,7 +124,19 @@ impl CheckService {
             Span::current().record("hitl.request", request);
         }
         tracing::info!(request, tool = %call.tool, reason = %denial.reason, "not released");
-        verdict::deny(headers, &call.id, denial, self.form)
+        verdict::deny(caller, &call.id, denial, self.form)
+    }
+}
+
+/// How far a check has come at once.
+enum Begun {
+    Answered(Box<CheckResponse>),
+    Gated(Box<Incoming>),
+}
+
+impl From<CheckResponse> for Begun {
+    fn from(response: CheckResponse) -> Self {
+        Self::Answered(Box::new(response))
     }
 }
 
@@ -131,6 +144,12 @@ impl CheckService {
 struct Answered {
     id: serde_json::Value,
     tool: String,
+}
+
+impl Answered {
+    fn of(call: &ToolCall) -> Self {
+        Self { id: call.id.clone(), tool: call.tool.clone() }
+    }
 }
 
 /// An approval that could not be turned into a receipt.
@@ -154,15 +173,26 @@ impl crate::parking::Delivery {
     }
 }
 
-#[tonic::async_trait]
+/// An answer, or the way to it.
+type Checking<'a> =
+    Pin<Box<dyn Future<Output = Result<Response<CheckResponse>, Status>> + Send + 'a>>;
+
 impl Authorization for CheckService {
-    async fn check(
-        &self,
-        request: Request<CheckRequest>,
-    ) -> Result<Response<CheckResponse>, Status> {
+    // Not an `async fn`: that would keep the whole check in memory for as long as its call is held.
+    fn check<'service, 'check>(&'service self, request: Request<CheckRequest>) -> Checking<'check>
+    where
+        'service: 'check,
+        Self: 'check,
+    {
         let check = request.into_inner();
         let span = span(&check);
-        Ok(Response::new(self.answer(check).instrument(span).await))
+        match span.in_scope(|| self.begin(check)) {
+            Begun::Answered(response) => Box::pin(ready(Ok(Response::new(*response)))),
+            Begun::Gated(incoming) => {
+                let answer = async move { Ok(Response::new(self.gated(incoming).await)) };
+                Box::pin(answer.instrument(span))
+            }
+        }
     }
 }
 

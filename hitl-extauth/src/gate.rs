@@ -10,7 +10,7 @@ use hitl_api::{Decision, Request, RequestId, State, Vote};
 use hitl_receipt::ArgsDigest;
 use jiff::{Timestamp, Unit};
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::{JoinError, JoinSet},
     time::{Instant, timeout_at},
 };
@@ -29,6 +29,10 @@ use crate::{
 
 /// How long a call waits for what somebody has just taken it out to be told.
 const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// Calls that are looked up and written down at the same time. More than the store writes at once,
+/// so that it never waits for them.
+const AT_ONCE: usize = 256;
 
 /// How the gate behaves.
 #[derive(Clone, Debug)]
@@ -51,6 +55,16 @@ pub struct Gate {
     store: SharedStore,
     parking: Parking,
     settings: Arc<Settings>,
+    arriving: Arc<Semaphore>,
+}
+
+/// A call on its way into the gate.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The request it came in.
+    pub arrived: Arrived,
+    /// The call.
+    pub call: ToolCall,
 }
 
 /// What comes of a gated call.
@@ -65,28 +79,24 @@ pub enum Outcome {
     Refused(Refusal),
 }
 
+/// How far a call has come.
+enum Begun {
+    Answered(Outcome),
+    Held { place: Place, id: RequestId, deadline: Instant },
+}
+
+impl From<Outcome> for Begun {
+    fn from(outcome: Outcome) -> Self {
+        Self::Answered(outcome)
+    }
+}
+
 /// What a call finds when it arrives.
 enum Met {
     Granted(Delivery),
     Pending { id: RequestId, joined: bool },
     Denied(Box<Request>),
     Full(QueueFull),
-}
-
-/// Why a decision was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum DecideError {
-    /// It is the reviewer's own request.
-    #[error("this is your own request; somebody else must decide about it")]
-    Own,
-    /// It is not theirs to take back.
-    #[error(
-        "this is somebody else's request; only its requester can withdraw it, and you can deny it"
-    )]
-    NotOwn,
-    /// It did not happen.
-    #[error(transparent)]
-    Change(#[from] ChangeError),
 }
 
 /// The moment, in the precision that everything is kept in.
@@ -98,7 +108,8 @@ pub fn now() -> Timestamp {
 impl Gate {
     /// A gate over a store and a parking.
     pub fn new(store: SharedStore, parking: Parking, settings: Settings) -> Self {
-        Self { store, parking, settings: Arc::new(settings) }
+        let arriving = Arc::new(Semaphore::new(AT_ONCE));
+        Self { store, parking, settings: Arc::new(settings), arriving }
     }
 
     /// Its store.
@@ -115,17 +126,28 @@ impl Gate {
     /// gate stops; dropped when the caller goes.
     ///
     /// What has arrived is not kept while it waits: the store has it.
-    pub async fn call(&self, arrived: Arrived, call: ToolCall) -> Outcome {
+    pub async fn call(&self, incoming: Box<Incoming>) -> Outcome {
+        // Boxed, so that what only the beginning needs is not kept either.
+        match Box::pin(self.begin(incoming)).await {
+            Begun::Answered(outcome) => outcome,
+            Begun::Held { mut place, id, deadline } => self.hold(&mut place, id, deadline).await,
+        }
+    }
+
+    async fn begin(&self, incoming: Box<Incoming>) -> Begun {
+        // A crowd waits here, where each takes the least memory. The semaphore is never closed.
+        let _turn = self.arriving.acquire().await;
+        let Incoming { arrived, call } = *incoming;
         let identity = identity::resolve(&arrived, &self.settings.identity);
         let key = identity.key.clone();
         let new = match self.new_call(arrived, call, identity) {
             Ok(new) => new,
-            Err(refusal) => return Outcome::Refused(refusal),
+            Err(refusal) => return Outcome::Refused(refusal).into(),
         };
         let deadline = Instant::now() + self.settings.hold;
         let mut place = match self.parking.enter(&key) {
             Ok(place) => place,
-            Err(full) => return Outcome::Denied(full_house(None, &full)),
+            Err(full) => return Outcome::Denied(full_house(None, &full)).into(),
         };
         // Before the request can be seen, so that no decision comes between.
         place.wait_on(new.id);
@@ -136,14 +158,13 @@ impl Gate {
         let arrival = tokio::spawn(async move {
             match store.arrive(new, terms, now()).await? {
                 Arrival::Granted(request) => Ok(Met::Granted(parking.deliver(request))),
-                Arrival::New(request) => Ok(Met::Pending { id: request.id, joined: false }),
-                Arrival::Joined(request) => Ok(Met::Pending { id: request.id, joined: true }),
+                Arrival::New(id) => Ok(Met::Pending { id, joined: false }),
+                Arrival::Joined(id) => Ok(Met::Pending { id, joined: true }),
                 Arrival::Denied(request) => Ok(Met::Denied(Box::new(request))),
                 Arrival::Full(full) => Ok(Met::Full(full)),
             }
         });
-        let met =
-            arrival.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())));
+        let met = arrival.await.unwrap_or_else(|error| Err(unfinished(&error)));
         match met {
             Ok(Met::Pending { id, joined }) => {
                 place.known();
@@ -151,31 +172,31 @@ impl Gate {
                     place.move_to(id);
                     if let Some(outcome) = self.decided_meanwhile(&mut place, id).await {
                         place.answered();
-                        return outcome;
+                        return outcome.into();
                     }
                 }
                 if let Err(full) = place.sit()
                     && place.leave()
                 {
-                    return Outcome::Denied(full_house(Some(id), &full));
+                    return Outcome::Denied(full_house(Some(id), &full)).into();
                 }
-                self.hold(&mut place, id, deadline).await
+                Begun::Held { place, id, deadline }
             }
             Ok(Met::Granted(delivery)) => {
                 place.answered();
-                Outcome::Released(delivery)
+                Outcome::Released(delivery).into()
             }
             Ok(Met::Denied(request)) => {
                 place.answered();
-                Outcome::Denied(settled(&request))
+                Outcome::Denied(settled(&request)).into()
             }
             Ok(Met::Full(full)) => {
                 place.answered();
-                Outcome::Denied(full_house(None, &full))
+                Outcome::Denied(full_house(None, &full)).into()
             }
             Err(error) => {
                 place.answered();
-                Outcome::Denied(store_away(&error))
+                Outcome::Denied(store_away(&error)).into()
             }
         }
     }
@@ -240,7 +261,7 @@ impl Gate {
         let spent = tokio::spawn(async move {
             store.spend(id, now()).await.map(|request| parking.deliver(request))
         });
-        spent.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string()).into()))
+        spent.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
     }
 
     async fn hold(&self, place: &mut Place, id: RequestId, deadline: Instant) -> Outcome {
@@ -273,18 +294,16 @@ impl Gate {
     /// a decision and the release that follows from it belong together.
     ///
     /// # Errors
-    /// See [`DecideError`].
+    /// See [`ChangeError`].
     pub async fn decide(
         &self,
         id: RequestId,
         reviewer: &str,
         decision: Decision,
-    ) -> Result<Request, DecideError> {
+    ) -> Result<Request, ChangeError> {
         let (gate, reviewer) = (self.clone(), reviewer.to_owned());
         let decided = tokio::spawn(async move { gate.decide_whole(id, &reviewer, decision).await });
-        decided.await.unwrap_or_else(|error| {
-            Err(ChangeError::from(StoreError::Unavailable(error.to_string())).into())
-        })
+        decided.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
     }
 
     async fn decide_whole(
@@ -292,12 +311,7 @@ impl Gate {
         id: RequestId,
         reviewer: &str,
         decision: Decision,
-    ) -> Result<Request, DecideError> {
-        let request = self.store.request(id).await.map_err(ChangeError::from)?;
-        let request = request.ok_or(ChangeError::Unknown)?;
-        if is(&request, reviewer) {
-            return Err(DecideError::Own);
-        }
+    ) -> Result<Request, ChangeError> {
         let vote = Vote {
             reviewer: reviewer.to_owned(),
             approved: decision.approved,
@@ -323,7 +337,7 @@ impl Gate {
                 {
                     self.tell(claim, request).await;
                 }
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -331,21 +345,15 @@ impl Gate {
     /// A requester takes back what they have asked for; a call that waits is told.
     ///
     /// # Errors
-    /// See [`DecideError`].
-    pub async fn withdraw(&self, id: RequestId, requester: &str) -> Result<Request, DecideError> {
-        let request = self.store.request(id).await.map_err(ChangeError::from)?;
-        let request = request.ok_or(ChangeError::Unknown)?;
-        if !is(&request, requester) {
-            return Err(DecideError::NotOwn);
-        }
-        let gate = self.clone();
+    /// See [`ChangeError`].
+    pub async fn withdraw(&self, id: RequestId, requester: &str) -> Result<Request, ChangeError> {
+        let (gate, requester) = (self.clone(), requester.to_owned());
         let withdrawn = tokio::spawn(async move {
-            let request = gate.store.withdraw(id, now()).await?;
+            let request = gate.store.withdraw(id, &requester, now()).await?;
             gate.tell_late_comers(&request).await;
-            Ok::<_, ChangeError>(request)
+            Ok(request)
         });
-        let unavailable = |error: JoinError| Err(StoreError::Unavailable(error.to_string()).into());
-        Ok(withdrawn.await.unwrap_or_else(unavailable)?)
+        withdrawn.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
     }
 
     /// A call may have begun to wait after the decision looked for one and before it was taken.
@@ -421,9 +429,9 @@ impl Gate {
     }
 }
 
-/// Whether a request is this person's own.
-fn is(request: &Request, person: &str) -> bool {
-    request.requester.name.eq_ignore_ascii_case(person)
+/// A task that did not come to its end.
+fn unfinished(error: &JoinError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
 }
 
 /// How a settled request is told to its caller.
@@ -485,7 +493,9 @@ fn store_away(error: &StoreError) -> Denial {
 fn not_spent(id: RequestId, error: &ChangeError) -> Denial {
     match error {
         ChangeError::Refused { request, .. } => settled(request),
-        ChangeError::Unknown => pending(Some(id), "the request is gone"),
+        ChangeError::Unknown | ChangeError::Own | ChangeError::NotOwn => {
+            pending(Some(id), "the request is gone")
+        }
         ChangeError::Store(error) => store_away(error),
     }
 }

@@ -6,7 +6,7 @@
 use envoy_types::pb::{
     envoy::{
         config::core::v3::{HeaderMap, address::Address},
-        service::auth::v3::{CheckRequest, attribute_context::HttpRequest},
+        service::auth::v3::CheckRequest,
     },
     google::protobuf::{Struct, Value as ProtoValue, value::Kind},
 };
@@ -78,8 +78,8 @@ impl Arrived {
             .and_then(|mut namespace| namespace.fields.remove(JWT_PAYLOAD))
             .map(json);
         Ok(Self {
-            headers: headers(&http),
-            body: body(&http)?,
+            body: body(http.body, http.raw_body)?,
+            headers: headers(http.headers, http.header_map),
             stated_size: http.size,
             method: http.method,
             path: http.path,
@@ -112,36 +112,26 @@ impl Arrived {
 }
 
 /// agentgateway gives the body as text, Envoy as bytes where it is told to.
-fn body(http: &HttpRequest) -> Result<Vec<u8>, Unreadable> {
-    match (http.body.as_bytes(), http.raw_body.as_slice()) {
-        (text, []) => Ok(text.to_vec()),
-        ([], raw) => Ok(raw.to_vec()),
-        (text, raw) if text == raw => Ok(raw.to_vec()),
+fn body(text: String, raw: Vec<u8>) -> Result<Vec<u8>, Unreadable> {
+    match (text.as_bytes(), raw.as_slice()) {
+        (_, []) => Ok(text.into_bytes()),
+        ([], _) => Ok(raw),
+        (text, bytes) if text == bytes => Ok(raw),
         _ => Err(Unreadable::TwoBodies),
     }
 }
 
 /// A map with repeated headers joined, or a list where the gateway keeps them apart.
-fn headers(http: &HttpRequest) -> Headers {
-    let mut headers = Headers::default();
-    for (name, value) in &http.headers {
-        if !name.starts_with(':') {
-            headers.push(name, value.clone());
-        }
-    }
-    let HeaderMap { headers: list } = http.header_map.clone().unwrap_or_default();
-    for header in list {
-        if header.key.starts_with(':') {
-            continue;
-        }
+fn headers(map: HashMap<String, String>, list: Option<HeaderMap>) -> Headers {
+    let list = list.unwrap_or_default().headers.into_iter().map(|header| {
         let value = if header.raw_value.is_empty() {
             header.value
         } else {
             String::from_utf8_lossy(&header.raw_value).into_owned()
         };
-        headers.push(&header.key, value);
-    }
-    headers
+        (header.key, value)
+    });
+    map.into_iter().chain(list).filter(|(name, _)| !name.starts_with(':')).collect()
 }
 
 fn json(value: ProtoValue) -> Value {

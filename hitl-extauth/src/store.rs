@@ -67,9 +67,9 @@ pub struct NewCall {
 #[derive(Clone, Debug)]
 pub enum Arrival {
     /// Nothing: it has made a new request.
-    New(Request),
+    New(RequestId),
     /// A request of the same call that still waits for a decision.
-    Joined(Request),
+    Joined(RequestId),
     /// An approval, which it has just spent.
     Granted(Request),
     /// A denial given a moment ago.
@@ -95,6 +95,14 @@ pub enum ChangeError {
     /// There is no such request.
     #[error("there is no request with this id")]
     Unknown,
+    /// It is the reviewer's own request.
+    #[error("this is your own request; somebody else must decide about it")]
+    Own,
+    /// It is not theirs to take back.
+    #[error(
+        "this is somebody else's request; only its requester can withdraw it, and you can deny it"
+    )]
+    NotOwn,
     /// The request does not allow it; says where it is.
     #[error("{refused}")]
     Refused {
@@ -197,7 +205,7 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<Arrival, StoreError>;
 
-    /// A reviewer decides. `waiter` says that the call is waiting and will be released by this.
+    /// A reviewer decides, never about a request of their own. `waiter` says that the call is waiting and will be released by this.
     async fn vote(
         &self,
         id: RequestId,
@@ -217,8 +225,13 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<Request, ChangeError>;
 
-    /// The requester takes a request back.
-    async fn withdraw(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError>;
+    /// The requester, and nobody else, takes a request back.
+    async fn withdraw(
+        &self,
+        id: RequestId,
+        requester: &str,
+        now: Timestamp,
+    ) -> Result<Request, ChangeError>;
 
     /// Settles what has run out; gives those requests.
     async fn age(&self, now: Timestamp) -> Result<Vec<Request>, StoreError>;

@@ -80,28 +80,46 @@ pub struct Denial {
     pub request: Option<RequestId>,
 }
 
-/// The headers that an answer depends on; the others need not be kept while a call waits.
-pub fn kept(headers: &Headers) -> Headers {
-    let kept = |name: &str| name.starts_with(OWN_HEADERS) || name == PROTOCOL_VERSION;
-    headers.iter().filter(|(name, _)| kept(name)).collect()
+/// What an answer depends on of the headers it answers. All that is kept of them while a call waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Names of the gate's own that the caller has used.
+    forged: Vec<String>,
+    /// Whether it speaks a version that requires `resultType`.
+    wants_result_type: bool,
+}
+
+impl Caller {
+    /// Reads the headers of a request.
+    pub fn of(headers: &Headers) -> Self {
+        let mut forged: Vec<_> = headers
+            .iter()
+            .filter(|(name, _)| name.starts_with(OWN_HEADERS))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        forged.sort();
+        forged.dedup();
+        let version = headers.all(PROTOCOL_VERSION).next().unwrap_or_default();
+        Self { forged, wants_result_type: version >= RESULT_TYPE_SINCE }
+    }
 }
 
 /// A harmless request passes as it came, without headers that only the gate may set.
-pub fn pass(headers: &Headers) -> CheckResponse {
-    allow(headers, Vec::new())
+pub fn pass(caller: &Caller) -> CheckResponse {
+    allow(caller, Vec::new())
 }
 
 /// An approved call passes with its receipt.
-pub fn release(headers: &Headers, request: RequestId, receipt: &str) -> CheckResponse {
+pub fn release(caller: &Caller, request: RequestId, receipt: &str) -> CheckResponse {
     let set = vec![
         header(hitl_receipt::HEADER, receipt),
         header("x-hitl-approval-id", &request.to_string()),
     ];
-    allow(headers, set)
+    allow(caller, set)
 }
 
 /// A call that is denied gets an answer of its own kind.
-pub fn deny(headers: &Headers, call: &Value, denial: &Denial, form: DenialForm) -> CheckResponse {
+pub fn deny(caller: &Caller, call: &Value, denial: &Denial, form: DenialForm) -> CheckResponse {
     let particulars = json!({
         "approved": false,
         "reason": denial.reason,
@@ -116,8 +134,7 @@ pub fn deny(headers: &Headers, call: &Value, denial: &Denial, form: DenialForm) 
                 "structuredContent": particulars,
                 "isError": true,
             });
-            let version = headers.all(PROTOCOL_VERSION).next().unwrap_or_default();
-            if version >= RESULT_TYPE_SINCE
+            if caller.wants_result_type
                 && let Some(result) = result.as_object_mut()
             {
                 result.insert("resultType".to_owned(), "complete".into());
@@ -139,18 +156,13 @@ pub fn refuse_check(text: &str) -> CheckResponse {
     refuse_with(403, text, &json!({"error": text}))
 }
 
-fn allow(headers: &Headers, set: Vec<HeaderValueOption>) -> CheckResponse {
+fn allow(caller: &Caller, set: Vec<HeaderValueOption>) -> CheckResponse {
     // Some gateways remove before they set and some after: what is set is not removed.
     let is_set = |name: &str| {
         set.iter().any(|option| option.header.as_ref().is_some_and(|header| header.key == name))
     };
-    let mut headers_to_remove: Vec<String> = headers
-        .iter()
-        .map(|(name, _)| name)
-        .filter(|name| name.starts_with(OWN_HEADERS) && !is_set(name))
-        .map(str::to_owned)
-        .collect();
-    headers_to_remove.dedup();
+    let forged = caller.forged.iter().filter(|name| !is_set(name));
+    let headers_to_remove = forged.cloned().collect();
     let response = OkHttpResponse { headers: set, headers_to_remove, ..OkHttpResponse::default() };
     CheckResponse {
         status: Some(Status { code: OK, ..Status::default() }),
@@ -212,7 +224,7 @@ mod tests {
     fn a_denial_is_a_result_for_the_calls_own_id_with_the_reason_word_for_word() {
         let reason = "no: \"line\nbreak\" \u{202e}";
         let response =
-            deny(&Headers::default(), &json!("a"), &denial(reason), DenialForm::McpResult);
+            deny(&Caller::default(), &json!("a"), &denial(reason), DenialForm::McpResult);
         let (status, body, _) = denied(&response);
         assert_eq!((status, &body["id"]), (200, &json!("a")));
         assert_eq!(body["result"]["isError"], true);
@@ -223,6 +235,7 @@ mod tests {
         assert_eq!(body["result"].get("resultType"), None);
 
         let newer = Headers::from_iter([("mcp-protocol-version", "2026-07-28")]);
+        let newer = Caller::of(&newer);
         let response = deny(&newer, &json!(1), &denial(reason), DenialForm::McpResult);
         assert_eq!(denied(&response).1["result"]["resultType"], "complete");
         let response = deny(&newer, &json!(1), &denial(reason), DenialForm::Http403);
@@ -234,13 +247,14 @@ mod tests {
         let headers = Headers::from_iter([
             ("X-Hitl-Receipt", "forged"),
             ("x-hitl-reviewer", "me"),
+            ("x-hitl-reviewer", "and me"),
             ("x-user-id", "alice"),
         ]);
-        let Some(HttpResponse::OkResponse(ok)) = pass(&headers).http_response else { panic!() };
+        let caller = Caller::of(&headers);
+        let Some(HttpResponse::OkResponse(ok)) = pass(&caller).http_response else { panic!() };
         assert_eq!(ok.headers_to_remove, ["x-hitl-receipt", "x-hitl-reviewer"]);
         let id = RequestId::generate();
-        let Some(HttpResponse::OkResponse(ok)) = release(&headers, id, "j.w.s").http_response
-        else {
+        let Some(HttpResponse::OkResponse(ok)) = release(&caller, id, "j.w.s").http_response else {
             panic!()
         };
         assert_eq!(ok.headers_to_remove, ["x-hitl-reviewer"]);
@@ -252,8 +266,8 @@ mod tests {
         #[test]
         fn every_denial_has_a_status_that_denies_and_no_header_from_outside(reason: String, id: i64) {
             let responses = [
-                deny(&Headers::default(), &json!(id), &denial(&reason), DenialForm::McpResult),
-                deny(&Headers::default(), &json!(id), &denial(&reason), DenialForm::Http403),
+                deny(&Caller::default(), &json!(id), &denial(&reason), DenialForm::McpResult),
+                deny(&Caller::default(), &json!(id), &denial(&reason), DenialForm::Http403),
                 refuse(&Refusal::Method(reason.clone())),
                 refuse_check(&reason),
             ];

@@ -12,6 +12,10 @@ pub(crate) struct BenchArgs {
     /// Seconds of load for each figure
     #[arg(long, default_value_t = 8, value_name = "SECONDS")]
     seconds: u64,
+
+    /// The service to measure; all when none is named
+    #[arg(value_name = "SERVICE", value_parser = ["mcp-ops-tools", "hitl-extauth"])]
+    service: Option<String>,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> {
@@ -19,6 +23,10 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
     let bin = workspace.target().join("release");
     let mut bench = workspace.command(bin.join("hitl-bench"));
     bench.arg("run").arg("--bin").arg(&bin).args(["--seconds", &args.seconds.to_string()]);
+    bench.arg("--folder").arg(workspace.target().join("bench"));
+    if let Some(service) = &args.service {
+        bench.args(["--only", service]);
+    }
     workspace::run(&mut bench)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -24,16 +24,20 @@ const CORPUS: &str = "tests/adversarial/corpus";
 pub(crate) fn run(workspace: &Workspace, args: &FuzzArgs) -> anyhow::Result<ExitCode> {
     let found = workspace.target().join("fuzz-corpus");
     fs::create_dir_all(&found).context("a folder for what is found")?;
-    // The cargo of rustup, which knows `+nightly`; the one that runs us does not.
-    let mut cargo = workspace.command("cargo");
-    cargo.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
-    cargo.args(["+nightly", "fuzz", "run", "--fuzz-dir", FUZZ, "classify"]);
-    cargo.arg(&found).arg(workspace.path(CORPUS));
-    cargo.arg("--").arg(format!("-max_total_time={}", args.seconds));
-    workspace::run(&mut cargo).context(
-        "it needs a nightly compiler (`rustup toolchain install nightly`) and cargo-fuzz \
+    let fuzz = || {
+        // The cargo of rustup, which knows `+nightly`; the one that runs us does not.
+        let mut cargo = workspace.command("cargo");
+        cargo.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").args(["+nightly", "fuzz"]);
+        cargo
+    };
+    workspace::output(fuzz().arg("--version")).context(
+        "fuzzing needs a nightly compiler (`rustup toolchain install nightly`) and cargo-fuzz \
          (`cargo install --locked cargo-fuzz`)",
     )?;
+    let mut run = fuzz();
+    run.args(["run", "--fuzz-dir", FUZZ, "classify"]).arg(&found).arg(workspace.path(CORPUS));
+    workspace::run(run.arg("--").arg(format!("-max_total_time={}", args.seconds)))
+        .context("what was found is above; give it a name and put it into the corpus")?;
     println!(
         "nothing was found; {} inputs cover what can be reached",
         fs::read_dir(&found)?.count()

@@ -13,8 +13,10 @@ pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
     /// Adds a value.
-    pub fn push(&mut self, name: &str, value: impl Into<String>) {
-        self.0.push((name.to_ascii_lowercase(), value.into()));
+    pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        let mut name = name.into();
+        name.make_ascii_lowercase();
+        self.0.push((name, value.into()));
     }
 
     /// Every value of a header.
@@ -28,12 +30,14 @@ impl Headers {
     }
 }
 
-impl<N: AsRef<str>, V: Into<String>> FromIterator<(N, V)> for Headers {
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
         let mut all = Self::default();
         for (name, value) in headers {
-            all.push(name.as_ref(), value);
+            all.push(name, value);
         }
+        // Some are kept for as long as a call is held.
+        all.0.shrink_to_fit();
         all
     }
 }

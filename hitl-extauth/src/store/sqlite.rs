@@ -1,16 +1,16 @@
 //! A store in one SQLite file.
 //!
-//! Owns the file: one connection on a thread of its own writes, one reads. Writes that wait
-//! together are committed together, so that durability costs one flush for all of them. Must never
-//! acknowledge a write before its commit, and never let one operation's failure take another's
-//! work with it in silence.
+//! Owns the file: one connection on a thread of its own writes, two read. Writes that wait together
+//! are committed together, so that durability costs one flush for all of them. Must never touch a
+//! file that is another program's, or of a newer version.
 
 mod rows;
 mod work;
+mod writer;
 
 use std::{
     path::Path,
-    sync::{Arc, mpsc},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,11 +18,12 @@ use hitl_api::{Event, Head, Request, RequestId, Vote};
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use tokio::{
-    sync::{oneshot, watch},
-    task,
-};
+use tokio::{sync::watch, task};
 
+use self::{
+    work::Whose,
+    writer::{OfStore, Writer},
+};
 use super::{Arrival, ChangeError, Count, Filter, Listed, NewCall, Page, Store, StoreError, Terms};
 use crate::approval::Happening;
 
@@ -31,14 +32,15 @@ mod migrations {
     refinery::embed_migrations!("migrations");
 }
 
-/// Writes committed together at most.
-const BATCH: usize = 256;
-
 /// Rows of the audit read at once.
 const READ_AT_ONCE: u32 = 1000;
 
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pages in memory for each reading connection, as SQLite counts it: below zero in KiB. What was
+/// written a moment ago is in the system's memory anyway.
+const READ_CACHE: i64 = -512;
 
 /// Marks a file as a gate's (`PRAGMA application_id`): "GATE" in ASCII.
 const APPLICATION_ID: i64 = 0x4741_5445;
@@ -65,24 +67,10 @@ pub enum OpenError {
     Thread(std::io::Error),
 }
 
-/// Does its work in the batch's transaction.
-type Job = Box<dyn FnOnce(&Connection) -> Worked + Send>;
-
-/// What comes of a job.
-struct Worked {
-    /// What is to be said after the commit.
-    finish: Finish,
-    /// Why the transaction cannot be committed any more, if so.
-    broken: Option<StoreError>,
-}
-
-/// Told whether the batch was committed.
-type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-
 /// A store in one SQLite file; a cheap handle.
 #[derive(Clone)]
 pub struct SqliteStore {
-    jobs: mpsc::Sender<Job>,
+    writer: Writer,
     /// Reads what calls and decisions wait for: one row each.
     reader: Reader,
     /// Reads lists, which may be long, so that nothing else waits for them.
@@ -113,17 +101,15 @@ impl SqliteStore {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let reader = Connection::open_with_flags(path, flags).map_err(sqlite)?;
             reader.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+            reader.pragma_update(None, "cache_size", READ_CACHE).map_err(sqlite)?;
             Ok(Arc::new(tokio::sync::Mutex::new(reader)))
         };
         let (reader, lists) = (reader()?, reader()?);
         let head = rows::head(&writer).map_err(sqlite)?;
         let (seen, latest) = watch::channel(head.seq);
-        let (jobs, queue) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || write_batches(&writer, &queue, &seen))
-            .map_err(OpenError::Thread)?;
-        Ok(Self { jobs, reader, lists, latest, latency })
+        let checkpoints = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+        let writer = Writer::start(writer, checkpoints, seen)?;
+        Ok(Self { writer, reader, lists, latest, latency })
     }
 
     /// Runs `work` in a transaction and answers when that is durable.
@@ -136,18 +122,7 @@ impl SqliteStore {
         E: OfStore + Send + 'static,
     {
         let begun = Instant::now();
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            let (result, broken) = in_savepoint(connection, work);
-            let finish = Box::new(move |committed: Result<(), StoreError>| {
-                // Nobody waits any more: what is done is done all the same.
-                let _ = answer.send(committed.map_err(E::from).and(result));
-            });
-            Worked { finish, broken }
-        });
-        let stopped = || E::from(StoreError::Unavailable("it has stopped".to_owned()));
-        self.jobs.send(job).map_err(|_| stopped())?;
-        let result = answered.await.unwrap_or_else(|_| Err(stopped()));
+        let result = self.writer.write(work).await;
         self.latency.observe(begun.elapsed().as_secs_f64());
         result
     }
@@ -156,9 +131,11 @@ impl SqliteStore {
         &self,
         id: RequestId,
         happening: Happening,
+        whose: Whose,
         now: Timestamp,
     ) -> Result<Request, ChangeError> {
-        let work = move |connection: &Connection| work::change(connection, id, &happening, now);
+        let work =
+            move |connection: &Connection| work::change(connection, id, &happening, &whose, now);
         match self.write(work).await? {
             (request, Ok(())) => Ok(request),
             (request, Err(refused)) => {
@@ -197,8 +174,7 @@ fn claim(connection: &mut Connection, name: &str) -> Result<(), OpenError> {
     if mode != "wal" {
         return Err(OpenError::NoWal(name.to_owned(), mode));
     }
-    connection.pragma_update(None, "synchronous", "full").map_err(sqlite)?;
-    connection.pragma_update(None, "foreign_keys", true).map_err(sqlite)?;
+    writer::prepare(connection).map_err(sqlite)?;
     migrations::migrations::runner()
         // A migration in the file that this version does not have: a newer version wrote it.
         .set_abort_missing(true)
@@ -226,101 +202,6 @@ pub fn events_of<E: From<OpenError>>(
         let Some(last) = events.last() else { return Ok(()) };
         after = last.seq;
         events.into_iter().try_for_each(&mut each)?;
-    }
-}
-
-/// The writing thread: takes what waits, commits it together, then says so.
-fn write_batches(connection: &Connection, queue: &mpsc::Receiver<Job>, seen: &watch::Sender<u64>) {
-    while let Ok(first) = queue.recv() {
-        let mut finishes = Vec::new();
-        let mut broken = statement(connection, "BEGIN IMMEDIATE").err();
-        let mut next = Some(first);
-        while let Some(job) = next.take() {
-            let Worked { finish, broken: why } = job(connection);
-            finishes.push(finish);
-            broken = broken.or(why);
-            if broken.is_none() && finishes.len() < BATCH {
-                next = queue.try_recv().ok();
-            }
-        }
-        let committed = commit(connection, broken);
-        match &committed {
-            Ok(()) => {
-                if let Ok(head) = rows::head(connection) {
-                    seen.send_if_modified(|seq| std::mem::replace(seq, head.seq) != head.seq);
-                }
-            }
-            Err(error) => tracing::error!(%error, writes = finishes.len(), "nothing was written"),
-        }
-        for finish in finishes {
-            finish(committed.clone());
-        }
-    }
-}
-
-/// Commits, unless something has broken the transaction; then nothing of it stays.
-fn commit(connection: &Connection, broken: Option<StoreError>) -> Result<(), StoreError> {
-    let committed = match broken {
-        Some(why) => Err(why),
-        None => statement(connection, "COMMIT"),
-    };
-    // SQLite has rolled back some failures already, by itself.
-    if committed.is_err() && !connection.is_autocommit() {
-        statement(connection, "ROLLBACK")?;
-    }
-    committed
-}
-
-fn statement(connection: &Connection, sql: &str) -> Result<(), StoreError> {
-    connection.prepare_cached(sql)?.execute([])?;
-    Ok(())
-}
-
-/// Runs one operation so that its failure undoes its own work and nobody else's. Where that is not
-/// possible, says beside its result what has broken the transaction for all.
-fn in_savepoint<T, E: OfStore>(
-    connection: &Connection,
-    work: impl FnOnce(&Connection) -> Result<T, E>,
-) -> (Result<T, E>, Option<StoreError>) {
-    if connection.is_autocommit() {
-        // There is no transaction to work in; the batch's own answer says why.
-        return (Err(StoreError::Unavailable("no transaction".to_owned()).into()), None);
-    }
-    if let Err(error) = statement(connection, "SAVEPOINT operation") {
-        return (Err(error.clone().into()), Some(error));
-    }
-    let result = work(connection);
-    if connection.is_autocommit() {
-        // As SQLite does when the disk is full.
-        let why = result.as_ref().err().and_then(E::of_store).cloned();
-        return (result, Some(why.unwrap_or(StoreError::Full)));
-    }
-    let mut undone = Ok(());
-    if result.is_err() {
-        undone = statement(connection, "ROLLBACK TO operation");
-    }
-    let ended = undone.and_then(|()| statement(connection, "RELEASE operation"));
-    (result, ended.err())
-}
-
-/// Errors that may hold one of the store.
-trait OfStore: From<StoreError> {
-    /// The store's error in it.
-    fn of_store(&self) -> Option<&StoreError>;
-}
-
-impl OfStore for StoreError {
-    fn of_store(&self) -> Option<&StoreError> {
-        Some(self)
-    }
-}
-
-impl OfStore for ChangeError {
-    fn of_store(&self) -> Option<&StoreError> {
-        match self {
-            Self::Store(error) => Some(error),
-            Self::Unknown | Self::Refused { .. } => None,
-        }
     }
 }
 
@@ -359,12 +240,13 @@ impl Store for SqliteStore {
         terms: Terms,
     ) -> Result<Request, ChangeError> {
         let now = vote.at;
+        let whose = Whose::NotOf(vote.reviewer.clone());
         let happening = Happening::Vote { vote, waiter, grant: terms.grant };
-        self.change(id, happening, now).await
+        self.change(id, happening, whose, now).await
     }
 
     async fn spend(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError> {
-        self.change(id, Happening::Spend, now).await
+        self.change(id, Happening::Spend, Whose::Anybodys, now).await
     }
 
     async fn restore(
@@ -374,11 +256,17 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> Result<Request, ChangeError> {
         let happening = Happening::Restore { grant: terms.grant };
-        self.change(id, happening, now).await
+        self.change(id, happening, Whose::Anybodys, now).await
     }
 
-    async fn withdraw(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError> {
-        self.change(id, Happening::Withdraw, now).await
+    async fn withdraw(
+        &self,
+        id: RequestId,
+        requester: &str,
+        now: Timestamp,
+    ) -> Result<Request, ChangeError> {
+        let whose = Whose::Of(requester.to_owned());
+        self.change(id, Happening::Withdraw, whose, now).await
     }
 
     async fn age(&self, now: Timestamp) -> Result<Vec<Request>, StoreError> {

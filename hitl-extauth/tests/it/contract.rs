@@ -116,7 +116,7 @@ async fn arrive(keeper: &mut impl Keeper, requester: &str, version: &str) -> Arr
 
 async fn new(keeper: &mut impl Keeper, requester: &str, version: &str) -> RequestId {
     match arrive(keeper, requester, version).await {
-        Arrival::New(request) => request.id,
+        Arrival::New(id) => id,
         other => panic!("{other:?}"),
     }
 }
@@ -135,7 +135,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, ChangeError>) -> Refused {
 async fn a_call_makes_a_request_and_the_same_call_joins_it(mut keeper: impl Keeper) {
     let id = new(&mut keeper, "alice", "v3").await;
     let again = arrive(&mut keeper, "alice", "v3").await;
-    assert!(matches!(again, Arrival::Joined(request) if request.id == id));
+    assert!(matches!(again, Arrival::Joined(joined) if joined == id));
     assert_ne!(new(&mut keeper, "bob", "v3").await, id);
     assert_ne!(new(&mut keeper, "alice", "v4").await, id);
     let request = keeper.store().request(id).await.unwrap().unwrap();
@@ -181,7 +181,7 @@ async fn of_all_who_decide_at_once_one_does(mut keeper: impl Keeper) {
         let (store, reviewer) = (Arc::clone(&store), format!("reviewer-{number}"));
         async move {
             match number % 3 {
-                0 => store.withdraw(id, now()).await,
+                0 => store.withdraw(id, "alice", now()).await,
                 _ => store.vote(id, vote(&reviewer, number % 2 == 0, now()), false, TERMS).await,
             }
         }
@@ -192,6 +192,19 @@ async fn of_all_who_decide_at_once_one_does(mut keeper: impl Keeper) {
     for result in results.into_iter().filter(Result::is_err) {
         assert_eq!(refused(result), Refused::Settled(settled));
     }
+}
+
+async fn nobody_decides_about_their_own_request_or_takes_back_anothers(mut keeper: impl Keeper) {
+    let id = new(&mut keeper, "alice", "v3").await;
+    for approved in [true, false] {
+        let own = keeper.store().vote(id, vote("Alice", approved, now()), true, TERMS).await;
+        assert!(matches!(own, Err(ChangeError::Own)), "{own:?}");
+    }
+    let others = keeper.store().withdraw(id, "dana", now()).await;
+    assert!(matches!(others, Err(ChangeError::NotOwn)), "{others:?}");
+    assert_eq!(state(&mut keeper, id).await, State::Pending);
+    keeper.store().withdraw(id, "alice", now()).await.unwrap();
+    assert_eq!(state(&mut keeper, id).await, State::Withdrawn);
 }
 
 async fn a_denial_answers_the_same_call_for_a_while(mut keeper: impl Keeper) {
@@ -295,15 +308,17 @@ async fn everything_that_happens_is_a_link_of_one_chain(mut keeper: impl Keeper)
     arrive(&mut keeper, "alice", "v3").await;
     keeper.store().vote(id, vote("dana", true, now()), true, TERMS).await.unwrap();
     let other = new(&mut keeper, "bob", "v3").await;
-    keeper.store().withdraw(other, now()).await.unwrap();
+    keeper.store().withdraw(other, "bob", now()).await.unwrap();
     // What is refused leaves nothing.
-    refused(keeper.store().withdraw(other, now()).await);
-    let unknown = keeper.store().withdraw(RequestId::generate(), now()).await;
+    refused(keeper.store().withdraw(other, "bob", now()).await);
+    let unknown = keeper.store().withdraw(RequestId::generate(), "bob", now()).await;
     assert!(matches!(unknown, Err(ChangeError::Unknown)));
 
     let events = keeper.store().events(0, 100).await.unwrap();
     let mut verifier = Verifier::new(None);
-    events.iter().for_each(|event| verifier.next(event).unwrap());
+    for event in &events {
+        verifier.next(event).unwrap();
+    }
     verifier.finish().unwrap();
     let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
     let all = ["received", "caller_left", "joined", "approved", "spent", "received", "withdrawn"];
@@ -312,7 +327,7 @@ async fn everything_that_happens_is_a_link_of_one_chain(mut keeper: impl Keeper)
     assert_eq!((head.seq, &head.hash), (7, &events[6].hash));
     assert_eq!(keeper.store().events(5, 1).await.unwrap(), [events[5].clone()]);
     assert_eq!(keeper.store().trail(other).await.unwrap(), events[5..]);
-    assert_eq!(*keeper.store().latest().borrow(), 7);
+    keeper.store().latest().wait_for(|seq| *seq == 7).await.unwrap();
 }
 
 async fn many_writers_at_once_make_one_chain_without_a_gap(mut keeper: impl Keeper) {
@@ -327,7 +342,9 @@ async fn many_writers_at_once_make_one_chain_without_a_gap(mut keeper: impl Keep
     assert_eq!(made, 40);
     let events = keeper.store().events(0, 1000).await.unwrap();
     let mut verifier = Verifier::new(None);
-    events.iter().for_each(|event| verifier.next(event).unwrap());
+    for event in &events {
+        verifier.next(event).unwrap();
+    }
     verifier.finish().unwrap();
     assert_eq!(events.len(), 200);
     let ids: BTreeSet<_> = events.iter().map(|event| event.request).collect();
@@ -358,6 +375,7 @@ contract! {
     an_approval_with_a_waiter_is_spent_and_without_one_waits_for_the_same_call
     of_a_hundred_spending_one_approval_one_does
     of_all_who_decide_at_once_one_does
+    nobody_decides_about_their_own_request_or_takes_back_anothers
     a_denial_answers_the_same_call_for_a_while
     two_approvals_are_two_people
     time_settles_requests_and_grants

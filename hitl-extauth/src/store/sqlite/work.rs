@@ -12,6 +12,16 @@ use crate::{
     store::{Arrival, ChangeError, NewCall, QueueFull, StoreError, Terms},
 };
 
+/// Whose request it has to be.
+pub(super) enum Whose {
+    /// Anybody's.
+    Anybodys,
+    /// This person's.
+    Of(String),
+    /// Anybody's but this person's.
+    NotOf(String),
+}
+
 /// Most requests settled by one look at the clock; the next look takes the rest.
 const SETTLED_AT_ONCE: u32 = 500;
 
@@ -33,7 +43,7 @@ pub(super) fn arrive(
             }
             State::Pending => {
                 append(connection, aged.id, "joined", Map::new(), now)?;
-                return Ok(Arrival::Joined(aged));
+                return Ok(Arrival::Joined(aged.id));
             }
             State::Denied
                 if aged.settled_at.is_some_and(|at| now.duration_since(at) < terms.cooldown) =>
@@ -48,14 +58,14 @@ pub(super) fn arrive(
         return Ok(Arrival::Full(full));
     }
     let life = Life::new(now, terms.request, call.needed);
-    let request = rows::insert(connection, call, &life, now)?;
+    rows::insert(connection, call, &life, now)?;
     let data = json!({
         "requester": call.requester, "route": call.route, "server": call.server,
         "tool": call.tool, "arguments": call.arguments, "digest": call.digest,
-        "expiresAt": request.expires_at, "needed": life.needed,
+        "expiresAt": life.expires_at, "needed": life.needed,
     });
-    append(connection, request.id, "received", object(data), now)?;
-    Ok(Arrival::New(request))
+    append(connection, call.id, "received", object(data), now)?;
+    Ok(Arrival::New(call.id))
 }
 
 /// Whether one more request may wait for a decision.
@@ -78,9 +88,15 @@ pub(super) fn change(
     connection: &Connection,
     id: RequestId,
     happening: &Happening,
+    whose: &Whose,
     now: Timestamp,
 ) -> Result<(Request, Result<(), Refused>), ChangeError> {
     let request = rows::request(connection, id)?.ok_or(ChangeError::Unknown)?;
+    match whose {
+        Whose::NotOf(person) if request.requester.is(person) => return Err(ChangeError::Own),
+        Whose::Of(person) if !request.requester.is(person) => return Err(ChangeError::NotOwn),
+        Whose::Anybodys | Whose::Of(_) | Whose::NotOf(_) => {}
+    }
     Ok(step(connection, request, happening, now)?)
 }
 
