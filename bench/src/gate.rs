@@ -318,6 +318,7 @@ async fn decide_in(store: &SqliteStore, number: usize) -> anyhow::Result<Duratio
         server: "mcp-ops-tools".to_owned(),
         method: "POST".to_owned(),
         path: "/privileged/mcp".to_owned(),
+        address: None,
         headers: serde_json::Map::from_iter([("headers".to_owned(), text.clone().into())]),
         body: text,
         tool: "run_migration".to_owned(),

@@ -204,8 +204,15 @@ pub struct Request {
     pub tool_args: Map<String, Value>,
     /// What the approval is bound to.
     pub digest: String,
+    /// The caller's network address, as the gateway saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// Whether a caller is waiting for the answer right now.
     pub waiting: bool,
+    /// Since when it has been, this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub waiting_since: Option<Timestamp>,
     /// What reviewers have said so far.
     pub votes: Vec<Vote>,
     /// How many approvals it needs.
@@ -271,6 +278,20 @@ pub struct Head {
     pub seq: u64,
     /// Its hash.
     pub hash: String,
+}
+
+/// Whom a token belongs to, and how the gate is set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Me {
+    /// The reviewer's name.
+    pub name: String,
+    /// Groups they belong to.
+    pub groups: Vec<String>,
+    /// How long a call is held, in seconds.
+    pub hold_seconds: u64,
+    /// How long an approval waits for the retry of its call, in seconds.
+    pub grant_seconds: u64,
 }
 
 /// A request with everything that happened to it.

@@ -7,7 +7,7 @@ mod events;
 
 use std::{fmt, time::Duration};
 
-use hitl_api::{Decision, Detail, Head, History, Pending, Problem, RequestId};
+use hitl_api::{Decision, Detail, Head, History, Me, Pending, Problem, RequestId};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
@@ -119,6 +119,14 @@ impl Client {
     #[must_use]
     pub fn as_reviewer(&self, token: Token) -> Self {
         Self { token: Some(token), ..self.clone() }
+    }
+
+    /// Whom the token belongs to, and how the gate is set.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn me(&self) -> Result<Me, ClientError> {
+        self.read("me", &Query::default()).await
     }
 
     /// What waits for a decision, oldest first; a page behind `after`.

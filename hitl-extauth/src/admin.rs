@@ -61,6 +61,7 @@ impl Admin {
             .route("/pending", get(queue::pending))
             .route("/decide/{id}", post(queue::decide))
             .route("/withdraw/{id}", post(queue::withdraw))
+            .route("/me", get(queue::me))
             .route("/requests", get(history::list))
             .route("/requests/{id}", get(history::one))
             .route("/events", get(events::stream))
@@ -77,8 +78,10 @@ impl Admin {
 
     /// With what only this process knows: whether a caller waits.
     fn seen(&self, mut request: Request) -> Request {
-        request.waiting =
-            request.state == State::Pending && self.gate.parking().is_waiting(request.id);
+        if request.state == State::Pending {
+            request.waiting_since = self.gate.parking().waiting_since(request.id);
+            request.waiting = request.waiting_since.is_some();
+        }
         request
     }
 }

@@ -117,6 +117,11 @@ impl Gate {
         &self.store
     }
 
+    /// How it behaves.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Its held calls.
     pub fn parking(&self) -> &Parking {
         &self.parking
@@ -229,6 +234,7 @@ impl Gate {
             headers: self.settings.redaction.headers(&arrived.headers),
             method: arrived.method,
             path: arrived.path,
+            address: arrived.address,
             // Strict JSON, so it is UTF-8.
             body: String::from_utf8_lossy(&arrived.body).into_owned(),
             tool: call.tool,

@@ -14,6 +14,7 @@ use std::{
 };
 
 use hitl_api::{Request, RequestId};
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 /// How a held call is answered.
@@ -120,6 +121,7 @@ const ARRIVING: u32 = 2000;
 #[derive(Debug)]
 struct Waiter {
     ticket: u64,
+    since: Timestamp,
     requester: Arc<str>,
     seated: bool,
     tell: oneshot::Sender<Release>,
@@ -224,9 +226,11 @@ impl Parking {
         Some(Claim { parking: self.clone(), id, waiter: Some(waiter) })
     }
 
-    /// Whether somebody waits on a request.
-    pub fn is_waiting(&self, id: RequestId) -> bool {
-        self.lock().waiters.get(&id).is_some_and(|waiter| !waiter.tell.is_closed())
+    /// Since when somebody waits on a request, if anybody does.
+    pub fn waiting_since(&self, id: RequestId) -> Option<Timestamp> {
+        let state = self.lock();
+        let waiter = state.waiters.get(&id).filter(|waiter| !waiter.tell.is_closed())?;
+        Some(waiter.since)
     }
 
     /// An approval that has been spent for a call that did not wait. Should that call have gone, the
@@ -282,7 +286,10 @@ impl Place {
         let Some(tell) = self.tell.take() else { return };
         self.at = Some(id);
         let requester = Arc::clone(&self.requester);
-        let waiter = Waiter { ticket: self.ticket, requester, seated: false, tell };
+        // In the precision that everything is kept in.
+        let now = Timestamp::now();
+        let since = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
+        let waiter = Waiter { ticket: self.ticket, since, requester, seated: false, tell };
         let told = self.parking.lock().put(id, waiter);
         if let Some((waiter, release)) = told {
             // Whoever has gone need not know.

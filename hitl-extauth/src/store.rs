@@ -51,6 +51,8 @@ pub struct NewCall {
     pub method: String,
     /// HTTP path with query.
     pub path: String,
+    /// The caller's network address, as the gateway saw it.
+    pub address: Option<String>,
     /// HTTP headers, redacted.
     pub headers: Map<String, Value>,
     /// The body as it came.
@@ -139,6 +141,10 @@ pub struct Filter {
     pub tool: Option<String>,
     /// Of this requester.
     pub requester: Option<String>,
+    /// Of the same call: this is its digest.
+    pub digest: Option<String>,
+    /// That this reviewer has voted on.
+    pub reviewer: Option<String>,
     /// With this text in tool, arguments, requester, reviewer or reason.
     pub text: Option<String>,
     /// Received at or after.

@@ -27,6 +27,10 @@ pub(super) struct FilterQuery {
     tool: Option<String>,
     /// Of this requester.
     requester: Option<String>,
+    /// That this reviewer has voted on.
+    reviewer: Option<String>,
+    /// Of the same call: with this digest.
+    digest: Option<String>,
     /// With this text in tool, arguments, requester, reviewer or reason.
     text: Option<String>,
     /// Received at or after.
@@ -76,6 +80,8 @@ pub(super) async fn list(
         states,
         tool: query.tool,
         requester: query.requester,
+        reviewer: query.reviewer,
+        digest: query.digest,
         text: query.text.filter(|text| !text.is_empty()),
         since: query.since,
         until: query.until,

@@ -14,6 +14,7 @@ use super::{events, health, history, queue};
 #[derive(OpenApi)]
 #[openapi(
     paths(
+        queue::me,
         queue::pending,
         queue::decide,
         queue::withdraw,

@@ -6,7 +6,7 @@ use axum::{
     extract::{Path, Query, State as Ctx},
     http::{HeaderMap, StatusCode, header},
 };
-use hitl_api::{Decision, Pending, Request, State};
+use hitl_api::{Decision, Me, Pending, Request, State};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -53,6 +53,23 @@ impl Admin {
         let next = listed.requests.last().filter(|_| listed.more).map(|last| last.id.to_string());
         (listed.requests.into_iter().map(|request| self.seen(request)).collect(), next)
     }
+}
+
+/// Whom the token belongs to, and how the gate is set.
+#[utoipa::path(
+    get,
+    path = "/me",
+    tag = "queue",
+    responses((status = OK, body = Me), (status = UNAUTHORIZED, body = hitl_api::Problem))
+)]
+pub(super) async fn me(Ctx(admin): Ctx<Admin>, reviewer: Reviewer) -> Json<Me> {
+    let settings = admin.gate.settings();
+    Json(Me {
+        name: reviewer.name,
+        groups: reviewer.groups,
+        hold_seconds: settings.hold.as_secs(),
+        grant_seconds: settings.terms.grant.unsigned_abs().as_secs(),
+    })
 }
 
 /// What waits for a decision, oldest first.

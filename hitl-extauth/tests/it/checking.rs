@@ -54,6 +54,8 @@ async fn an_approved_call_is_released_with_a_receipt_for_exactly_this_call() {
     assert_eq!(request["rpcMethod"], "tools/call");
     assert_eq!(request["requester"], json!({"name": "alice", "assurance": "claimed"}));
     assert_eq!(request["route"], "gateway.example:8080/privileged/mcp");
+    assert_eq!(request["address"], "10.1.2.3");
+    assert!(request["waitingSince"].is_string());
     assert_eq!(request["headers"]["authorization"], "[redacted]");
     assert!(!request.to_string().contains("the-callers-secret"));
 

@@ -94,6 +94,7 @@ fn call(requester: &str, version: &str) -> NewCall {
         server: "mcp-ops-tools".into(),
         method: "POST".into(),
         path: "/privileged/mcp".into(),
+        address: Some("10.1.2.3".into()),
         headers: serde_json::Map::new(),
         body: "{}".into(),
         tool: "run_migration".into(),
@@ -291,6 +292,10 @@ async fn requests_are_listed_in_order_in_pages_and_by_what_they_are(mut keeper: 
     };
     let of_bob = Filter { requester: Some("bob".into()), ..Filter::default() };
     assert_eq!(listed(&mut keeper, of_bob).await, [ids[3], ids[2]]);
+    let same = Filter { digest: Some("carol/v4".into()), ..Filter::default() };
+    assert_eq!(listed(&mut keeper, same).await, [ids[5]]);
+    let of_dana = Filter { reviewer: Some("dana".into()), ..Filter::default() };
+    assert_eq!(listed(&mut keeper, of_dana).await, [ids[1]]);
     let because = Filter { text: Some("BECAUSE".into()), ..Filter::default() };
     assert_eq!(listed(&mut keeper, because).await, [ids[1]]);
     let settled = vec![State::Denied, State::Spent];

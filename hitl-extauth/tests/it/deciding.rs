@@ -21,9 +21,11 @@ async fn a_decision_needs_a_known_token_a_known_request_and_a_whole_body() {
     }
     let long = json!({"approved": true, "reason": "x".repeat(5000)}).to_string();
     assert_eq!(gate.decide_raw(Some("dana-token"), &id, long).await.0, 400);
-    for path in ["/pending", "/requests", "/audit", "/audit/head", "/events"] {
+    for path in ["/me", "/pending", "/requests", "/audit", "/audit/head", "/events"] {
         assert_eq!(gate.get_as("nobody", path).await.0, 401, "{path}");
     }
+    let me = json!({"name": "dana", "groups": [], "holdSeconds": 240, "grantSeconds": 900});
+    assert_eq!(gate.json("/me").await, me);
     for path in ["/openapi.json", "/.well-known/jwks.json", "/metrics", "/healthz", "/readyz"] {
         assert_eq!(gate.get_as("nobody", path).await.0, 200, "{path}");
     }

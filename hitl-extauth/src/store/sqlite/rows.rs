@@ -35,9 +35,9 @@ pub(super) fn insert(
     connection
         .prepare_cached(
             "INSERT INTO requests (id, digest, state, received_at, expires_at, needed, requester,
-             assurance, route, server, method, path, headers, body, tool, arguments)
+             assurance, route, server, method, path, address, headers, body, tool, arguments)
              VALUES (:id, :digest, :state, :received_at, :expires_at, :needed, :requester,
-             :assurance, :route, :server, :method, :path, :headers, :body, :tool, :arguments)",
+             :assurance, :route, :server, :method, :path, :address, :headers, :body, :tool, :arguments)",
         )?
         .execute(named_params! {
             ":id": call.id.to_string(),
@@ -52,6 +52,7 @@ pub(super) fn insert(
             ":server": call.server,
             ":method": call.method,
             ":path": call.path,
+            ":address": call.address,
             ":headers": json(&call.headers)?,
             ":body": call.body,
             ":tool": call.tool,
@@ -172,6 +173,15 @@ pub(super) fn list(
     }
     if let Some(requester) = &filter.requester {
         add("requester = ?", Box::new(requester.clone()));
+    }
+    if let Some(digest) = &filter.digest {
+        add("digest = ?", Box::new(digest.clone()));
+    }
+    if let Some(reviewer) = &filter.reviewer {
+        add(
+            "EXISTS (SELECT 1 FROM votes WHERE votes.request = requests.id AND reviewer = ?)",
+            Box::new(reviewer.clone()),
+        );
     }
     if let Some(since) = filter.since {
         add("received_at >= ?", Box::new(millis(since)));
@@ -302,8 +312,10 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
         tool_name: row.get("tool")?,
         tool_args: read_object(row, "arguments")?,
         digest: row.get("digest")?,
+        address: row.get("address")?,
         // The store does not know who waits.
         waiting: false,
+        waiting_since: None,
         votes: Vec::new(),
         needed: row.get("needed")?,
     })
