@@ -1,15 +1,18 @@
 //! Text that somebody else wrote, shown so that nothing in it is hidden.
 //!
-//! What a reviewer reads must be what runs. Characters that are invisible, that change the order
-//! of others, or that look like a space and are none are written out as `⟨U+202E⟩`. Must never
-//! change a character that can be seen for what it is.
+//! What a reviewer reads must be what runs. Characters that are invisible, that exist to change the
+//! order or the look of others, or that look like a space and are none are written out as
+//! `⟨U+202E⟩`. Must never change a character that can be seen for what it is. (Letters of scripts
+//! that run from right to left can be seen; a page shows each value apart from its surroundings.)
 
 use std::{borrow::Cow, fmt::Write as _};
 
 use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory as _};
 
 /// Invisible, though Unicode counts them among letters, marks or symbols.
-const INVISIBLE: [(char, char); 10] = [
+const INVISIBLE: [(char, char); 13] = [
+    // Strokes through what stands before.
+    ('\u{0334}', '\u{0338}'),
     ('\u{034f}', '\u{034f}'),
     ('\u{115f}', '\u{1160}'),
     ('\u{17b4}', '\u{17b5}'),
@@ -18,6 +21,8 @@ const INVISIBLE: [(char, char); 10] = [
     ('\u{3164}', '\u{3164}'),
     ('\u{fe00}', '\u{fe0f}'),
     ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{16fe4}', '\u{16fe4}'),
+    ('\u{1d159}', '\u{1d159}'),
     ('\u{1d173}', '\u{1d17a}'),
     ('\u{e0000}', '\u{e0fff}'),
 ];
@@ -68,6 +73,23 @@ pub fn reveal(text: &str) -> Cow<'_, str> {
     Cow::Owned(revealed)
 }
 
+/// JSON that says the same with nothing hidden in it: what cannot be seen is escaped.
+pub fn reveal_json(json: &str) -> String {
+    let mut revealed = String::with_capacity(json.len() + 16);
+    for piece in pieces(json) {
+        match piece {
+            Piece::Plain(plain) => revealed.push_str(plain),
+            Piece::Hidden(hidden) => {
+                for unit in hidden.encode_utf16(&mut [0; 2]) {
+                    // Writing to a String cannot fail.
+                    let _ = write!(revealed, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    revealed
+}
+
 /// Whether a character cannot be seen for what it is.
 fn is_hidden(letter: char) -> bool {
     if letter == ' ' || letter.is_ascii_graphic() {
@@ -78,6 +100,7 @@ fn is_hidden(letter: char) -> bool {
         || matches!(
             letter.general_category(),
             Category::Control
+                | Category::EnclosingMark
                 | Category::Format
                 | Category::LineSeparator
                 | Category::ParagraphSeparator
@@ -109,9 +132,18 @@ mod tests {
             ("tag\u{e0041}", "tag⟨U+E0041⟩"),
             ("\u{3164}\u{2800}\u{115f}", "⟨U+3164⟩⟨U+2800⟩⟨U+115F⟩"),
             ("⟨U+202E⟩", "⟨U+27E8⟩U+202E⟨U+27E9⟩"),
+            ("o\u{336}k\u{20dd}", "o⟨U+0336⟩k⟨U+20DD⟩"),
             ("\u{85}\u{2028}\u{ad}\u{e000}", "⟨U+0085⟩⟨U+2028⟩⟨U+00AD⟩⟨U+E000⟩"),
         ] {
             assert_eq!(reveal(text), revealed);
         }
+    }
+
+    #[test]
+    fn json_stays_the_same_json() {
+        let value = serde_json::json!({"a\u{202e}": "\u{9b}2K\u{7f}\u{e0041}⟨\n"});
+        let revealed = reveal_json(&value.to_string());
+        assert!(revealed.is_ascii(), "{revealed}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&revealed).unwrap(), value);
     }
 }

@@ -16,6 +16,9 @@ pub use self::events::Events;
 /// Longest an answer may take. The gate itself waits 5 s for its store.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Longest silence on a stream. The gate says something every fifteen seconds.
+const SILENCE: Duration = Duration::from_secs(45);
+
 /// Why the gate did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -110,7 +113,13 @@ impl Client {
     pub fn new(base: Url, token: Option<Token>) -> Result<Self, ClientError> {
         // An error means that the process has chosen a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(PATIENCE).build();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(PATIENCE)
+            .read_timeout(SILENCE)
+            // A gate sends nobody elsewhere, and a token goes nowhere else.
+            .redirect(reqwest::redirect::Policy::none())
+            .build();
         let http = http.map_err(|error| foreign(&base, &error))?;
         Ok(Self { http, base, token })
     }
@@ -207,7 +216,11 @@ impl Client {
     async fn post(&self, path: &str, body: &serde_json::Value) -> Result<(), ClientError> {
         let (url, request) = self.request_to(reqwest::Client::post, path)?;
         let request = request.header("content-type", "application/json").body(body.to_string());
-        answered(&url, request.timeout(PATIENCE)).await.map(drop)
+        let answer = answered(&url, request.timeout(PATIENCE)).await?;
+        if answer.status() == StatusCode::NO_CONTENT {
+            return Ok(());
+        }
+        Err(foreign(&url, &answer.status()))
     }
 
     fn request_to(
@@ -240,7 +253,8 @@ async fn answered(url: &Url, request: RequestBuilder) -> Result<Response, Client
     let body = answer.bytes().await.map_err(|error| unreachable(url, &error))?;
     match serde_json::from_slice(&body) {
         Ok(problem) => Err(ClientError::Refused { status: status.as_u16(), problem }),
-        Err(_) if status == StatusCode::SERVICE_UNAVAILABLE => {
+        // What stands in front of a gate that is away.
+        Err(_) if status.is_server_error() => {
             Err(ClientError::Unreachable { url: url.clone(), why: status.to_string() })
         }
         Err(_) => Err(foreign(url, &status)),

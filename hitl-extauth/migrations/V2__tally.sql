@@ -28,8 +28,5 @@ END;
 CREATE INDEX requests_pending_by_requester ON requests (requester, assurance)
     WHERE state = 'pending';
 
--- The caller's network address, as the gateway saw it. Older requests have none.
-ALTER TABLE requests ADD COLUMN address TEXT;
-
 -- The queue, oldest first.
 CREATE INDEX requests_waiting ON requests (id) WHERE state = 'pending';

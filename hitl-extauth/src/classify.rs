@@ -160,6 +160,9 @@ const MESSAGE_KEYS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", 
 /// Keys of `params` that decide what a call does.
 const CALL_KEYS: [&str; 3] = ["name", "arguments", "_meta"];
 
+/// Longest id of a call and longest name of a tool, in bytes.
+const LONGEST_NAME: usize = 256;
+
 /// Classifies a request.
 pub fn classify(subject: &Subject<'_>, harmless: &HarmlessMethods) -> Class {
     decide(subject, harmless).unwrap_or_else(Class::Refuse)
@@ -239,9 +242,16 @@ fn request(
 
 fn tool_call(id: Option<&Value>, params: Option<&Map<String, Value>>) -> Result<ToolCall, Refusal> {
     let id = id.ok_or(Refusal::ToolCall("it has no `id`, so nobody could be answered"))?;
+    // Both are kept for as long as the call is held.
+    if id.as_str().is_some_and(|id| id.len() > LONGEST_NAME) {
+        return Err(Refusal::ToolCall("its `id` is longer than 256 bytes"));
+    }
     let params = params.ok_or(Refusal::ToolCall("it has no `params`"))?;
     exact_keys(params, &CALL_KEYS)?;
     let tool = match params.get("name") {
+        Some(Value::String(name)) if name.len() > LONGEST_NAME => {
+            return Err(Refusal::ToolCall("`params.name` is longer than 256 bytes"));
+        }
         Some(Value::String(name)) if !name.is_empty() => name.clone(),
         _ => return Err(Refusal::ToolCall("`params.name` is not a name")),
     };

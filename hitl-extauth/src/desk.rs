@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use hitl_api::{Assurance, Decision, Event, Request, RequestId, reveal::reveal};
+use hitl_api::{
+    Assurance, Decision, Event, Request, RequestId,
+    reveal::{reveal, reveal_json},
+};
 use hitl_client::{Client, ClientError, Token};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -81,7 +84,7 @@ async fn pending(client: &Client, json: bool, out: &mut impl Write) -> Result<()
         for request in &page.pending {
             listed += 1;
             if json {
-                writeln!(out, "{}", serde_json::to_string(request).map_err(io::Error::from)?)?;
+                json_line(out, request)?;
             } else {
                 card(out, request, Timestamp::now())?;
             }
@@ -95,6 +98,10 @@ async fn pending(client: &Client, json: bool, out: &mut impl Write) -> Result<()
         writeln!(out, "Nothing waits for a decision.")?;
     }
     Ok(())
+}
+
+fn json_line(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
+    writeln!(out, "{}", reveal_json(&serde_json::to_string(value)?))
 }
 
 /// A request in a few lines.
@@ -148,8 +155,11 @@ async fn decide(
     out: &mut impl Write,
 ) -> Result<(), DeskError> {
     client.decide(id, &Decision { approved, reason: reason.to_owned() }).await?;
-    let request = client.request(id).await?.request;
-    writeln!(out, "{} is {}", request.id, request.state)?;
+    match client.request(id).await {
+        Ok(detail) => writeln!(out, "{id} is {}", detail.request.state)?,
+        // Decided it is, whatever else goes wrong.
+        Err(error) => writeln!(out, "{id} is decided; what became of it is not known: {error}")?,
+    }
     Ok(())
 }
 
@@ -185,7 +195,7 @@ async fn follow(
     while let Some(event) = events.next().await? {
         *after = Some(event.seq);
         if json {
-            writeln!(out, "{}", serde_json::to_string(&event).map_err(io::Error::from)?)?;
+            json_line(out, &event)?;
         } else {
             line(out, &event)?;
         }

@@ -140,8 +140,6 @@ impl Gate {
     }
 
     async fn begin(&self, incoming: Box<Incoming>) -> Begun {
-        // A crowd waits here, where each takes the least memory. The semaphore is never closed.
-        let _turn = self.arriving.acquire().await;
         let Incoming { arrived, call } = *incoming;
         let identity = identity::resolve(&arrived, &self.settings.identity);
         let key = identity.key.clone();
@@ -150,9 +148,20 @@ impl Gate {
             Err(refusal) => return Outcome::Refused(refusal).into(),
         };
         let deadline = Instant::now() + self.settings.hold;
+        // However short the hold, the store gets its time.
+        let patience = deadline.max(Instant::now() + LAST_WORD);
         let mut place = match self.parking.enter(&key) {
             Ok(place) => place,
             Err(full) => return Outcome::Denied(full_house(None, &full)).into(),
+        };
+        let load = match self.parking.load(new.body.len()) {
+            Ok(load) => load,
+            Err(full) => return Outcome::Denied(full_house(None, &full)).into(),
+        };
+        // A crowd waits here. The semaphore is never closed.
+        let turn = Arc::clone(&self.arriving).acquire_owned();
+        let Ok(turn) = timeout_at(patience, turn).await else {
+            return Outcome::Denied(store_away(&busy())).into();
         };
         // Before the request can be seen, so that no decision comes between.
         place.wait_on(new.id);
@@ -161,15 +170,27 @@ impl Gate {
         // In a task of its own: should the caller go now, what it may just have spent is delivered
         // to nobody, and goes back.
         let arrival = tokio::spawn(async move {
+            // Counted until it is done, whether or not anybody waits for it.
+            let (_turn, _load) = (turn, load);
             match store.arrive(new, terms, now()).await? {
                 Arrival::Granted(request) => Ok(Met::Granted(parking.deliver(request))),
-                Arrival::New(id) => Ok(Met::Pending { id, joined: false }),
+                Arrival::New { id, expired } => {
+                    if let Some(expired) = expired
+                        && let Some(claim) = parking.claim(expired.id)
+                    {
+                        claim.settle(*expired);
+                    }
+                    Ok(Met::Pending { id, joined: false })
+                }
                 Arrival::Joined(id) => Ok(Met::Pending { id, joined: true }),
                 Arrival::Denied(request) => Ok(Met::Denied(Box::new(request))),
                 Arrival::Full(full) => Ok(Met::Full(full)),
             }
         });
-        let met = arrival.await.unwrap_or_else(|error| Err(unfinished(&error)));
+        let met = match timeout_at(patience, arrival).await {
+            Ok(met) => met.unwrap_or_else(|error| Err(unfinished(&error))),
+            Err(_) => Err(busy()),
+        };
         match met {
             Ok(Met::Pending { id, joined }) => {
                 place.known();
@@ -254,8 +275,11 @@ impl Gate {
                     Err(_) if !place.leave() => None,
                     Err(error) => Some(Outcome::Denied(not_spent(id, &error))),
                 },
+                // The same: it is about to be told, and what it is told may be that it passes.
+                _ if !place.leave() => None,
                 _ => Some(Outcome::Denied(settled(&request))),
             },
+            _ if !place.leave() => None,
             Ok(None) => Some(Outcome::Denied(pending(Some(id), "the request is gone"))),
             Err(error) => Some(Outcome::Denied(store_away(&error))),
         }
@@ -355,9 +379,14 @@ impl Gate {
     pub async fn withdraw(&self, id: RequestId, requester: &str) -> Result<Request, ChangeError> {
         let (gate, requester) = (self.clone(), requester.to_owned());
         let withdrawn = tokio::spawn(async move {
-            let request = gate.store.withdraw(id, &requester, now()).await?;
-            gate.tell_late_comers(&request).await;
-            Ok(request)
+            let withdrawn = gate.store.withdraw(id, &requester, now()).await;
+            // Time may have settled it first; then it is that which a waiting call is told.
+            match &withdrawn {
+                Ok(request) => gate.tell_late_comers(request).await,
+                Err(ChangeError::Refused { request, .. }) => gate.tell_late_comers(request).await,
+                Err(_) => {}
+            }
+            withdrawn
         });
         withdrawn.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
     }
@@ -433,6 +462,11 @@ impl Gate {
             tracing::warn!(request = %id, kind, %error, "not written down");
         }
     }
+}
+
+/// The store has not answered in time.
+fn busy() -> StoreError {
+    StoreError::Unavailable("it is busy".to_owned())
 }
 
 /// A task that did not come to its end.

@@ -81,6 +81,9 @@ pub enum Full {
     /// For this requester.
     #[error("the gate holds as many calls of this requester as it may ({0})")]
     Requester(u32),
+    /// The calls that are being written down are large.
+    #[error("the gate has its hands full of large calls")]
+    Memory,
 }
 
 /// The held calls; a cheap handle.
@@ -109,6 +112,8 @@ struct State {
     waiters: HashMap<RequestId, Waiter>,
     /// Calls inside, with a seat or without one yet.
     inside: u32,
+    /// Bytes of their bodies, until these are written down.
+    load: usize,
     /// Seats taken, in all and by requester.
     held: u32,
     by_requester: HashMap<Arc<str>, u32>,
@@ -117,6 +122,23 @@ struct State {
 
 /// Calls inside beyond the seats: they are being looked up, or have their answer already.
 const ARRIVING: u32 = 2000;
+
+/// Bytes of bodies that wait to be written down, at most.
+const LARGEST_LOAD: usize = 256 * 1024 * 1024;
+
+/// Bytes of a body, counted until it is dropped.
+#[derive(Debug)]
+pub struct Load {
+    parking: Parking,
+    bytes: usize,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let mut state = self.parking.lock();
+        state.load = state.load.saturating_sub(self.bytes);
+    }
+}
 
 #[derive(Debug)]
 struct Waiter {
@@ -218,6 +240,19 @@ impl Parking {
             told,
             tell: Some(tell),
         })
+    }
+
+    /// Counts a body that waits to be written down.
+    ///
+    /// # Errors
+    /// [`Full::Memory`] when there is no room for it.
+    pub fn load(&self, bytes: usize) -> Result<Load, Full> {
+        let mut state = self.lock();
+        if state.load.saturating_add(bytes) > LARGEST_LOAD {
+            return Err(Full::Memory);
+        }
+        state.load += bytes;
+        Ok(Load { parking: self.clone(), bytes })
     }
 
     /// Takes out whoever waits on a request.
@@ -402,7 +437,9 @@ impl Claim {
 impl Drop for Claim {
     /// Nothing came of it: the call waits on, unless a newer one does by now.
     fn drop(&mut self) {
-        let Some(waiter) = self.waiter.take() else { return };
+        let Some(mut waiter) = self.waiter.take() else { return };
+        // It may have asked for its seat while it was out.
+        waiter.seated = true;
         let superseded = {
             let mut state = self.parking.lock();
             if waiter.tell.is_closed() {

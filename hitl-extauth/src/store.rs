@@ -69,7 +69,13 @@ pub struct NewCall {
 #[derive(Clone, Debug)]
 pub enum Arrival {
     /// Nothing: it has made a new request.
-    New(RequestId),
+    New {
+        /// Its id.
+        id: RequestId,
+        /// The request of the same call that time has settled just now, if so: somebody may still
+        /// wait on it.
+        expired: Option<Box<Request>>,
+    },
     /// A request of the same call that still waits for a decision.
     Joined(RequestId),
     /// An approval, which it has just spent.

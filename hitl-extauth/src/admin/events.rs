@@ -66,15 +66,21 @@ pub(super) async fn stream(
         Some(after) => after,
         None => admin.gate.store().head().await?.seq,
     };
-    let stopping = admin.stopping.clone();
-    let left = left(Arc::clone(&admin.reviewers), reviewer);
+    let ended = ended(&admin, reviewer);
     let events = follow(admin, after).map(|event| {
         let sent = sse::Event::default().id(event.seq.to_string()).event(event.kind.clone());
         Ok::<_, Infallible>(sent.json_data(&event).unwrap_or_default())
     });
-    let ended = async move { stopping.run_until_cancelled(left).await };
     let events = events.take_until(ended);
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// Completes when the gate stops, or when a reviewer is none any more.
+fn ended(admin: &Admin, reviewer: Reviewer) -> impl Future<Output = ()> + use<> {
+    let (stopping, left) = (admin.stopping.clone(), left(Arc::clone(&admin.reviewers), reviewer));
+    async move {
+        stopping.run_until_cancelled(left).await;
+    }
 }
 
 /// Completes when a reviewer is none any more.
@@ -124,9 +130,10 @@ fn follow(admin: Admin, after: u64) -> impl Stream<Item = Event> {
 )]
 pub(super) async fn audit(
     Ctx(admin): Ctx<Admin>,
-    _reviewer: Reviewer,
+    reviewer: Reviewer,
     Query(query): Query<After>,
 ) -> Response {
+    let ended = ended(&admin, reviewer);
     let rows = stream::try_unfold((admin, query.after.unwrap_or(0)), |(admin, after)| async move {
         let events = admin.gate.store().events(after, ROWS).await?;
         let Some(last) = events.last().map(|last| last.seq) else { return Ok(None) };
@@ -139,7 +146,11 @@ pub(super) async fn audit(
         }
         Ok::<_, StoreError>(Some((text, (admin, last))))
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(rows)).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(Box::pin(rows).take_until(Box::pin(ended))),
+    )
+        .into_response()
 }
 
 /// The end of the audit. Note it elsewhere, and a tail that is cut off later shows.

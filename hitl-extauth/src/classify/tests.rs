@@ -100,6 +100,14 @@ fn what_the_original_gate_let_through_is_refused() {
 }
 
 #[test]
+fn what_is_kept_while_a_call_is_held_is_short() {
+    let long = "x".repeat(257);
+    assert_eq!(of(&CALL.replace(r#""id":7"#, &format!(r#""id":"{long}""#))), "tool_call");
+    assert_eq!(of(&CALL.replace("run_migration", &long)), "tool_call");
+    assert_eq!(of(&CALL.replace("run_migration", &long[1..])), "gate");
+}
+
+#[test]
 fn a_key_that_is_no_member_in_javascript_is_refused_at_any_depth() {
     for key in ["__proto__", r"\u005f_proto__"] {
         let hidden = format!(r#"{{"version":"v3","{key}":{{"version":"v1"}}}}"#);

@@ -283,3 +283,33 @@ async fn a_page_of_large_requests_ends_early_and_the_next_goes_on() {
     assert_eq!(listed, 5);
     assert!(pages > 1, "ten megabytes in one page");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_calls_that_join_while_it_is_decided_one_passes_and_nothing_is_given_back() {
+    let lab = Lab::new();
+    let gate = lab.start(&["--hold", "1"]);
+    let gateway = gate.gateway().await;
+    for round in 0..12 {
+        let version = format!("v{round}");
+        let first = gate.hold(migrate("alice", &version, 0)).await;
+        let id = gate.waiting_one().await;
+        let check = |number| {
+            let (mut gateway, check) = (gateway.clone(), migrate("alice", &version, number));
+            async move { gateway.check(check).await.unwrap().into_inner() }
+        };
+        let joining = futures_util::future::join_all((1..=10).map(check));
+        let (joined, (status, _)) = tokio::join!(joining, gate.decide("dana", &id, true, ""));
+        assert_eq!(status, 204);
+        let passed = joined.iter().filter(|answer| answer.status.as_ref().unwrap().code == 0);
+        let passed = passed.count() + usize::from(first.await.unwrap().is_allowed());
+        assert_eq!(passed, 1, "round {round}");
+        let request = gate.json(&format!("/requests/{id}")).await;
+        let kinds: Vec<_> = request["events"].as_array().unwrap().iter().collect();
+        assert!(kinds.iter().all(|event| event["kind"] != "restored"), "{kinds:?}");
+        // What came too late made a request of its own, and goes before the next round.
+        gate.check(migrate("alice", &version, 11)).await.denial();
+        for request in gate.pending().await {
+            gate.decide("dana", &id_of(&request), false, "").await;
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! The contract of every store, as one set of tests.
 //!
 //! Each test asks for the store anew before every step: the one store of a kind, or one that was
-//! closed and opened again since the last step, so that nothing counts but what is durable.
+//! closed and opened again since the last step, so that nothing counts but what outlives the process.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -54,7 +54,7 @@ impl Keeper for Open {
 }
 
 /// A SQLite file that is left as a killed process leaves it, and opened again, at every step. What
-/// is copied is what the disk has while the store is still open: nothing is closed in order.
+/// is copied is what the file has while the store is still open: nothing is closed in order.
 struct Reopened {
     folder: TempDir,
     number: u32,
@@ -117,7 +117,7 @@ async fn arrive(keeper: &mut impl Keeper, requester: &str, version: &str) -> Arr
 
 async fn new(keeper: &mut impl Keeper, requester: &str, version: &str) -> RequestId {
     match arrive(keeper, requester, version).await {
-        Arrival::New(id) => id,
+        Arrival::New { id, .. } => id,
         other => panic!("{other:?}"),
     }
 }
@@ -156,10 +156,10 @@ async fn an_approval_with_a_waiter_is_spent_and_without_one_waits_for_the_same_c
     let id = new(&mut keeper, "alice", "v3").await;
     keeper.store().vote(id, vote("dana", true, now()), false, TERMS).await.unwrap();
     assert_eq!(state(&mut keeper, id).await, State::Approved);
-    assert!(matches!(arrive(&mut keeper, "bob", "v3").await, Arrival::New(_)));
+    assert!(matches!(arrive(&mut keeper, "bob", "v3").await, Arrival::New { .. }));
     let granted = arrive(&mut keeper, "alice", "v3").await;
     assert!(matches!(granted, Arrival::Granted(request) if request.id == id));
-    assert!(matches!(arrive(&mut keeper, "alice", "v3").await, Arrival::New(_)));
+    assert!(matches!(arrive(&mut keeper, "alice", "v3").await, Arrival::New { .. }));
 }
 
 async fn of_a_hundred_spending_one_approval_one_does(mut keeper: impl Keeper) {
@@ -214,7 +214,7 @@ async fn a_denial_answers_the_same_call_for_a_while(mut keeper: impl Keeper) {
     let again = arrive(&mut keeper, "alice", "v3").await;
     assert!(matches!(again, Arrival::Denied(request) if request.id == id));
     let again = keeper.store().arrive(call("alice", "v3"), TERMS, later(11)).await.unwrap();
-    assert!(matches!(again, Arrival::New(_)));
+    assert!(matches!(again, Arrival::New { .. }));
 }
 
 async fn two_approvals_are_two_people(mut keeper: impl Keeper) {
@@ -240,6 +240,10 @@ async fn time_settles_requests_and_grants(mut keeper: impl Keeper) {
     assert_eq!(expired.iter().map(|request| request.id).collect::<Vec<_>>(), [pending]);
     let states = (state(&mut keeper, granted).await, state(&mut keeper, pending).await);
     assert_eq!(states, (State::Lapsed, State::Expired));
+    // Where the same call comes again first, whoever still waits on the old one is found.
+    let old = new(&mut keeper, "carol", "v3").await;
+    let again = keeper.store().arrive(call("carol", "v3"), TERMS, later(3601)).await.unwrap();
+    assert!(matches!(again, Arrival::New { expired: Some(expired), .. } if expired.id == old));
     // Time counts even where nobody has looked.
     let id = new(&mut keeper, "bob", "v3").await;
     let late = keeper.store().vote(id, vote("dana", true, later(3601)), true, TERMS).await;
@@ -343,7 +347,7 @@ async fn many_writers_at_once_make_one_chain_without_a_gap(mut keeper: impl Keep
         async move { store.arrive(call, roomy, now()).await.unwrap() }
     });
     let arrivals = futures_util::future::join_all(writing).await;
-    let made = arrivals.iter().filter(|arrival| matches!(arrival, Arrival::New(_))).count();
+    let made = arrivals.iter().filter(|arrival| matches!(arrival, Arrival::New { .. })).count();
     assert_eq!(made, 40);
     let events = keeper.store().events(0, 1000).await.unwrap();
     let mut verifier = Verifier::new(None);

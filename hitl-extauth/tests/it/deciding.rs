@@ -67,7 +67,6 @@ async fn requesters_take_back_their_own_requests_and_nobody_elses() {
 async fn of_a_decision_a_withdrawal_and_the_end_of_time_at_once_one_wins() {
     let lab = Lab::new();
     let gate = lab.start(&["--expire-after", "1"]);
-    let mut ends = std::collections::BTreeSet::new();
     for round in 0..6 {
         let call = gate.hold(migrate("alice", "v3", round)).await;
         let request = gate.waiting(1).await[0].clone();
@@ -75,7 +74,8 @@ async fn of_a_decision_a_withdrawal_and_the_end_of_time_at_once_one_wins() {
         // As near to the end as a clock allows, a little before it and a little behind it.
         let end: jiff::Timestamp = request["expiresAt"].as_str().unwrap().parse().unwrap();
         let left = end.duration_since(jiff::Timestamp::now()).as_millis() - 4 + i128::from(round);
-        tokio::time::sleep(std::time::Duration::from_millis(left.try_into().unwrap())).await;
+        let left = left.max(0).try_into().unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(left)).await;
         let (decided, withdrawn) =
             tokio::join!(gate.decide("dana", &id, true, ""), gate.withdraw("alice", &id));
         let winners = [decided.0, withdrawn].iter().filter(|status| **status == 204).count();
@@ -89,9 +89,7 @@ async fn of_a_decision_a_withdrawal_and_the_end_of_time_at_once_one_wins() {
         };
         assert!(winners <= 1, "{decided:?} {withdrawn}");
         assert_eq!((state.as_str(), allowed), (expected, decided.0 == 204));
-        ends.insert(state);
     }
-    assert!(!ends.is_empty());
 }
 
 #[tokio::test]

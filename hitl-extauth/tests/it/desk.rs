@@ -99,8 +99,13 @@ async fn nothing_in_a_callers_text_reaches_the_terminal_hidden() {
     {
         assert!(text.contains(shown), "{shown} in\n{text}");
     }
-    let hidden = text.chars().find(|letter| letter.is_control() && *letter != '\n');
-    assert_eq!(hidden, None, "{text}");
+    let (good, json) = said(&run(&gate, "dana-token", &["pending", "--json"]).await);
+    assert!(good && serde_json::from_str::<Value>(&json).is_ok(), "{json}");
+    for text in [text, json] {
+        let odd = |letter: &char| letter.is_control() && *letter != '\n';
+        assert_eq!(text.chars().find(odd), None, "{text}");
+        assert!(!text.contains(['\u{202e}', '\u{200b}', '\u{e0041}']), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -330,3 +330,25 @@ async fn readiness_is_whether_writing_works() {
     gate.waiting_one().await;
     call.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_busy_keeps_nobody_longer_than_one_look_at_it_takes() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let held = gate.hold(migrate("alice", "v3", 1)).await;
+    let id = gate.waiting_one().await;
+    let outside = stall(&lab);
+    // Five seconds for the first, and the others are told at the same time.
+    let calls = (0..20).map(|number| gate.check(migrate(&format!("user-{number}"), "v3", number)));
+    let all = async {
+        tokio::join!(futures_util::future::join_all(calls), gate.decide("dana", &id, true, ""))
+    };
+    let (verdicts, (status, _)) = tokio::time::timeout(PATIENCE / 2, all).await.unwrap();
+    assert_eq!(status, 503);
+    for verdict in verdicts {
+        assert!(verdict.denial().0.contains("database is not available"), "{verdict:?}");
+    }
+    outside.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(gate.decide("dana", &id, true, "").await.0, 204);
+    assert!(held.await.unwrap().is_allowed());
+}

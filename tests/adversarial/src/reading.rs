@@ -1,6 +1,8 @@
 //! What a lenient server could make of a request: the oracle.
 //!
-//! Must find a call wherever any server might, and never ask the gate's own parser.
+//! Must find a call wherever a server might that reads text as JSON: keys twice, in any case, in
+//! batches, behind a mark, in UTF-16. (Other charsets and compression are announced by headers,
+//! which the gate refuses.) Must never ask the gate's own parser.
 
 use std::fmt;
 

@@ -34,12 +34,13 @@ fn every_request_of_the_corpus_is_taken_as_it_was_and_none_that_passes_could_be_
 
 #[test]
 fn of_twenty_thousand_generated_requests_none_that_passes_could_be_a_call() {
-    let mut generator = Generator::new(fastrand::u64(..));
+    let seed = fastrand::u64(..);
+    let mut generator = Generator::new(seed);
     let (mut passed, mut gated) = (0, 0);
     for _ in 0..20_000 {
         let case = generator.case();
         let class = reading::check(&case).unwrap_or_else(|why| {
-            panic!("{why}\n{}", String::from_utf8_lossy(&case.write()));
+            panic!("seed {seed}: {why}\n{}", case.write().escape_ascii());
         });
         passed += u32::from(matches!(class, Class::Pass(_)));
         gated += u32::from(matches!(class, Class::Gate(_)));

@@ -31,7 +31,9 @@ pub(super) fn arrive(
     terms: Terms,
     now: Timestamp,
 ) -> Result<Arrival, StoreError> {
+    let mut expired = None;
     if let Some(standing) = rows::standing(connection, &call.digest)? {
+        let before = standing.state;
         // Time may have settled it since; then it is as if there were none.
         let aged = step(connection, standing, &Happening::Age, now)?.0;
         match aged.state {
@@ -51,6 +53,7 @@ pub(super) fn arrive(
                 append(connection, aged.id, "repeated", Map::new(), now)?;
                 return Ok(Arrival::Denied(aged));
             }
+            State::Expired if before == State::Pending => expired = Some(Box::new(aged)),
             _ => {}
         }
     }
@@ -65,7 +68,7 @@ pub(super) fn arrive(
         "expiresAt": life.expires_at, "needed": life.needed,
     });
     append(connection, call.id, "received", object(data), now)?;
-    Ok(Arrival::New(call.id))
+    Ok(Arrival::New { id: call.id, expired })
 }
 
 /// Whether one more request may wait for a decision.

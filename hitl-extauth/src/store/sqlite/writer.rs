@@ -109,13 +109,17 @@ fn write_batches(
     let mut written = 0;
     while let Ok(first) = queue.recv() {
         let mut finishes = Vec::new();
-        let mut broken = statement(connection, "BEGIN IMMEDIATE").err();
+        let begun = statement(connection, "BEGIN IMMEDIATE");
+        // Whoever waits now would wait for nothing, one busy timeout after the other.
+        let none_begins = begun.is_err();
+        let mut broken = begun.err();
         let mut next = Some(first);
         while let Some(job) = next.take() {
+            // Without a transaction it does nothing, and is told why.
             let Worked { finish, broken: why } = job(connection);
             finishes.push(finish);
             broken = broken.or(why);
-            if broken.is_none() && finishes.len() < BATCH {
+            if none_begins || (broken.is_none() && finishes.len() < BATCH) {
                 next = queue.try_recv().ok();
             }
         }
