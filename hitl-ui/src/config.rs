@@ -1,0 +1,77 @@
+//! The command line. Owns the settings and their validation.
+
+// The documentation of the fields is the text of `--help`, where backticks are noise.
+#![allow(clippy::doc_markdown)]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use clap::Parser;
+use hitl_service::telemetry::TelemetryArgs;
+use reqwest::Url;
+
+/// The reviewer's queue: what waits for a decision, and deciding about it
+///
+/// It holds no authority of its own. Reviewers sign in with the token that the gate knows them by,
+/// and everything is read and decided in their name.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "hitl-ui", version, max_term_width = 100)]
+pub struct Config {
+    /// Address to listen on
+    #[arg(long, env = "HITL_UI_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8090), value_name = "ADDRESS")]
+    listen: SocketAddr,
+
+    /// Port to listen on, in place of the port of --listen
+    #[arg(long, env = "HITL_UI_PORT", value_name = "PORT")]
+    port: Option<u16>,
+
+    /// The gate's admin API
+    #[arg(
+        long,
+        env = "HITL_ADMIN_URL",
+        default_value = "http://127.0.0.1:8081",
+        value_name = "URL"
+    )]
+    pub gate: Url,
+
+    /// mcp-ops-tools, asked what a migration would run. Without it pages say that nobody was asked
+    #[arg(long, env = "HITL_UI_OPS_TOOLS", value_name = "URL")]
+    pub ops_tools: Option<Url>,
+
+    /// A ready-made reason; may be given several times
+    #[arg(
+        long = "reason",
+        env = "HITL_UI_REASONS",
+        value_delimiter = ';',
+        default_value = "Change is planned;Schema freeze;Needs a DBA review first;Wrong environment",
+        value_name = "TEXT"
+    )]
+    pub reasons: Vec<String>,
+
+    /// Cookies for TLS alone: the page is served over https, by whatever stands in front
+    #[arg(long, env = "HITL_UI_SECURE_COOKIES")]
+    pub secure_cookies: bool,
+
+    /// How the service logs
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+impl Config {
+    /// Where to listen.
+    pub fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.listen.ip(), self.port.unwrap_or(self.listen.port()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_has_reasons_to_begin_with() {
+        Config::command().debug_assert();
+        assert_eq!(Config::parse_from(["x"]).reasons.len(), 4);
+    }
+}

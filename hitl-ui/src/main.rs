@@ -1,0 +1,34 @@
+//! Starts the queue: settings, telemetry, listener, in that order.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use hitl_service::{
+    serve::{self, DRAIN_DEADLINE},
+    telemetry,
+};
+use hitl_ui::{config::Config, routes};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    serve::exit_code("hitl-ui", run(&Config::parse()).await)
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
+    let _telemetry = telemetry::init("hitl-ui", &config.telemetry)?;
+    let stop = serve::stop_signal().context("signal handlers cannot be installed")?;
+    let listener = serve::bind(config.listen()).await?;
+    let stopping = CancellationToken::new();
+    let app = routes::router(config, stopping.clone())?;
+    tracing::info!(address = %listener.local_addr()?, gate = %config.gate, "hitl-ui is listening");
+    let stop = async move {
+        let signal = stop.await;
+        // Open pages hold streams that would never end by themselves.
+        stopping.cancel();
+        signal
+    };
+    serve::serve(listener, app, stop, DRAIN_DEADLINE).await?;
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! When the gate does not answer, or says no: a page that says so in words.
+
+use askama::Template;
+use axum::{
+    http::StatusCode,
+    response::{Html, IntoResponse, Redirect, Response},
+};
+use hitl_client::ClientError;
+
+use crate::session::NoRandomness;
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The gate did not do it.
+    #[error(transparent)]
+    Gate(#[from] ClientError),
+    /// A form that this session has not made.
+    #[error("this form is not one of yours any more; go back, reload the page, and send it again")]
+    ForeignForm,
+    /// Neither of the two buttons.
+    #[error("say whether to approve or to reject")]
+    NoDecision,
+    /// Approved without having looked at what is long.
+    #[error(
+        "this call has long or many arguments: look at all of them, say so by the box above the \
+         buttons, and decide again. Nothing has been decided"
+    )]
+    NotLooked,
+    /// There is nothing here.
+    #[error("there is nothing at this address")]
+    NotFound,
+    /// Nobody can be signed in.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// A page could not be written.
+    #[error("this page could not be written: {0}")]
+    Template(#[from] askama::Error),
+}
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct Page {
+    title: &'static str,
+    text: String,
+    /// Whether looking again may help.
+    again: bool,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, title, again) = match &self {
+            Self::Gate(error) if error.status() == Some(401) => {
+                // The token was taken off the list.
+                return Redirect::to("/login").into_response();
+            }
+            Self::Gate(error) if error.is_transient() => {
+                (StatusCode::SERVICE_UNAVAILABLE, "The gate does not answer", true)
+            }
+            Self::Gate(error) => {
+                let status = error.status().and_then(|status| StatusCode::from_u16(status).ok());
+                (status.unwrap_or(StatusCode::BAD_GATEWAY), "The gate says no", false)
+            }
+            Self::ForeignForm => (StatusCode::FORBIDDEN, "Not sent", false),
+            Self::NoDecision | Self::NotLooked => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "Nothing decided", false)
+            }
+            Self::NotFound => (StatusCode::NOT_FOUND, "Nothing here", false),
+            Self::Random(_) | Self::Template(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "This did not work", false)
+            }
+        };
+        tracing::warn!(%status, error = %self, "no page");
+        let text = self.to_string();
+        let page = Page { title, text, again }.render();
+        (status, Html(page.unwrap_or_else(|error| error.to_string()))).into_response()
+    }
+}

@@ -1,0 +1,70 @@
+//! Path -> page.
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    response::{IntoResponse as _, Redirect, Response},
+    routing::{get, post},
+};
+use hitl_client::{Client, ClientError};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    assets, config::Config, guard, history, live, plan::Plans, problem, queue, session::Sessions,
+    sign_in,
+};
+
+/// Largest form, in bytes.
+const LARGEST_FORM: usize = 64 * 1024;
+
+/// What the handlers share; a cheap handle.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The gate, as nobody yet.
+    pub gate: Client,
+    /// Who is signed in.
+    pub sessions: Sessions,
+    /// What a migration would run.
+    pub plans: Plans,
+    /// Ready-made reasons.
+    pub reasons: std::sync::Arc<Vec<String>>,
+    /// Cancelled when the service stops.
+    pub stopping: CancellationToken,
+}
+
+/// All pages. Streams end when `stopping` is cancelled.
+///
+/// # Errors
+/// When no HTTP client can be made.
+pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, ClientError> {
+    let app = App {
+        gate: Client::new(config.gate.clone(), None)?,
+        sessions: Sessions::new(config.secure_cookies),
+        plans: Plans::new(config.ops_tools.clone()),
+        reasons: std::sync::Arc::new(config.reasons.clone()),
+        stopping,
+    };
+    Ok(Router::new()
+        .route("/", get(async || Redirect::to("/queue")))
+        .route("/queue", get(queue::page))
+        .route("/queue/list", get(queue::list))
+        .route("/requests/{id}", get(queue::one))
+        .route("/requests/{id}/detail", get(queue::detail))
+        .route("/requests/{id}/arguments", get(queue::arguments))
+        .route("/requests/{id}/decide", post(queue::decide))
+        .route("/history", get(history::page))
+        .route("/live", get(live::stream))
+        .route("/login", get(sign_in::page).post(sign_in::sign_in))
+        .route("/logout", post(sign_in::sign_out))
+        .route("/assets/{name}", get(assets::asset))
+        .route("/healthz", get(async || "ok"))
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::max(LARGEST_FORM))
+        .layer(middleware::from_fn(guard::guard))
+        .with_state(app))
+}
+
+async fn not_found() -> Response {
+    problem::Problem::NotFound.into_response()
+}

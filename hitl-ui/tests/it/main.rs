@@ -1,0 +1,7 @@
+//! The queue, over real sockets, in front of the real gate.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod deciding;
+mod signing_in;
+mod support;

@@ -1,0 +1,68 @@
+//! Who gets in, what every page carries, and where forms may come from.
+
+use reqwest::{StatusCode, header};
+
+use crate::support::Lab;
+
+#[tokio::test]
+async fn a_token_opens_the_queue_and_nothing_else_does() {
+    let lab = Lab::start();
+    let mut browser = lab.browser();
+    let asked = browser.get("/requests/1?x=y").await;
+    assert_eq!(asked.status(), StatusCode::SEE_OTHER);
+    assert_eq!(asked.headers()[header::LOCATION], "/login?next=%2Frequests%2F1%3Fx%3Dy");
+
+    let wrong = browser.post("/login", &[("token", "wrong"), ("next", "/history")]).await;
+    assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED);
+    assert!(wrong.headers().get(header::SET_COOKIE).is_none());
+    assert!(wrong.text().await.unwrap().contains("does not know this token"));
+
+    let right = browser.post("/login", &[("token", " dana-token "), ("next", "/history")]).await;
+    assert_eq!(right.headers()[header::LOCATION], "/history");
+    let cookie = right.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();
+    assert!(cookie.contains("; HttpOnly; SameSite=Lax") && !cookie.contains("dana"), "{cookie}");
+    browser.keep_cookie(&right);
+    let page = browser.page("/queue").await;
+    assert!(page.contains("dana · dba") && !page.contains("dana-token"), "{page}");
+    assert!(page.contains("Nothing waits for a decision"));
+
+    let away = browser.post("/login", &[("token", "dana-token"), ("next", "//evil.example")]).await;
+    assert_eq!(away.headers()[header::LOCATION], "/queue");
+}
+
+#[tokio::test]
+async fn signing_out_ends_the_session_and_needs_a_form_of_ones_own() {
+    let lab = Lab::start();
+    let browser = lab.signed_in("dana").await;
+    let foreign = browser.post("/logout", &[("form_token", "guessed")]).await;
+    assert_eq!(foreign.status(), StatusCode::FORBIDDEN);
+    let token = browser.form_token().await;
+    let out = browser.post("/logout", &[("form_token", &token)]).await;
+    assert_eq!(out.headers()[header::LOCATION], "/login");
+    assert!(out.headers()[header::SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
+    // The cookie is worth nothing any more, whoever has kept it.
+    assert_eq!(browser.get("/queue").await.status(), StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn every_answer_says_that_nothing_from_elsewhere_runs_and_nobody_frames_it() {
+    let lab = Lab::start();
+    let browser = lab.signed_in("dana").await;
+    let paths =
+        ["/queue", "/history", "/login", "/nothing", "/assets/queue.js", "/requests/x", "/healthz"];
+    for path in paths {
+        let answer = browser.get(path).await;
+        let headers = answer.headers();
+        let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'"), "{path}");
+        assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"), "{path}");
+        assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
+        assert_eq!(headers[header::REFERRER_POLICY], "same-origin", "{path}");
+        assert!(headers.contains_key(header::CACHE_CONTROL), "{path}");
+        let text = answer.text().await.unwrap();
+        // What the policy would stop is not there in the first place.
+        for inline in ["<style", "style=\"", "onclick", "javascript:"] {
+            assert!(!text.contains(inline) || path.starts_with("/assets"), "{inline} in {path}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Starts the real gate and the real queue, and reads pages as a browser without scripts does.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use envoy_types::pb::envoy::service::auth::v3::{
+    AttributeContext, CheckRequest,
+    attribute_context::{HttpRequest, Request},
+    authorization_client::AuthorizationClient,
+};
+use reqwest::{Response, StatusCode, header, redirect::Policy};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// Longest a condition may take to come true before the test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process of ours; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    listening: Value,
+}
+
+impl Process {
+    fn start(binary: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(binary);
+        for (name, _) in std::env::vars_os() {
+            let foreign = ["HITL_", "OTEL_", "LOG_", "RUST_LOG", "GRPC_PORT", "HTTP_PORT", "PARK_"];
+            if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        let started = command.args(args).args(["--log-format", "json"]).stderr(Stdio::piped());
+        let mut child = started.spawn().unwrap_or_else(|error| {
+            panic!("{}: {error}; build it with `cargo build --workspace`", binary.display())
+        });
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let listening = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            (line["admin"].is_string() || line["address"].is_string()).then_some(line)
+        });
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Self { child, listening: listening.expect("it to listen") }
+    }
+
+    fn url(&self, field: &str) -> String {
+        format!("http://{}", self.listening[field].as_str().unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error means that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A gate and a queue in front of it.
+pub(crate) struct Lab {
+    folder: TempDir,
+    pub(crate) gate: Option<Process>,
+    queue: Process,
+}
+
+impl Lab {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reviewers = "reviewers:\n".to_owned();
+        for name in ["dana", "lee"] {
+            let digest = sha256(&format!("{name}-token"));
+            reviewers.extend([
+                "- {name: ",
+                name,
+                ", groups: [dba], token_sha256: ",
+                &digest,
+                "}\n",
+            ]);
+        }
+        std::fs::write(folder.path().join("reviewers.yaml"), reviewers).unwrap();
+        let gate = Self::gate(folder.path(), &[]);
+        let queue = Path::new(env!("CARGO_BIN_EXE_hitl-ui"));
+        let queue = Process::start(queue, &["--listen=127.0.0.1:0", "--gate", &gate.url("admin")]);
+        Self { folder, gate: Some(gate), queue }
+    }
+
+    fn gate(folder: &Path, args: &[&str]) -> Process {
+        let binary = Path::new(env!("CARGO_BIN_EXE_hitl-ui")).with_file_name("hitl-extauth");
+        let path = |name: &str| folder.join(name).display().to_string();
+        let (database, reviewers) = (path("gate.db"), path("reviewers.yaml"));
+        let mut all = vec!["--grpc-listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"];
+        all.extend(["--database", &database, "--reviewers", &reviewers]);
+        all.extend(args);
+        Process::start(&binary, &all)
+    }
+
+    /// Kills the gate; gives what starts it again where it was.
+    pub(crate) fn kill_gate(&mut self) -> String {
+        let admin = self.gate.take().unwrap().url("admin");
+        admin.rsplit(':').next().unwrap().to_owned()
+    }
+
+    pub(crate) fn start_gate(&mut self, port: &str) {
+        self.gate = Some(Self::gate(self.folder.path(), &["--http-port", port]));
+    }
+
+    /// A call at the gate: whether it passes.
+    pub(crate) async fn call(&self, user: &str, arguments: Value) -> JoinHandle<(bool, String)> {
+        let body = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "run_migration", "arguments": arguments},
+        })
+        .to_string();
+        let headers = [("content-type", "application/json"), ("x-user-id", user)];
+        let http = HttpRequest {
+            method: "POST".into(),
+            path: "/privileged/mcp".into(),
+            host: "gateway.example".into(),
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            size: i64::try_from(body.len()).unwrap(),
+            raw_body: body.into_bytes(),
+            ..HttpRequest::default()
+        };
+        let request = Request { http: Some(http), ..Request::default() };
+        let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
+        let check = CheckRequest { attributes: Some(attributes) };
+        let gate = self.gate.as_ref().unwrap().url("grpc");
+        let mut gate = AuthorizationClient::connect(gate).await.unwrap();
+        tokio::spawn(async move {
+            let answer = gate.check(check).await.unwrap().into_inner();
+            (answer.status.clone().unwrap().code == 0, format!("{answer:?}"))
+        })
+    }
+
+    pub(crate) fn browser(&self) -> Browser {
+        // An error means that another test has done so already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+        Browser { http, base: self.queue.url("address"), cookie: String::new() }
+    }
+
+    pub(crate) async fn signed_in(&self, name: &str) -> Browser {
+        let mut browser = self.browser();
+        let form = [("token", format!("{name}-token")), ("next", "/queue".to_owned())];
+        let answer = browser.post("/login", &form).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        browser.keep_cookie(&answer);
+        browser
+    }
+}
+
+fn sha256(text: &str) -> String {
+    use sha2::{Digest as _, Sha256};
+    Sha256::digest(text).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+/// A browser without scripts.
+#[derive(Clone)]
+pub(crate) struct Browser {
+    http: reqwest::Client,
+    base: String,
+    cookie: String,
+}
+
+impl Browser {
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        let request = self.http.get(format!("{}{path}", self.base));
+        request.header(header::COOKIE, &self.cookie).send().await.unwrap()
+    }
+
+    /// A page that there must be.
+    pub(crate) async fn page(&self, path: &str) -> String {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        answer.text().await.unwrap()
+    }
+
+    pub(crate) async fn post<V: AsRef<str>>(&self, path: &str, form: &[(&str, V)]) -> Response {
+        self.post_from(path, form, &[]).await
+    }
+
+    pub(crate) async fn post_from<V: AsRef<str>>(
+        &self,
+        path: &str,
+        form: &[(&str, V)],
+        headers: &[(&'static str, &str)],
+    ) -> Response {
+        let mut url = reqwest::Url::parse("http://x/").unwrap();
+        url.query_pairs_mut().extend_pairs(form.iter().map(|(name, value)| (name, value.as_ref())));
+        let mut request = self
+            .http
+            .post(format!("{}{path}", self.base))
+            .header(header::COOKIE, &self.cookie)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(url.query().unwrap_or_default().to_owned());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
+    pub(crate) fn keep_cookie(&mut self, answer: &Response) {
+        let cookie = answer.headers()[header::SET_COOKIE].to_str().unwrap();
+        cookie.split(';').next().unwrap().clone_into(&mut self.cookie);
+    }
+
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The token in the forms of this session.
+    pub(crate) async fn form_token(&self) -> String {
+        let page = self.page("/history").await;
+        between(&page, "name=\"form_token\" value=\"", "\"")
+    }
+
+    /// The id of the request that is open on the first page, once there is one.
+    pub(crate) async fn first(&self) -> String {
+        let found = async {
+            loop {
+                let page = self.page("/queue").await;
+                if page.contains("data-shown=") {
+                    return between(&page, "data-shown=\"", "\"");
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap()
+    }
+}
+
+pub(crate) fn between(text: &str, before: &str, after: &str) -> String {
+    let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("{before} in {text}"));
+    rest.split_once(after).unwrap().0.to_owned()
+}
