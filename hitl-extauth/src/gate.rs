@@ -4,28 +4,31 @@
 //! can be seen, a decision is in the store before anybody is released, and an approval that nobody
 //! took goes back. Must never release a call that the store has not seen spent.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod settle;
+mod words;
 
-use hitl_api::{Decision, Request, RequestId, State, Vote};
+use std::{sync::Arc, time::Duration};
+
+use hitl_api::{Request, RequestId, State};
 use hitl_receipt::ArgsDigest;
 use jiff::{Timestamp, Unit};
 use tokio::{
-    sync::{Semaphore, mpsc},
-    task::{JoinError, JoinSet},
+    sync::Semaphore,
+    task::JoinError,
     time::{Instant, timeout_at},
 };
 
 use crate::{
-    approval::Refused,
     classify::{JsonError, Refusal, ToolCall},
     identity::{self, Identity, IdentitySource},
-    parking::{Claim, Delivery, Notice, Parking, Place, Release},
+    parking::{Delivery, Parking, Place, Release},
     policy,
     redact::Redaction,
     request::Arrived,
     store::{Arrival, ChangeError, NewCall, QueueFull, SharedStore, StoreError, Terms},
-    verdict::{Denial, Disposition},
+    verdict::Denial,
 };
+use words::{full_house, held_long_enough, not_spent, pending, settled, store_away};
 
 /// How long a call waits for what somebody has just taken it out to be told.
 const LAST_WORD: Duration = Duration::from_secs(10);
@@ -143,10 +146,6 @@ impl Gate {
         let Incoming { arrived, call } = *incoming;
         let identity = identity::resolve(&arrived, &self.settings.identity);
         let key = identity.key.clone();
-        let new = match self.new_call(arrived, call, identity) {
-            Ok(new) => new,
-            Err(refusal) => return Outcome::Refused(refusal).into(),
-        };
         let deadline = Instant::now() + self.settings.hold;
         // However short the hold, the store gets its time.
         let patience = deadline.max(Instant::now() + LAST_WORD);
@@ -154,14 +153,18 @@ impl Gate {
             Ok(place) => place,
             Err(full) => return Outcome::Denied(full_house(None, &full)).into(),
         };
-        let load = match self.parking.load(new.body.len()) {
+        let load = match self.parking.load(arrived.body.len()) {
             Ok(load) => load,
             Err(full) => return Outcome::Denied(full_house(None, &full)).into(),
         };
-        // A crowd waits here. The semaphore is never closed.
+        // A crowd waits here, where each takes the least memory. The semaphore is never closed.
         let turn = Arc::clone(&self.arriving).acquire_owned();
         let Ok(turn) = timeout_at(patience, turn).await else {
             return Outcome::Denied(store_away(&busy())).into();
+        };
+        let new = match self.new_call(arrived, call, identity) {
+            Ok(new) => new,
+            Err(refusal) => return Outcome::Refused(refusal).into(),
         };
         // Before the request can be seen, so that no decision comes between.
         place.wait_on(new.id);
@@ -319,149 +322,6 @@ impl Gate {
             None => Outcome::Denied(held_long_enough(id)),
         }
     }
-
-    /// A reviewer decides. Once begun, it runs to its end, whether or not the reviewer waits for it:
-    /// a decision and the release that follows from it belong together.
-    ///
-    /// # Errors
-    /// See [`ChangeError`].
-    pub async fn decide(
-        &self,
-        id: RequestId,
-        reviewer: &str,
-        decision: Decision,
-    ) -> Result<Request, ChangeError> {
-        let (gate, reviewer) = (self.clone(), reviewer.to_owned());
-        let decided = tokio::spawn(async move { gate.decide_whole(id, &reviewer, decision).await });
-        decided.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
-    }
-
-    async fn decide_whole(
-        &self,
-        id: RequestId,
-        reviewer: &str,
-        decision: Decision,
-    ) -> Result<Request, ChangeError> {
-        let vote = Vote {
-            reviewer: reviewer.to_owned(),
-            approved: decision.approved,
-            reason: decision.reason,
-            at: now(),
-        };
-        // Taken out first, so that exactly one decision can release it; put back when this one
-        // comes to nothing.
-        let claim = self.parking.claim(id);
-        match self.store.vote(id, vote, claim.is_some(), self.settings.terms).await {
-            Ok(request) => {
-                match (claim, request.state) {
-                    (Some(claim), State::Spent) => claim.approve(request.clone()),
-                    (Some(claim), State::Denied) => claim.settle(request.clone()),
-                    _ => {}
-                }
-                self.tell_late_comers(&request).await;
-                Ok(request)
-            }
-            Err(error) => {
-                if let ChangeError::Refused { refused: Refused::Settled(_), request } = &error
-                    && let Some(claim) = claim
-                {
-                    self.tell(claim, request).await;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// A requester takes back what they have asked for; a call that waits is told.
-    ///
-    /// # Errors
-    /// See [`ChangeError`].
-    pub async fn withdraw(&self, id: RequestId, requester: &str) -> Result<Request, ChangeError> {
-        let (gate, requester) = (self.clone(), requester.to_owned());
-        let withdrawn = tokio::spawn(async move {
-            let withdrawn = gate.store.withdraw(id, &requester, now()).await;
-            // Time may have settled it first; then it is that which a waiting call is told.
-            match &withdrawn {
-                Ok(request) => gate.tell_late_comers(request).await,
-                Err(ChangeError::Refused { request, .. }) => gate.tell_late_comers(request).await,
-                Err(_) => {}
-            }
-            withdrawn
-        });
-        withdrawn.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
-    }
-
-    /// A call may have begun to wait after the decision looked for one and before it was taken.
-    async fn tell_late_comers(&self, request: &Request) {
-        if request.state == State::Pending {
-            return;
-        }
-        if let Some(claim) = self.parking.claim(request.id) {
-            self.tell(claim, request).await;
-        }
-    }
-
-    /// Tells a waiting call how its request was settled by somebody else; an approval it gets.
-    async fn tell(&self, claim: Claim, request: &Request) {
-        if request.state == State::Approved
-            && let Ok(spent) = self.store.spend(request.id, now()).await
-        {
-            claim.approve(spent);
-        } else {
-            claim.settle(request.clone());
-        }
-    }
-
-    /// Settles what has run out, and tells whoever waits.
-    pub async fn age(&self) {
-        match self.store.age(now()).await {
-            Ok(settled) => {
-                for request in settled {
-                    tracing::info!(request = %request.id, state = %request.state, "ran out");
-                    if let Some(claim) = self.parking.claim(request.id) {
-                        claim.settle(request);
-                    }
-                }
-            }
-            Err(error) => tracing::error!(%error, "what has run out cannot be settled"),
-        }
-    }
-
-    /// Writes down what happens to held calls without anybody asking, until there is nobody left
-    /// who could tell.
-    pub async fn write_down(&self, mut notices: mpsc::UnboundedReceiver<Notice>) {
-        let mut notes = JoinSet::new();
-        while let Some(notice) = notices.recv().await {
-            match notice {
-                Notice::Happened(id, kind) => {
-                    // Many may leave at once; an approval must not wait behind them.
-                    let gate = self.clone();
-                    notes.spawn(async move { gate.note(id, kind).await });
-                    while notes.try_join_next().is_some() {}
-                }
-                Notice::Flush(done) => {
-                    while notes.join_next().await.is_some() {}
-                    // Whoever asked may have stopped waiting.
-                    let _ = done.send(());
-                }
-                Notice::Undelivered(id) => {
-                    match self.store.restore(id, self.settings.terms, now()).await {
-                        Ok(request) => self.tell_late_comers(&request).await,
-                        Err(error) => {
-                            tracing::error!(request = %id, %error, "an approval nobody took is lost");
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    async fn note(&self, id: RequestId, kind: &'static str) {
-        tracing::info!(request = %id, kind, "held call");
-        if let Err(error) = self.store.note(id, kind, now()).await {
-            tracing::warn!(request = %id, kind, %error, "not written down");
-        }
-    }
 }
 
 /// The store has not answered in time.
@@ -472,70 +332,4 @@ fn busy() -> StoreError {
 /// A task that did not come to its end.
 fn unfinished(error: &JoinError) -> StoreError {
     StoreError::Unavailable(error.to_string())
-}
-
-/// How a settled request is told to its caller.
-fn settled(request: &Request) -> Denial {
-    let id = Some(request.id);
-    match request.state {
-        State::Denied => {
-            let reason = request.votes.iter().rev().find(|vote| !vote.approved);
-            let reason = reason.map(|vote| vote.reason.clone()).unwrap_or_default();
-            let text = if reason.is_empty() {
-                "A platform reviewer denied this call and gave no reason. Nothing has run."
-                    .to_owned()
-            } else {
-                format!("A platform reviewer denied this call. Nothing has run. Reason: {reason}")
-            };
-            Denial { disposition: Disposition::Denied, reason, text, request: id }
-        }
-        State::Expired | State::Withdrawn | State::Lapsed => {
-            let reason = match request.state {
-                State::Withdrawn => "the request was withdrawn",
-                State::Lapsed => "the approval was not used in time",
-                _ => "no reviewer decided in time",
-            };
-            let text = format!("This call was not approved: {reason}. Nothing has run.");
-            let reason = reason.to_owned();
-            Denial { disposition: Disposition::Expired, reason, text, request: id }
-        }
-        State::Pending | State::Approved | State::Spent => {
-            pending(id, "the approval went to another call")
-        }
-    }
-}
-
-fn pending(request: Option<RequestId>, reason: &str) -> Denial {
-    Denial {
-        disposition: Disposition::Pending,
-        reason: reason.to_owned(),
-        text: format!("This call is not approved yet, and nothing has run: {reason}."),
-        request,
-    }
-}
-
-fn held_long_enough(id: RequestId) -> Denial {
-    pending(
-        Some(id),
-        "it still waits for a platform reviewer; repeat the same call later, it joins the same \
-         request and passes once that is approved",
-    )
-}
-
-fn full_house(request: Option<RequestId>, full: &impl fmt::Display) -> Denial {
-    pending(request, &format!("{full}; try again in a minute"))
-}
-
-fn store_away(error: &StoreError) -> Denial {
-    pending(None, &format!("{error}; try again in a minute"))
-}
-
-fn not_spent(id: RequestId, error: &ChangeError) -> Denial {
-    match error {
-        ChangeError::Refused { request, .. } => settled(request),
-        ChangeError::Unknown | ChangeError::Own | ChangeError::NotOwn => {
-            pending(Some(id), "the request is gone")
-        }
-        ChangeError::Store(error) => store_away(error),
-    }
 }

@@ -1,0 +1,159 @@
+//! How requests are settled: by a reviewer, by their requester, by time.
+//!
+//! Owns who is told what then. Must never release a call before the store has seen it spent, nor
+//! leave one waiting that could be told.
+
+use hitl_api::{Decision, Request, RequestId, State, Vote};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{Gate, now, unfinished};
+use crate::{
+    approval::Refused,
+    parking::{Claim, Notice},
+    store::ChangeError,
+};
+
+impl Gate {
+    /// A reviewer decides. Once begun, it runs to its end, whether or not the reviewer waits for it:
+    /// a decision and the release that follows from it belong together.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn decide(
+        &self,
+        id: RequestId,
+        reviewer: &str,
+        decision: Decision,
+    ) -> Result<Request, ChangeError> {
+        let (gate, reviewer) = (self.clone(), reviewer.to_owned());
+        let decided = tokio::spawn(async move { gate.decide_whole(id, &reviewer, decision).await });
+        decided.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
+    }
+
+    async fn decide_whole(
+        &self,
+        id: RequestId,
+        reviewer: &str,
+        decision: Decision,
+    ) -> Result<Request, ChangeError> {
+        let vote = Vote {
+            reviewer: reviewer.to_owned(),
+            approved: decision.approved,
+            reason: decision.reason,
+            at: now(),
+        };
+        // Taken out first, so that exactly one decision can release it; put back when this one
+        // comes to nothing.
+        let claim = self.parking.claim(id);
+        match self.store.vote(id, vote, claim.is_some(), self.settings.terms).await {
+            Ok(request) => {
+                match (claim, request.state) {
+                    (Some(claim), State::Spent) => claim.approve(request.clone()),
+                    (Some(claim), State::Denied) => claim.settle(request.clone()),
+                    _ => {}
+                }
+                self.tell_late_comers(&request).await;
+                Ok(request)
+            }
+            Err(error) => {
+                if let ChangeError::Refused { refused: Refused::Settled(_), request } = &error
+                    && let Some(claim) = claim
+                {
+                    self.tell(claim, request).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A requester takes back what they have asked for; a call that waits is told.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn withdraw(&self, id: RequestId, requester: &str) -> Result<Request, ChangeError> {
+        let (gate, requester) = (self.clone(), requester.to_owned());
+        let withdrawn = tokio::spawn(async move {
+            let withdrawn = gate.store.withdraw(id, &requester, now()).await;
+            // Time may have settled it first; then it is that which a waiting call is told.
+            match &withdrawn {
+                Ok(request) => gate.tell_late_comers(request).await,
+                Err(ChangeError::Refused { request, .. }) => gate.tell_late_comers(request).await,
+                Err(_) => {}
+            }
+            withdrawn
+        });
+        withdrawn.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
+    }
+
+    /// A call may have begun to wait after the decision looked for one and before it was taken.
+    async fn tell_late_comers(&self, request: &Request) {
+        if request.state == State::Pending {
+            return;
+        }
+        if let Some(claim) = self.parking.claim(request.id) {
+            self.tell(claim, request).await;
+        }
+    }
+
+    /// Tells a waiting call how its request was settled by somebody else; an approval it gets.
+    async fn tell(&self, claim: Claim, request: &Request) {
+        if request.state == State::Approved
+            && let Ok(spent) = self.store.spend(request.id, now()).await
+        {
+            claim.approve(spent);
+        } else {
+            claim.settle(request.clone());
+        }
+    }
+
+    /// Settles what has run out, and tells whoever waits.
+    pub async fn age(&self) {
+        match self.store.age(now()).await {
+            Ok(settled) => {
+                for request in settled {
+                    tracing::info!(request = %request.id, state = %request.state, "ran out");
+                    if let Some(claim) = self.parking.claim(request.id) {
+                        claim.settle(request);
+                    }
+                }
+            }
+            Err(error) => tracing::error!(%error, "what has run out cannot be settled"),
+        }
+    }
+
+    /// Writes down what happens to held calls without anybody asking, until there is nobody left
+    /// who could tell.
+    pub async fn write_down(&self, mut notices: mpsc::UnboundedReceiver<Notice>) {
+        let mut notes = JoinSet::new();
+        while let Some(notice) = notices.recv().await {
+            match notice {
+                Notice::Happened(id, kind) => {
+                    // Many may leave at once; an approval must not wait behind them.
+                    let gate = self.clone();
+                    notes.spawn(async move { gate.note(id, kind).await });
+                    while notes.try_join_next().is_some() {}
+                }
+                Notice::Flush(done) => {
+                    while notes.join_next().await.is_some() {}
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.send(());
+                }
+                Notice::Undelivered(id) => {
+                    match self.store.restore(id, self.settings.terms, now()).await {
+                        Ok(request) => self.tell_late_comers(&request).await,
+                        Err(error) => {
+                            tracing::error!(request = %id, %error, "an approval nobody took is lost");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn note(&self, id: RequestId, kind: &'static str) {
+        tracing::info!(request = %id, kind, "held call");
+        if let Err(error) = self.store.note(id, kind, now()).await {
+            tracing::warn!(request = %id, kind, %error, "not written down");
+        }
+    }
+}
