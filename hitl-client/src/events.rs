@@ -8,7 +8,7 @@ use reqwest::{Response, Url};
 use crate::{ClientError, foreign, unreachable};
 
 /// Longest event, in bytes; more is no event of a gate.
-const LONGEST: usize = 64 * 1024 * 1024;
+pub(crate) const LONGEST: usize = 64 * 1024 * 1024;
 
 /// Events as they come.
 #[derive(Debug)]

@@ -4,14 +4,15 @@
 //! a decision by itself, and never print or log a token.
 
 mod events;
+mod rows;
 
 use std::{fmt, time::Duration};
 
-use hitl_api::{Decision, Detail, Head, History, Me, Pending, Problem, RequestId};
+use hitl_api::{Decision, Detail, Head, History, Insights, Me, Pending, Problem, RequestId};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-pub use self::events::Events;
+pub use self::{events::Events, rows::Rows};
 
 /// Longest an answer may take. The gate itself waits 5 s for its store.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -138,13 +139,12 @@ impl Client {
         self.read("me", &Query::default()).await
     }
 
-    /// What waits for a decision, oldest first; a page behind `after`.
+    /// What waits for a decision, oldest first; a page behind `after`, of `limit` requests.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn pending(&self, after: Option<&str>) -> Result<Pending, ClientError> {
-        let query = Query::default().with("after", after.map(str::to_owned));
-        self.read("pending", &query).await
+    pub async fn pending(&self, query: &Query) -> Result<Pending, ClientError> {
+        self.read("pending", query).await
     }
 
     /// Requests in any state, newest first.
@@ -179,12 +179,33 @@ impl Client {
         self.post(&format!("withdraw/{id}"), &serde_json::json!({})).await
     }
 
+    /// What became of requests in a span, as `since`, `until` and `steps` say.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn insights(&self, query: &Query) -> Result<Insights, ClientError> {
+        self.read("insights", query).await
+    }
+
     /// The end of the audit.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn head(&self) -> Result<Head, ClientError> {
         self.read("audit/head", &Query::default()).await
+    }
+
+    /// The rows of the audit behind a row, each as a line of JSON, in pieces as they arrive.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn audit(&self, after: u64) -> Result<Rows, ClientError> {
+        let at = |http: &reqwest::Client, mut url: Url| {
+            url.query_pairs_mut().append_pair("after", &after.to_string());
+            http.get(url)
+        };
+        let (url, request) = self.request_to(at, "audit")?;
+        Ok(Rows::new(answered(&url, request).await?, url))
     }
 
     /// The events behind a row, or only new ones, as they come.

@@ -6,6 +6,7 @@
 mod events;
 mod health;
 mod history;
+mod insights;
 mod openapi;
 mod queue;
 
@@ -64,6 +65,7 @@ impl Admin {
             .route("/me", get(queue::me))
             .route("/requests", get(history::list))
             .route("/requests/{id}", get(history::one))
+            .route("/insights", get(insights::insights))
             .route("/events", get(events::stream))
             .route("/audit", get(events::audit))
             .route("/audit/head", get(events::head))

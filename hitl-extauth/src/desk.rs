@@ -13,7 +13,7 @@ use hitl_api::{
     Assurance, Decision, Event, Request, RequestId,
     reveal::{reveal, reveal_json},
 };
-use hitl_client::{Client, ClientError, Token};
+use hitl_client::{Client, ClientError, Query, Token};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
@@ -78,9 +78,9 @@ fn client(desk: &DeskArgs) -> Result<Client, DeskError> {
 }
 
 async fn pending(client: &Client, json: bool, out: &mut impl Write) -> Result<(), DeskError> {
-    let (mut after, mut listed) = (None::<String>, 0);
+    let (mut after, mut listed) = (None, 0);
     loop {
-        let page = client.pending(after.as_deref()).await?;
+        let page = client.pending(&Query::default().with("after", after)).await?;
         for request in &page.pending {
             listed += 1;
             if json {

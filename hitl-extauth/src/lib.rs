@@ -12,7 +12,7 @@
 //! approval   the life of a request: step(life, happening, now)       pure
 //! parking    who waits on what
 //! store      requests, decisions, audit: one transaction a step
-//! audit      the chain of events, and verifying it                   pure
+//! insights   what became of requests, counted                        pure
 //! receipt    signs what was approved, for the tool to verify
 //! verdict    the only place that builds an answer
 //! admin      the reviewers' API
@@ -22,13 +22,13 @@
 
 pub mod admin;
 pub mod approval;
-pub mod audit;
 pub mod check;
 pub mod classify;
 pub mod config;
 pub mod desk;
 pub mod gate;
 pub mod identity;
+pub mod insights;
 pub mod metrics;
 pub mod offline;
 pub mod parking;

@@ -9,10 +9,12 @@ use std::{
     path::Path,
 };
 
-use hitl_api::{Event, Head};
+use hitl_api::{
+    Event, Head,
+    audit::{Broken, Verifier},
+};
 
 use crate::{
-    audit::{Broken, Verifier},
     config::AuditCommand,
     store::sqlite::{OpenError, events_of},
 };

@@ -9,12 +9,12 @@ pub mod sqlite;
 
 use std::sync::Arc;
 
-use hitl_api::{Event, Head, Request, RequestId, Requester, State, Vote};
+use hitl_api::{Event, Head, Insights, Request, RequestId, Requester, State, Vote};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use crate::approval::Refused;
+use crate::{approval::Refused, insights::Span};
 
 /// A store, however it keeps things.
 pub type SharedStore = Arc<dyn Store>;
@@ -264,6 +264,9 @@ pub trait Store: Send + Sync {
 
     /// How many requests there are, by state and tool.
     async fn counts(&self) -> Result<Vec<Count>, StoreError>;
+
+    /// What became of requests that were settled in a span, and how many wait now.
+    async fn insights(&self, span: Span) -> Result<Insights, StoreError>;
 
     /// Rows of the audit after a position, in order.
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, StoreError>;

@@ -1,119 +1,107 @@
-// Keeps an open queue true: the gate's events come in, and what they change is fetched and put in
-// place. Focus, scroll position and what somebody is typing stay. Must never decide anything.
+// Keeps an open queue true: what happens comes in, and what it changes is read again and put in
+// place. Focus, scroll position and what somebody is typing stay.
 
-const list = document.querySelector("[data-list]");
-const detail = document.querySelector("[data-detail]");
+import * as alerts from "./alerts.js";
+import * as clock from "./clock.js";
+import * as detail from "./detail.js";
+import * as keys from "./keys.js";
+import * as list from "./list.js";
+import { follow } from "./live.js";
+
 const away = document.querySelector("[data-away]");
 const live = document.querySelector("[data-live]");
-const announce = document.querySelector("[data-announce]");
-const count = document.querySelector("[data-count]");
 
-const shown = () => detail.querySelector("[data-shown]")?.dataset.shown;
+// Milliseconds that changes are gathered for, so that a burst of them is one look.
+const GATHER = 100;
 
-function counted() {
-  const waiting = Number(list.querySelector("[data-waiting]")?.dataset.waiting ?? 0);
-  count.textContent = waiting || "";
-  document.title = waiting ? `(${waiting}) Queue · Approvals` : "Queue · Approvals";
-  return waiting;
-}
+// What has changed since the last look; "all" when it is not known what.
+let changed = new Set();
+let looking = false;
+let streaming = false;
+let greeted = false;
 
-async function fetched(path) {
-  const answer = await fetch(path, { headers: { accept: "text/html" } });
-  // Signed out meanwhile: the page itself leads to signing in.
-  if (answer.redirected) location.reload();
-  if (!answer.ok) throw new Error(answer.status);
-  return answer.text();
-}
-
-// Puts new content in place without taking the focus from whoever has it.
-function put(place, html) {
-  const focused = document.activeElement?.closest("[data-request]")?.dataset.request;
-  const inside = focused && place.contains(document.activeElement);
-  const top = place.scrollTop;
-  place.innerHTML = html;
-  place.scrollTop = top;
-  if (inside) place.querySelector(`[data-request="${CSS.escape(focused)}"]`)?.focus();
-}
-
-async function refreshList() {
-  const before = counted();
-  const id = shown();
-  put(list, await fetched(`/queue/list${id ? `?selected=${id}` : ""}`));
-  const now = counted();
-  if (now > before) announce.textContent = `${now} requests wait for a decision`;
-}
-
-async function refreshDetail(id) {
-  const reason = detail.querySelector("textarea")?.value;
-  put(detail, await fetched(`/requests/${id}/detail`));
-  const field = detail.querySelector("textarea");
-  if (field && reason) field.value = reason;
-  dress();
-}
-
-// What only makes sense with a script: ready-made reasons, and what the agent will be told.
-function dress() {
-  const field = detail.querySelector("textarea");
-  if (!field) return;
-  const told = detail.querySelector("[data-told]");
-  const tell = () => (told.textContent = field.value.trim() || "your reason");
-  field.addEventListener("input", tell);
-  detail.querySelector("[data-reasons]").hidden = false;
-  for (const button of detail.querySelectorAll("[data-reason]")) {
-    button.addEventListener("click", () => {
-      field.value = button.textContent;
-      tell();
-      field.focus();
-    });
+async function look() {
+  if (looking) return;
+  looking = true;
+  try {
+    while (changed.size) {
+      const ids = [...changed];
+      changed = new Set();
+      const before = list.waiting();
+      const all = ids.includes("all");
+      const whole = all || list.filtered || ids.length > 50;
+      const added = whole ? await list.refresh(detail.shown()) : await list.update(ids);
+      if (all || ids.includes(detail.shown())) await detail.refresh();
+      await openFirst();
+      // The first look finds what was there before somebody came.
+      if (greeted && added.length) alerts.tell(added);
+      if (greeted && list.waiting() > before) detail.say(waitingNow());
+      greeted = true;
+    }
+    connected(streaming);
+  } catch {
+    // Of what was missed, nothing is known.
+    changed = new Set(["all"]);
+    connected(false);
+    setTimeout(look, 1000);
+  } finally {
+    looking = false;
   }
-  tell();
+}
+
+function waitingNow() {
+  const total = list.waiting();
+  return total === 1 ? "One request waits for a decision" : `${total} requests wait for a decision`;
+}
+
+// An empty place takes what comes first.
+async function openFirst() {
+  const first = list.cards()[0]?.dataset.request;
+  if (!detail.shown() && first) await detail.open(first);
 }
 
 function connected(yes) {
   away.hidden = yes;
   live.textContent = yes ? "Live" : "Not connected";
   live.dataset.on = yes;
-  for (const button of detail.querySelectorAll("[data-decide] button")) button.disabled = !yes;
+  detail.connected(yes);
 }
 
-let last;
-function connect() {
-  const events = new EventSource("/live");
-  events.addEventListener("hello", async () => {
-    try {
-      // Whatever has happened while nobody listened.
-      await refreshList();
-      const id = shown();
-      if (id && last !== undefined) await refreshDetail(id);
-      last = true;
-      connected(true);
-    } catch {
-      again();
-    }
-  });
-  events.addEventListener("change", async (event) => {
-    try {
-      const id = shown();
-      if (!id && !detail.querySelector("article")) {
-        await refreshList();
-        const first = list.querySelector("[data-request]")?.dataset.request;
-        if (first) await refreshDetail(first);
-      } else if (id === event.data) {
-        await refreshDetail(id);
-      }
-      await refreshList();
-    } catch {
-      again();
-    }
-  });
-  const again = () => {
-    events.close();
+// A card opens beside the list, unless somebody wants it elsewhere.
+document.querySelector("[data-list]").addEventListener("click", async (event) => {
+  const link = event.target.closest("[data-request]");
+  if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  try {
+    await detail.open(link.dataset.request);
+    history.pushState(null, "", link.href);
+    detail.headline().focus();
+  } catch {
+    location.assign(link.href);
+  }
+});
+addEventListener("popstate", () => location.reload());
+
+clock.set(document.querySelector("[data-now]").dataset.now);
+clock.start();
+alerts.dress();
+keys.listen();
+detail.dress();
+follow({
+  hello: () => {
+    streaming = true;
+    changed.add("all");
+    look();
+  },
+  change: (id) => {
+    changed.add(id);
+    setTimeout(look, GATHER);
+  },
+  away: () => {
+    streaming = false;
     connected(false);
-    setTimeout(connect, 1000);
-  };
-  events.addEventListener("error", again, { once: true });
-}
-
-counted();
-dress();
-connect();
+    // Signed out, perhaps: looking finds out.
+    changed.add("all");
+    look();
+  },
+});

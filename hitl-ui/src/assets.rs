@@ -1,17 +1,28 @@
-//! Style, script and icon, in the binary. Nothing comes from anywhere else.
+//! Style, scripts and icon, in the binary. Nothing comes from anywhere else.
 
 use axum::{
-    extract::Path,
+    extract::{Path, Query},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use serde::Deserialize;
 
-const FILES: [(&str, &str, &str); 4] = [
-    ("style.css", "text/css; charset=utf-8", include_str!("../assets/style.css")),
-    ("queue.js", "text/javascript; charset=utf-8", include_str!("../assets/queue.js")),
-    ("login.js", "text/javascript; charset=utf-8", include_str!("../assets/login.js")),
-    ("icon.svg", "image/svg+xml", include_str!("../assets/icon.svg")),
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+const FILES: [(&str, &str, &str); 9] = [
+    ("style.css", CSS, include_str!("../assets/style.css")),
+    ("login.js", SCRIPT, include_str!("../assets/login.js")),
+    ("queue.js", SCRIPT, include_str!("../assets/queue.js")),
+    ("list.js", SCRIPT, include_str!("../assets/list.js")),
+    ("detail.js", SCRIPT, include_str!("../assets/detail.js")),
+    ("keys.js", SCRIPT, include_str!("../assets/keys.js")),
+    ("live.js", SCRIPT, include_str!("../assets/live.js")),
+    ("clock.js", SCRIPT, include_str!("../assets/clock.js")),
+    ("alerts.js", SCRIPT, include_str!("../assets/alerts.js")),
 ];
+
+const ICON: &str = include_str!("../assets/icon.svg");
 
 pub(crate) async fn asset(Path(asked): Path<String>) -> Response {
     match FILES.iter().find(|(name, ..)| *name == asked) {
@@ -22,4 +33,31 @@ pub(crate) async fn asset(Path(asked): Path<String>) -> Response {
         }
         None => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// How many wait, as the icon shows it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Waiting {
+    #[serde(default)]
+    waiting: u64,
+}
+
+/// The icon; with a number on it when something waits.
+pub(crate) async fn icon(Query(Waiting { waiting }): Query<Waiting>) -> Response {
+    let badge = match waiting {
+        0 => String::new(),
+        1..=9 => badge(&waiting.to_string()),
+        _ => badge("9+"),
+    };
+    let icon = ICON.replace("</svg>", &format!("{badge}</svg>"));
+    ([(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, "no-cache")], icon)
+        .into_response()
+}
+
+fn badge(text: &str) -> String {
+    format!(
+        "<circle cx=\"22\" cy=\"10\" r=\"10\" fill=\"#1c1917\"/><text x=\"22\" y=\"15\" \
+         font-family=\"sans-serif\" font-size=\"13\" font-weight=\"700\" fill=\"#fff\" \
+         text-anchor=\"middle\">{text}</text>"
+    )
 }

@@ -37,6 +37,11 @@ pub struct Config {
     #[arg(long, env = "HITL_UI_OPS_TOOLS", value_name = "URL")]
     pub ops_tools: Option<Url>,
 
+    /// A server behind the gate and its MCP endpoint, asked what its tools are called and what it
+    /// says of their effects; may be given several times. NAME is what the gate calls the server
+    #[arg(long = "mcp", env = "HITL_UI_MCP", value_name = "NAME=URL", value_delimiter = ';', value_parser = named_url)]
+    pub mcp: Vec<(String, Url)>,
+
     /// A ready-made reason; may be given several times
     #[arg(
         long = "reason",
@@ -63,6 +68,16 @@ impl Config {
     }
 }
 
+fn named_url(text: &str) -> Result<(String, Url), String> {
+    let (name, url) =
+        text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write NAME=URL")?;
+    let url: Url = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("{url} is neither http nor https"));
+    }
+    Ok((name.to_owned(), url))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -73,5 +88,16 @@ mod tests {
     fn the_command_line_is_consistent_and_has_reasons_to_begin_with() {
         Config::command().debug_assert();
         assert_eq!(Config::parse_from(["x"]).reasons.len(), 4);
+    }
+
+    #[test]
+    fn a_server_has_a_name_and_an_endpoint() {
+        let config = Config::parse_from(["x", "--mcp", "a=http://h/mcp?x=y", "--mcp=b=https://h"]);
+        let names: Vec<_> = config.mcp.iter().map(|(name, url)| (&**name, url.as_str())).collect();
+        assert_eq!(names, [("a", "http://h/mcp?x=y"), ("b", "https://h/")]);
+        for wrong in ["a", "a=", "a=file:///x", "=http://h"] {
+            let parsed = Config::try_parse_from(["x", "--mcp", wrong]);
+            assert!(parsed.is_err(), "{wrong}");
+        }
     }
 }

@@ -5,20 +5,24 @@ use axum::{
     extract::{Query as UriQuery, State},
     response::Html,
 };
-use hitl_api::{Head, Me, State as Life};
+use hitl_api::{Me, State as Life};
 use hitl_client::Query;
-use reqwest::Url;
-use serde::{Deserialize, Serialize};
+use jiff::{ToSpan as _, civil::Date, tz::TimeZone};
+use serde::Deserialize;
 
 use crate::{
+    chain::Standing,
     problem::Problem,
     routes::App,
     session::Signed,
-    view::{Card, Revealed},
+    view::{Card, Revealed, address},
 };
 
-/// Which requests, as the form says.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// Requests on a page.
+const PAGE: u32 = 50;
+
+/// Which requests, as the form says. Days are days in UTC.
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Filter {
     #[serde(default)]
     state: String,
@@ -30,38 +34,58 @@ pub(crate) struct Filter {
     reviewer: String,
     #[serde(default)]
     text: String,
+    /// The first day.
+    #[serde(default)]
+    from: String,
+    /// The last day.
+    #[serde(default)]
+    to: String,
+    /// The `next` of the page before.
     #[serde(default)]
     after: String,
 }
 
 impl Filter {
-    fn query(&self) -> Query {
+    /// As the gate's API is asked, for pages of so many.
+    pub(crate) fn query(&self, limit: u32) -> Result<Query, Problem> {
         let given = |value: &str| Some(value.trim().to_owned()).filter(|value| !value.is_empty());
-        Query::default()
+        Ok(Query::default()
             .with("state", given(&self.state))
             .with("tool", given(&self.tool))
             .with("requester", given(&self.requester))
             .with("reviewer", given(&self.reviewer))
             .with("text", given(&self.text))
-            .with("after", given(&self.after))
-            .with("limit", Some("50".to_owned()))
+            .with("since", midnight(&self.from, 0)?)
+            .with("until", midnight(&self.to, 1)?)
+            .with("limit", Some(limit.to_string())))
     }
 
-    /// The address of the page behind this one.
-    fn behind(&self, next: &str) -> String {
-        let fields = [
-            ("state", &self.state),
-            ("tool", &self.tool),
-            ("requester", &self.requester),
-            ("reviewer", &self.reviewer),
-            ("text", &self.text),
+    /// The address of the same requests elsewhere.
+    fn at(&self, path: &str, after: &str) -> String {
+        let parameters = [
+            ("state", &*self.state),
+            ("tool", &*self.tool),
+            ("requester", &*self.requester),
+            ("reviewer", &*self.reviewer),
+            ("text", &*self.text),
+            ("from", &*self.from),
+            ("to", &*self.to),
+            ("after", after),
         ];
-        let fields = fields.map(|(name, value)| (name, value.as_str()));
-        let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
-        let url = Url::parse_with_params("http://x/history", given.chain([("after", next)]));
-        let query = url.as_ref().ok().and_then(|url| url.query()).unwrap_or_default();
-        format!("/history?{query}")
+        address(path, &parameters)
     }
+}
+
+/// The moment at which the day so many days after `day` begins.
+fn midnight(day: &str, later: i64) -> Result<Option<String>, Problem> {
+    let day = day.trim();
+    if day.is_empty() {
+        return Ok(None);
+    }
+    let moment = day.parse::<Date>().and_then(|date| {
+        Ok(date.checked_add(later.days())?.to_zoned(TimeZone::UTC)?.timestamp().to_string())
+    });
+    moment.map(Some).map_err(|_| Problem::BadQuery(format!("{day:?} is no day like 2026-01-31")))
 }
 
 #[derive(Template)]
@@ -74,17 +98,19 @@ struct Page<'a> {
     states: [Life; 7],
     cards: Vec<Card<'a>>,
     next: Option<String>,
-    head: &'a Head,
+    standing: Standing,
 }
 
 pub(crate) async fn page(
-    State(_): State<App>,
+    State(app): State<App>,
     Signed(session): Signed,
     UriQuery(filter): UriQuery<Filter>,
 ) -> Result<Html<String>, Problem> {
-    let query = filter.query();
-    let (history, head) = tokio::join!(session.gate.requests(&query), session.gate.head());
-    let (history, head) = (history?, head?);
+    let after = Some(filter.after.clone()).filter(|after| !after.is_empty());
+    let query = filter.query(PAGE)?.with("after", after);
+    let (history, standing) =
+        tokio::join!(session.gate.requests(&query), app.chain.check(&session.gate));
+    let history = history?;
     let page = Page {
         me: &session.me,
         form_token: &session.form_token,
@@ -92,8 +118,23 @@ pub(crate) async fn page(
         filter: &filter,
         states: Life::ALL,
         cards: history.requests.iter().map(|r| Card::new(r, &session.me.name, None)).collect(),
-        next: history.next.map(|next| filter.behind(&next)),
-        head: &head,
+        next: history.next.map(|next| filter.at("/history", &next)),
+        standing,
     };
     Ok(Html(page.render()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_begins_at_midnight_and_its_last_moment_belongs_to_it() {
+        assert_eq!(midnight("2026-02-28", 0).unwrap().unwrap(), "2026-02-28T00:00:00Z");
+        assert_eq!(midnight(" 2026-02-28 ", 1).unwrap().unwrap(), "2026-03-01T00:00:00Z");
+        assert_eq!(midnight("", 1).unwrap(), None);
+        for wrong in ["yesterday", "2026-02-30", "9999-12-31"] {
+            assert!(midnight(wrong, 1).is_err(), "{wrong}");
+        }
+    }
 }

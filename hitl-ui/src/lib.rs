@@ -8,24 +8,36 @@
 //! guard     what every answer carries, and where a POST may come from
 //! session   who is signed in
 //! sign_in   in and out
-//! queue     what waits, and deciding about it
+//! queue     what waits, as a list
+//! request   one request in full
+//! decide    the form of a decision, sent on to the gate
 //! history   what became of every request
+//! export    the same as a file
+//! insights  what became of requests lately, drawn
+//! chain     whether the audit is whole
 //! live      what happens, as it happens
 //! plan      what a migration would run, asked of the tool server
+//! tools     what servers say of their tools
 //! view      what a page says about a request
 //! problem   when the gate does not answer, or says no
-//! assets    style, script, icon
+//! assets    style, scripts, icon
 //! ```
 
 pub mod assets;
+pub mod chain;
 pub mod config;
+mod decide;
+mod export;
 pub mod guard;
-pub mod history;
-pub mod live;
+mod history;
+mod insights;
+mod live;
 pub mod plan;
 pub mod problem;
-pub mod queue;
+mod queue;
+mod request;
 pub mod routes;
 pub mod session;
 pub mod sign_in;
+pub mod tools;
 pub mod view;

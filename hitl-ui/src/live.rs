@@ -36,6 +36,12 @@ pub(crate) async fn stream(
             .data(event.request.to_string());
         Some((Ok(change), events))
     });
-    let stream = hello.chain(changes).take_until(app.stopping.cancelled_owned());
+    let ended = async move {
+        tokio::select! {
+            () = session.ended() => {}
+            () = app.stopping.cancelled() => {}
+        }
+    };
+    let stream = hello.chain(changes).take_until(Box::pin(ended));
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
 }

@@ -5,6 +5,7 @@ use axum::{
     http::StatusCode,
     response::{Html, IntoResponse, Redirect, Response},
 };
+use hitl_api::RequestId;
 use hitl_client::ClientError;
 
 use crate::session::NoRandomness;
@@ -13,20 +14,26 @@ use crate::session::NoRandomness;
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// The gate did not do it.
-    #[error(transparent)]
-    Gate(#[from] ClientError),
+    #[error("{0}")]
+    Gate(Box<ClientError>),
+    /// The gate did not take a decision.
+    #[error("{1}")]
+    Undecided(RequestId, Box<ClientError>),
     /// A form that this session has not made.
     #[error("this form is not one of yours any more; go back, reload the page, and send it again")]
     ForeignForm,
     /// Neither of the two buttons.
     #[error("say whether to approve or to reject")]
-    NoDecision,
+    NoDecision(RequestId),
     /// Approved without having looked at what is long.
     #[error(
         "this call has long or many arguments: look at all of them, say so by the box above the \
          buttons, and decide again. Nothing has been decided"
     )]
-    NotLooked,
+    NotLooked(RequestId),
+    /// Something in an address cannot be what it stands for.
+    #[error("{0}")]
+    BadQuery(String),
     /// There is nothing here.
     #[error("there is nothing at this address")]
     NotFound,
@@ -38,6 +45,12 @@ pub enum Problem {
     Template(#[from] askama::Error),
 }
 
+impl From<ClientError> for Problem {
+    fn from(error: ClientError) -> Self {
+        Self::Gate(Box::new(error))
+    }
+}
+
 #[derive(Template)]
 #[template(path = "problem.html")]
 struct Page {
@@ -45,34 +58,55 @@ struct Page {
     text: String,
     /// Whether looking again may help.
     again: bool,
+    /// The request it is about.
+    request: Option<RequestId>,
+}
+
+impl Page {
+    /// Where looking again leads: never to sending a form again.
+    fn refresh(&self) -> String {
+        match self.request {
+            Some(id) => format!("3; url=/requests/{id}"),
+            None => "3".to_owned(),
+        }
+    }
+}
+
+impl Problem {
+    fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::Undecided(id, _) | Self::NoDecision(id) | Self::NotLooked(id) => Some(*id),
+            _ => None,
+        }
+    }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, title, again) = match &self {
-            Self::Gate(error) if error.status() == Some(401) => {
+            Self::Gate(error) | Self::Undecided(_, error) if error.status() == Some(401) => {
                 // The token was taken off the list.
                 return Redirect::to("/login").into_response();
             }
-            Self::Gate(error) if error.is_transient() => {
+            Self::Gate(error) | Self::Undecided(_, error) if error.is_transient() => {
                 (StatusCode::SERVICE_UNAVAILABLE, "The gate does not answer", true)
             }
-            Self::Gate(error) => {
+            Self::Gate(error) | Self::Undecided(_, error) => {
                 let status = error.status().and_then(|status| StatusCode::from_u16(status).ok());
                 (status.unwrap_or(StatusCode::BAD_GATEWAY), "The gate says no", false)
             }
             Self::ForeignForm => (StatusCode::FORBIDDEN, "Not sent", false),
-            Self::NoDecision | Self::NotLooked => {
+            Self::NoDecision(_) | Self::NotLooked(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "Nothing decided", false)
             }
+            Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "Not understood", false),
             Self::NotFound => (StatusCode::NOT_FOUND, "Nothing here", false),
             Self::Random(_) | Self::Template(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "This did not work", false)
             }
         };
         tracing::warn!(%status, error = %self, "no page");
-        let text = self.to_string();
-        let page = Page { title, text, again }.render();
+        let page = Page { title, text: self.to_string(), again, request: self.request() }.render();
         (status, Html(page.unwrap_or_else(|error| error.to_string()))).into_response()
     }
 }

@@ -1,25 +1,103 @@
-//! What waits, beside one request in full, and deciding about it.
+//! What waits, as a list: searched, in pages, and card by card for a page that is open.
+
+use std::{collections::HashMap, sync::Arc};
 
 use askama::Template;
 use axum::{
-    Form,
     extract::{Path, Query as UriQuery, State},
-    response::{Html, IntoResponse, Redirect, Response},
+    response::{Html, IntoResponse as _, Response},
 };
-use hitl_api::{Decision, Event, Me, Request, RequestId, State as Life, reveal::reveal};
-use hitl_client::{Client, Query};
+use futures_util::future::join_all;
+use hitl_api::{Me, Request, RequestId, State as Life};
+use hitl_client::Query;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
-    plan::Effects,
     problem::Problem,
+    request::{Shown, look},
     routes::App,
-    session::{Session, Signed, is_own_form},
-    view::{Card, Revealed, ago, arguments::Tree, rough},
+    session::{Session, Signed},
+    tools::Catalog,
+    view::{Card, Revealed, address},
 };
 
-/// Requests of the same call that are looked back on.
-const BEFORE: &str = "6";
+/// Requests on a page of the list.
+const PAGE: &str = "100";
+
+/// Cards that are asked for at once, at most; whoever needs more asks for the list.
+const CARDS: usize = 50;
+
+/// Which part of the queue somebody looks at.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Part {
+    /// With this text in tool, arguments or requester.
+    #[serde(default)]
+    q: String,
+    /// Any text: only what is the reader's to decide.
+    #[serde(default)]
+    mine: String,
+    /// The `next` of the page before.
+    #[serde(default)]
+    after: String,
+    /// The request that is open beside the list.
+    #[serde(default)]
+    selected: String,
+}
+
+impl Part {
+    /// The address of the same part at another path.
+    fn at(&self, path: &str) -> String {
+        address(path, &[("q", &self.q), ("mine", &self.mine)])
+    }
+
+    fn behind(&self, next: &str) -> String {
+        address("/queue", &[("q", &self.q), ("mine", &self.mine), ("after", next)])
+    }
+
+    /// Whether something that waits may be left out.
+    fn is_filtered(&self) -> bool {
+        !self.q.is_empty() || !self.mine.is_empty()
+    }
+}
+
+/// What waits, of the part that is looked at.
+struct Waiting {
+    requests: Vec<Request>,
+    /// How many wait in all.
+    total: u64,
+    next: Option<String>,
+    catalogs: HashMap<String, Arc<Catalog>>,
+}
+
+async fn waiting(app: &App, session: &Session, part: &Part) -> Result<Waiting, Problem> {
+    let some = |value: &str| Some(value.to_owned()).filter(|value| !value.is_empty());
+    let (mut requests, total, next) = if part.q.trim().is_empty() {
+        let query = Query::default().with("after", some(&part.after));
+        let query = query.with("limit", Some(PAGE.to_owned()));
+        let pending = session.gate.pending(&query).await?;
+        (pending.pending, pending.total, pending.next)
+    } else {
+        let query = Query::default()
+            .with("state", Some(Life::Pending.name().to_owned()))
+            .with("text", Some(part.q.trim().to_owned()))
+            .with("after", some(&part.after))
+            .with("limit", Some(PAGE.to_owned()));
+        let (found, total) = tokio::join!(session.gate.requests(&query), total(session));
+        let found = found?;
+        (found.requests.into_iter().rev().collect(), total?, found.next)
+    };
+    if !part.mine.is_empty() {
+        requests.retain(|request| !request.requester.is(&session.me.name));
+    }
+    let catalogs = app.tools.of_all(&requests).await;
+    Ok(Waiting { requests, total, next, catalogs })
+}
+
+async fn total(session: &Session) -> Result<u64, Problem> {
+    let one = Query::default().with("limit", Some("1".to_owned()));
+    Ok(session.gate.pending(&one).await?.total)
+}
 
 /// The whole page.
 #[derive(Template)]
@@ -28,271 +106,146 @@ struct Page<'a> {
     me: &'a Me,
     form_token: &'a str,
     here: &'static str,
+    part: &'a Part,
     list: List<'a>,
     detail: Option<Shown<'a>>,
 }
 
-/// The list alone.
+/// The list alone, or some cards of it.
 #[derive(Template)]
 #[template(path = "list.html")]
 struct List<'a> {
     cards: Vec<Card<'a>>,
-    more: bool,
+    part: &'a Part,
+    total: u64,
+    /// Where the list goes on.
+    more: Option<String>,
 }
 
 impl List<'_> {
-    fn waiting(&self) -> usize {
-        self.cards.iter().filter(|card| card.request.state == Life::Pending).count()
-    }
-}
-
-/// One request in full, alone.
-#[derive(Template)]
-#[template(path = "detail.html")]
-struct Shown<'a> {
-    me: &'a Me,
-    form_token: &'a str,
-    card: Card<'a>,
-    request: &'a Request,
-    events: &'a [Event],
-    effects: Effects,
-    tree: Tree,
-    before: Vec<String>,
-    reasons: &'a [String],
-}
-
-impl Shown<'_> {
-    fn waits(&self) -> bool {
-        self.request.state == Life::Pending
-    }
-
-    fn approvals(&self) -> usize {
-        self.request.votes.iter().filter(|vote| vote.approved).count()
-    }
-
-    fn expires(&self) -> String {
-        rough(self.request.expires_at.duration_since(jiff::Timestamp::now()))
-    }
-
-    fn held(&self) -> Option<String> {
-        self.request.waiting_since.map(|since| rough(jiff::Timestamp::now().duration_since(since)))
-    }
-
-    fn hold(&self) -> String {
-        rough(jiff::SignedDuration::from_secs(self.me.hold_seconds.try_into().unwrap_or(i64::MAX)))
-    }
-
-    fn grant(&self) -> String {
-        rough(jiff::SignedDuration::from_secs(self.me.grant_seconds.try_into().unwrap_or(i64::MAX)))
-    }
-
-    fn settled_when(&self) -> Option<String> {
-        self.request.settled_at.map(ago)
-    }
-
-    // Called by the template, which passes a reference to what it has.
+    // Called by the template.
     #[allow(clippy::unused_self)]
-    fn happened(&self, event: &Event) -> String {
-        ago(event.at)
+    fn now(&self) -> i64 {
+        Timestamp::now().as_millisecond()
     }
 
-    #[allow(clippy::unused_self)]
-    fn said<'e>(&self, event: &'e Event, name: &str) -> Option<&'e str> {
-        event.data.get(name)?.as_str().filter(|text| !text.is_empty())
-    }
-
-    fn agent(&self) -> Option<&str> {
-        self.request.headers.get("user-agent").and_then(|agent| agent.as_str())
+    fn href(&self, card: &Card<'_>) -> String {
+        self.part.at(&format!("/requests/{}", card.request.id))
     }
 }
 
-/// A request and all that is said about it.
-struct Looked {
-    request: Request,
-    events: Vec<Event>,
-    effects: Effects,
-    before: Vec<String>,
-}
-
-/// Looks at one request, and at what became of the same call before.
-async fn look(app: &App, gate: &Client, id: RequestId) -> Result<Looked, Problem> {
-    let detail = gate.request(id).await?;
-    let same = Query::default()
-        .with("digest", Some(detail.request.digest.clone()))
-        .with("limit", Some(BEFORE.to_owned()));
-    let (effects, same) = tokio::join!(app.plans.of(&detail.request), gate.requests(&same));
-    let before = same?.requests.into_iter().filter(|request| request.id < id);
-    let before = before.filter_map(|request| {
-        let what = Card::new(&request, "", None).settled()?;
-        let when = ago(request.settled_at.unwrap_or(request.received_at));
-        let reason = request.votes.last().map(|vote| vote.reason.as_str()).unwrap_or_default();
-        let reason = if reason.is_empty() { String::new() } else { format!(": “{reason}”") };
-        Some(format!("{when}: {what}{reason}"))
-    });
-    let before = before.collect();
-    Ok(Looked { request: detail.request, events: detail.events, effects, before })
-}
-
-impl Looked {
-    fn shown<'a>(&'a self, app: &'a App, session: &'a Session) -> Shown<'a> {
-        Shown {
-            me: &session.me,
-            form_token: &session.form_token,
-            card: Card::new(&self.request, &session.me.name, None),
-            request: &self.request,
-            events: &self.events,
-            effects: self.effects.clone(),
-            tree: Tree::of(&self.request.tool_args),
-            before: self.before.clone(),
-            reasons: &app.reasons,
+impl Waiting {
+    fn list<'a>(
+        &'a self,
+        part: &'a Part,
+        session: &Session,
+        selected: Option<&'a Request>,
+    ) -> List<'a> {
+        let card = |request: &'a Request| {
+            Card::new(request, &session.me.name, selected.map(|selected| selected.id))
+                .described(self.catalogs.get(&request.server))
+        };
+        let mut cards: Vec<_> = self.requests.iter().map(card).collect();
+        // What was decided a moment ago stays in sight while somebody looks at it.
+        if let Some(selected) = selected.filter(|selected| selected.state != Life::Pending) {
+            cards.push(card(selected));
         }
+        let more = self.next.as_deref().map(|next| part.behind(next));
+        List { cards, part, total: self.total, more }
     }
 }
 
-/// The queue, beside the oldest request in it that is the reader's to decide.
+/// The queue, beside the first request in it that is the reader's to decide.
 pub(crate) async fn page(
     State(app): State<App>,
     Signed(session): Signed,
+    UriQuery(part): UriQuery<Part>,
 ) -> Result<Response, Problem> {
-    let pending = session.gate.pending(None).await?;
+    let waiting = waiting(&app, &session, &part).await?;
     let theirs = |request: &&Request| !request.requester.is(&session.me.name);
-    let first = pending.pending.iter().find(theirs).or(pending.pending.first());
+    let first = waiting.requests.iter().find(theirs).or(waiting.requests.first());
     let looked = match first {
         Some(first) => Some(look(&app, &session.gate, first.id).await?),
         None => None,
     };
-    whole(&app, &session, &pending.pending, pending.next.is_some(), looked.as_ref())
+    whole(&session, &part, &waiting, looked.as_ref().map(|looked| looked.shown(&app, &session)))
 }
 
 /// The queue beside one request: its permanent address.
 pub(crate) async fn one(
     State(app): State<App>,
     Signed(session): Signed,
+    UriQuery(part): UriQuery<Part>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let id = id.parse().map_err(|_| Problem::NotFound)?;
-    let (pending, looked) = tokio::join!(session.gate.pending(None), look(&app, &session.gate, id));
-    let pending = pending?;
-    whole(&app, &session, &pending.pending, pending.next.is_some(), Some(&looked?))
+    let (waiting, looked) =
+        tokio::join!(waiting(&app, &session, &part), look(&app, &session.gate, id));
+    let (waiting, looked) = (waiting?, looked?);
+    whole(&session, &part, &waiting, Some(looked.shown(&app, &session)))
 }
 
 fn whole(
-    app: &App,
     session: &Session,
-    pending: &[Request],
-    more: bool,
-    looked: Option<&Looked>,
+    part: &Part,
+    waiting: &Waiting,
+    detail: Option<Shown<'_>>,
 ) -> Result<Response, Problem> {
-    let selected = looked.map(|looked| &looked.request);
+    let selected = detail.as_ref().map(Shown::request);
     let page = Page {
         me: &session.me,
         form_token: &session.form_token,
         here: "queue",
-        list: listed(pending, more, session, selected),
-        detail: looked.map(|looked| looked.shown(app, session)),
+        part,
+        list: waiting.list(part, session, selected),
+        detail,
     };
     Ok(Html(page.render()?).into_response())
 }
 
-fn listed<'a>(
-    pending: &'a [Request],
-    more: bool,
-    session: &Session,
-    selected: Option<&'a Request>,
-) -> List<'a> {
-    let card = |request| Card::new(request, &session.me.name, selected);
-    let mut cards: Vec<_> = pending.iter().map(card).collect();
-    // What was decided a moment ago stays in sight while somebody looks at it.
-    if let Some(selected) = selected.filter(|selected| selected.state != Life::Pending) {
-        cards.push(card(selected));
-    }
-    List { cards, more }
-}
-
-/// Which request is open beside the list.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Selected {
-    selected: Option<RequestId>,
-}
-
 /// The list alone, for a page that is open.
 pub(crate) async fn list(
-    State(_): State<App>,
-    Signed(session): Signed,
-    UriQuery(query): UriQuery<Selected>,
-) -> Result<Html<String>, Problem> {
-    let pending = session.gate.pending(None).await?;
-    let selected = match query.selected {
-        None => None,
-        Some(id) => match pending.pending.iter().find(|request| request.id == id) {
-            Some(found) => Some(found.clone()),
-            None => session.gate.request(id).await.ok().map(|detail| detail.request),
-        },
-    };
-    let more = pending.next.is_some();
-    Ok(Html(listed(&pending.pending, more, &session, selected.as_ref()).render()?))
-}
-
-/// One request alone, for a page that is open.
-pub(crate) async fn detail(
     State(app): State<App>,
     Signed(session): Signed,
-    Path(id): Path<String>,
+    UriQuery(part): UriQuery<Part>,
 ) -> Result<Html<String>, Problem> {
-    let id = id.parse().map_err(|_| Problem::NotFound)?;
-    let looked = look(&app, &session.gate, id).await?;
-    Ok(Html(looked.shown(&app, &session).render()?))
-}
-
-/// All arguments as text, however many: JSON, with nothing in it hidden.
-pub(crate) async fn arguments(
-    State(_): State<App>,
-    Signed(session): Signed,
-    Path(id): Path<String>,
-) -> Result<String, Problem> {
-    let id = id.parse().map_err(|_| Problem::NotFound)?;
-    let arguments = session.gate.request(id).await?.request.tool_args;
-    let text = format!("{:#}", serde_json::Value::Object(arguments));
-    let lines: Vec<_> = text.lines().map(reveal).collect();
-    Ok(lines.join("\n") + "\n")
-}
-
-/// A decision, as the form sends it.
-#[derive(Deserialize)]
-pub(crate) struct Decided {
-    form_token: String,
-    decision: String,
-    #[serde(default)]
-    reason: String,
-    /// Ticked by whoever has looked at what is long.
-    #[serde(default)]
-    looked: Option<String>,
-}
-
-pub(crate) async fn decide(
-    State(_): State<App>,
-    Signed(session): Signed,
-    Path(id): Path<String>,
-    Form(form): Form<Decided>,
-) -> Result<Response, Problem> {
-    let id: RequestId = id.parse().map_err(|_| Problem::NotFound)?;
-    if !is_own_form(&session, &form.form_token) {
-        return Err(Problem::ForeignForm);
-    }
-    let approved = match form.decision.as_str() {
-        "approve" => true,
-        "reject" => false,
-        _ => return Err(Problem::NoDecision),
+    let waiting = waiting(&app, &session, &part).await?;
+    let selected = part.selected.parse().ok();
+    let selected: Option<RequestId> = selected;
+    let found = waiting.requests.iter().find(|request| Some(request.id) == selected).cloned();
+    let found = match (found, selected) {
+        (None, Some(id)) => session.gate.request(id).await.ok().map(|detail| detail.request),
+        (found, _) => found,
     };
-    if approved {
-        let request = session.gate.request(id).await?.request;
-        if Tree::of(&request.tool_args).needs_care() && form.looked.is_none() {
-            return Err(Problem::NotLooked);
+    Ok(Html(waiting.list(&part, &session, found.as_ref()).render()?))
+}
+
+/// Which cards.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Cards {
+    ids: String,
+}
+
+/// Single cards, for a page that is open: each as it is now, settled or not.
+pub(crate) async fn cards(
+    State(app): State<App>,
+    Signed(session): Signed,
+    UriQuery(cards): UriQuery<Cards>,
+    UriQuery(part): UriQuery<Part>,
+) -> Result<Html<String>, Problem> {
+    let ids = cards.ids.split(',').take(CARDS).filter_map(|id| id.parse::<RequestId>().ok());
+    let asked = join_all(ids.map(|id| session.gate.request(id)));
+    let (found, total) = tokio::join!(asked, total(&session));
+    let mut requests = Vec::new();
+    for found in found {
+        match found {
+            Ok(detail) => requests.push(detail.request),
+            // One that there is not is no reason to show none of the others.
+            Err(error) if error.status() == Some(404) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    // Browsers send line breaks as CR LF, whatever was typed.
-    let reason = form.reason.replace("\r\n", "\n").trim().to_owned();
-    session.gate.decide(id, &Decision { approved, reason }).await?;
-    // What became of it is on its own page.
-    Ok(Redirect::to(&format!("/requests/{id}")).into_response())
+    let catalogs = app.tools.of_all(&requests).await;
+    let waiting = Waiting { requests, total: total?, next: None, catalogs };
+    Ok(Html(waiting.list(&part, &session, None).render()?))
 }

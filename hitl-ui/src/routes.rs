@@ -11,8 +11,8 @@ use hitl_client::{Client, ClientError};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assets, config::Config, guard, history, live, plan::Plans, problem, queue, session::Sessions,
-    sign_in,
+    assets, chain::Chain, config::Config, decide, export, guard, history, insights, live,
+    plan::Plans, problem, queue, request, session::Sessions, sign_in, tools::Tools,
 };
 
 /// Largest form, in bytes.
@@ -27,6 +27,10 @@ pub struct App {
     pub sessions: Sessions,
     /// What a migration would run.
     pub plans: Plans,
+    /// What servers say of their tools.
+    pub tools: Tools,
+    /// Whether the audit is whole.
+    pub chain: Chain,
     /// Ready-made reasons.
     pub reasons: std::sync::Arc<Vec<String>>,
     /// Cancelled when the service stops.
@@ -42,6 +46,8 @@ pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, Cl
         gate: Client::new(config.gate.clone(), None)?,
         sessions: Sessions::new(config.secure_cookies),
         plans: Plans::new(config.ops_tools.clone()),
+        tools: Tools::new(config.mcp.clone()),
+        chain: Chain::default(),
         reasons: std::sync::Arc::new(config.reasons.clone()),
         stopping,
     };
@@ -50,13 +56,18 @@ pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, Cl
         .route("/queue", get(queue::page))
         .route("/queue/list", get(queue::list))
         .route("/requests/{id}", get(queue::one))
-        .route("/requests/{id}/detail", get(queue::detail))
-        .route("/requests/{id}/arguments", get(queue::arguments))
-        .route("/requests/{id}/decide", post(queue::decide))
+        .route("/queue/cards", get(queue::cards))
+        .route("/requests/{id}/detail", get(request::detail))
+        .route("/requests/{id}/arguments", get(request::arguments))
+        .route("/requests/{id}/decide", post(decide::decide))
         .route("/history", get(history::page))
+        .route("/history.csv", get(export::csv))
+        .route("/history.ndjson", get(export::ndjson))
+        .route("/insights", get(insights::page))
         .route("/live", get(live::stream))
         .route("/login", get(sign_in::page).post(sign_in::sign_in))
         .route("/logout", post(sign_in::sign_out))
+        .route("/assets/icon.svg", get(assets::icon))
         .route("/assets/{name}", get(assets::asset))
         .route("/healthz", get(async || "ok"))
         .fallback(not_found)

@@ -17,6 +17,8 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hitl_api::Me;
 use hitl_client::Client;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::routes::App;
 
@@ -37,6 +39,16 @@ pub struct Session {
     pub gate: Client,
     /// Stands in every form of this session, and in no other's.
     pub form_token: String,
+    ended: CancellationToken,
+}
+
+impl Session {
+    /// Completes when the reviewer has signed out, or the session has lasted its time.
+    pub async fn ended(&self) {
+        let rest = LIFETIME.saturating_sub(self.begun.elapsed());
+        // An error means that its time is over.
+        let _ = timeout(rest, self.ended.cancelled()).await;
+    }
 }
 
 /// There is no randomness to make a session from.
@@ -62,14 +74,21 @@ impl Sessions {
     /// # Errors
     /// [`NoRandomness`].
     pub fn begin(&self, me: Me, gate: Client) -> Result<HeaderValue, NoRandomness> {
-        let session =
-            Session { id: random()?, begun: Instant::now(), me, gate, form_token: random()? };
+        let session = Session {
+            id: random()?,
+            begun: Instant::now(),
+            me,
+            gate,
+            form_token: random()?,
+            ended: CancellationToken::new(),
+        };
         let cookie = self.cookie(&session.id, LIFETIME.as_secs());
         let mut by_id = self.lock();
         by_id.retain(|_, session| session.begun.elapsed() < LIFETIME);
         if by_id.len() >= MOST
             && let Some(oldest) = by_id.values().min_by_key(|session| session.begun)
         {
+            oldest.ended.cancel();
             let oldest = oldest.id.clone();
             by_id.remove(&oldest);
         }
@@ -79,6 +98,7 @@ impl Sessions {
 
     /// Ends a session; gives the cookie that takes its cookie away.
     pub fn end(&self, session: &Session) -> HeaderValue {
+        session.ended.cancel();
         self.lock().remove(&session.id);
         self.cookie("", 0)
     }

@@ -4,26 +4,54 @@
 //! out without saying so.
 
 pub mod arguments;
+mod likeness;
+pub mod sql;
 mod text;
 
-pub use self::text::Revealed;
+pub use self::{likeness::oddity, text::Revealed};
 
-use hitl_api::{Assurance, Request, State};
+use std::sync::Arc;
+
+use hitl_api::{Assurance, Request, RequestId, State};
 use jiff::{SignedDuration, Timestamp};
+use reqwest::Url;
+
+use crate::tools::{Catalog, Described};
+
+/// A path of ours with those parameters that have a value.
+pub fn address(path: &str, parameters: &[(&str, &str)]) -> String {
+    let given = parameters.iter().filter(|(_, value)| !value.is_empty());
+    let url = Url::parse_with_params("http://x/", given);
+    match url.as_ref().ok().and_then(|url| url.query()).filter(|query| !query.is_empty()) {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    }
+}
 
 /// A time span as people say it.
 pub fn rough(span: SignedDuration) -> String {
     match span.as_secs().max(0) {
         seconds @ 0..=59 => format!("{seconds} s"),
+        seconds @ 60..=599 if seconds % 60 > 0 => {
+            format!("{} min {} s", seconds / 60, seconds % 60)
+        }
         seconds @ 60..=3599 => format!("{} min", seconds / 60),
         seconds @ 3600..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
         seconds => format!("{} days", seconds / 86_400),
     }
 }
 
+/// So many seconds as people say it.
+pub fn rough_seconds(seconds: &i64) -> String {
+    rough(SignedDuration::from_secs(*seconds))
+}
+
 /// How long ago something was.
 pub fn ago(then: Timestamp) -> String {
-    format!("{} ago", rough(Timestamp::now().duration_since(then)))
+    match Timestamp::now().duration_since(then) {
+        span if span.as_secs() < 5 => "just now".to_owned(),
+        span => format!("{} ago", rough(span)),
+    }
 }
 
 /// What a call could do, by icon and word.
@@ -35,6 +63,9 @@ pub struct Risk {
     pub word: &'static str,
 }
 
+/// Characters of the arguments in a list.
+const SUMMARY: usize = 120;
+
 /// How a request looks in a list.
 #[derive(Debug)]
 pub struct Card<'a> {
@@ -44,16 +75,31 @@ pub struct Card<'a> {
     pub selected: bool,
     /// The reader's own: somebody else must decide.
     pub own: bool,
+    described: Option<Described>,
 }
 
 impl<'a> Card<'a> {
     /// A request as this reader sees it.
-    pub fn new(request: &'a Request, reader: &str, selected: Option<&Request>) -> Self {
+    pub fn new(request: &'a Request, reader: &str, selected: Option<RequestId>) -> Self {
         Self {
             request,
-            selected: selected.is_some_and(|selected| selected.id == request.id),
+            selected: selected == Some(request.id),
             own: request.requester.is(reader),
+            described: None,
         }
+    }
+
+    /// With what its server says about the tool.
+    #[must_use]
+    pub fn described(mut self, catalog: Option<&Arc<Catalog>>) -> Self {
+        self.described = catalog.and_then(|catalog| catalog.get(&self.request.tool_name)).cloned();
+        self
+    }
+
+    /// What is odd about the tool's name or the requester's.
+    pub fn oddities(&self) -> Vec<String> {
+        let names = [&self.request.tool_name, &self.request.requester.name];
+        names.into_iter().filter_map(|name| oddity(name)).collect()
     }
 
     /// The tool.
@@ -75,11 +121,18 @@ impl<'a> Card<'a> {
         }
     }
 
-    /// What the call could do.
+    /// What the call could do. What its server says of it counts only where it warns.
     pub fn risk(&self) -> Risk {
+        let described = self.described.as_ref();
         match self.request.tool_name.as_str() {
             "run_migration" => Risk { icon: "▲", word: "Changes schema" },
             "truncate_table" => Risk { icon: "◆", word: "Deletes data" },
+            _ if described.is_some_and(|tool| tool.destroys == Some(true)) => {
+                Risk { icon: "◆", word: "May destroy" }
+            }
+            _ if described.is_some_and(|tool| tool.reads_only == Some(false)) => {
+                Risk { icon: "▲", word: "Changes things" }
+            }
             _ => Risk { icon: "●", word: "Effects unknown" },
         }
     }
@@ -87,14 +140,30 @@ impl<'a> Card<'a> {
     /// One line of what it is about.
     pub fn summary(&self) -> String {
         let arguments = serde_json::Value::Object(self.request.tool_args.clone()).to_string();
-        let shown: String = arguments.chars().take(120).collect();
-        let more = arguments.chars().count().saturating_sub(120);
+        let shown: String = arguments.chars().take(SUMMARY).collect();
+        let more = arguments.chars().count().saturating_sub(SUMMARY);
         if more == 0 { shown } else { format!("{shown} … and {more} characters more") }
     }
 
     /// Since when it has been asked for.
     pub fn asked(&self) -> String {
         ago(self.request.received_at)
+    }
+
+    /// Until when it waits, or its approval is kept: milliseconds of the Unix epoch.
+    pub fn until(&self) -> Option<i64> {
+        let until = match self.request.state {
+            State::Pending => Some(self.request.expires_at),
+            State::Approved => self.request.grant_expires_at,
+            _ => None,
+        };
+        until.map(Timestamp::as_millisecond)
+    }
+
+    /// How long until then.
+    pub fn left(&self) -> String {
+        let until = self.until().and_then(|until| Timestamp::from_millisecond(until).ok());
+        until.map(|until| rough(until.duration_since(Timestamp::now()))).unwrap_or_default()
     }
 
     /// The decision that settled it, in a few words.

@@ -4,9 +4,11 @@
 //! failure.
 
 mod adversarial;
+mod browser;
 mod cargo;
 mod dependencies;
 mod gateway;
+mod install;
 mod mcp_clients;
 mod server;
 mod tidy;
@@ -64,6 +66,11 @@ const SUITES: &[Suite] = &[
         name: "gateway",
         checks: "all four outcomes of a call behind gateways that we did not write",
         run: gateway::run,
+    },
+    Suite {
+        name: "browser",
+        checks: "a reviewer's browser at the queue: by mouse, keys, phone, without scripts; axe",
+        run: browser::run,
     },
     Suite {
         name: "adversarial",

@@ -5,7 +5,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{events, health, history, queue};
+use super::{events, health, history, insights, queue};
 
 /// The gate's admin API
 ///
@@ -20,6 +20,7 @@ use super::{events, health, history, queue};
         queue::withdraw,
         history::list,
         history::one,
+        insights::insights,
         events::stream,
         events::audit,
         events::head,

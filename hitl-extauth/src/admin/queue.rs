@@ -92,11 +92,15 @@ pub(super) async fn pending(
 ) -> Result<Json<Pending>, Problem> {
     let page = query.page(Order::Oldest)?;
     let filter = Filter { states: vec![State::Pending], ..Filter::default() };
-    let (mut pending, next) = admin.shown(admin.gate.store().list(filter, page).await?);
+    let store = admin.gate.store();
+    let (listed, counts) = tokio::join!(store.list(filter, page), store.counts());
+    let (mut pending, next) = admin.shown(listed?);
+    let waiting = counts?.into_iter().filter(|count| count.state == State::Pending);
+    let total = waiting.map(|count| count.requests).sum();
     // What has run out a moment ago is no longer decidable, whether or not it is settled yet.
     let now = now();
     pending.retain(|request| request.expires_at > now);
-    Ok(Json(Pending { pending, next }))
+    Ok(Json(Pending { pending, total, next }))
 }
 
 /// Approve or deny a request.

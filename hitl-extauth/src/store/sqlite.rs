@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hitl_api::{Event, Head, Request, RequestId, Vote};
+use hitl_api::{Event, Head, Insights, Request, RequestId, Vote};
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -25,7 +25,10 @@ use self::{
     writer::{OfStore, Writer},
 };
 use super::{Arrival, ChangeError, Count, Filter, Listed, NewCall, Page, Store, StoreError, Terms};
-use crate::approval::Happening;
+use crate::{
+    approval::Happening,
+    insights::{Span, Tally},
+};
 
 mod migrations {
     //! The schema, version by version.
@@ -301,6 +304,17 @@ impl Store for SqliteStore {
         Self::read(&self.lists, rows::counts).await
     }
 
+    async fn insights(&self, span: Span) -> Result<Insights, StoreError> {
+        let look = move |connection: &Connection| {
+            let mut tally = Tally::new(span);
+            rows::settled(connection, span.since(), span.until(), |settled| {
+                tally.settled(settled);
+            })?;
+            Ok(tally.finish(&rows::counts(connection)?))
+        };
+        Self::read(&self.lists, look).await
+    }
+
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, StoreError> {
         Self::read(&self.lists, move |connection| rows::events(connection, after, limit)).await
     }
@@ -335,9 +349,10 @@ mod tests {
         assert_eq!(known, all);
     }
 
-    const KNOWN: [(i32, &str, u64); 3] = [
+    const KNOWN: [(i32, &str, u64); 4] = [
         (1, "requests_and_events", 228_949_229_227_288_265),
         (2, "tally", 3_346_906_083_568_035_348),
         (3, "address", 2_436_830_282_846_585_098),
+        (4, "settled", 1_265_199_279_501_238_868),
     ];
 }

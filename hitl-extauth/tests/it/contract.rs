@@ -5,11 +5,11 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use hitl_api::{Assurance, RequestId, Requester, State, Vote};
+use hitl_api::{Assurance, RequestId, Requester, State, Vote, audit::Verifier};
 use hitl_extauth::{
     approval::Refused,
-    audit::Verifier,
     gate::now,
+    insights::Span,
     metrics::Metrics,
     store::{
         Arrival, ChangeError, Filter, NewCall, Order, Page, QueueFull, SharedStore, Terms,
@@ -311,6 +311,27 @@ async fn requests_are_listed_in_order_in_pages_and_by_what_they_are(mut keeper: 
     assert!(listed(&mut keeper, other).await.is_empty());
 }
 
+async fn what_became_of_requests_is_counted_by_tool_and_in_steps(mut keeper: impl Keeper) {
+    let begun = now();
+    let (yes, no) = (new(&mut keeper, "a", "v3").await, new(&mut keeper, "b", "v3").await);
+    let other = NewCall { tool: "drop_database".into(), ..call("c", "v3") };
+    keeper.store().arrive(other, TERMS, now()).await.unwrap();
+    let decided = begun + SignedDuration::from_secs(60);
+    keeper.store().vote(yes, vote("dana", true, decided), true, TERMS).await.unwrap();
+    keeper.store().vote(no, vote("dana", false, decided), true, TERMS).await.unwrap();
+    let hour = Span::new(begun, begun + SignedDuration::from_secs(3600), 60).unwrap();
+    let insights = keeper.store().insights(hour).await.unwrap();
+    let all = &insights.all;
+    assert_eq!((all.waiting, all.approved, all.rejected, all.expired), (1, 1, 1, 0));
+    assert!((59.0..=60.0).contains(&all.median_seconds.unwrap()), "{all:?}");
+    let tools: Vec<_> = insights.tools.iter().map(|tool| tool.tool.as_str()).collect();
+    assert_eq!(tools, ["drop_database", "run_migration"]);
+    let steps = insights.steps.iter().map(|step| (step.approved, step.rejected));
+    assert_eq!(steps.enumerate().filter(|(_, n)| *n != (0, 0)).collect::<Vec<_>>(), [(1, (1, 1))]);
+    let later = Span::new(hour.until(), hour.until() + TERMS.request, 1).unwrap();
+    assert_eq!(keeper.store().insights(later).await.unwrap().all.approved, 0);
+}
+
 async fn everything_that_happens_is_a_link_of_one_chain(mut keeper: impl Keeper) {
     let id = new(&mut keeper, "alice", "v3").await;
     keeper.store().note(id, "caller_left", now()).await.unwrap();
@@ -390,6 +411,7 @@ contract! {
     time_settles_requests_and_grants
     the_queue_has_room_for_so_many
     requests_are_listed_in_order_in_pages_and_by_what_they_are
+    what_became_of_requests_is_counted_by_tool_and_in_steps
     everything_that_happens_is_a_link_of_one_chain
     many_writers_at_once_make_one_chain_without_a_gap
 }

@@ -6,8 +6,7 @@ use std::{
     time::Duration,
 };
 
-use hitl_api::Event;
-use hitl_extauth::audit::Verifier;
+use hitl_api::{Event, audit::Verifier};
 use serde_json::json;
 use tokio::task::JoinSet;
 

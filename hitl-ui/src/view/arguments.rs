@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::oddity;
+
 /// Characters from which on a value counts as long: it is shown whole, and whoever approves says
 /// that they have looked at it.
 const LONG: usize = 400;
@@ -25,6 +27,8 @@ pub struct Line {
     pub value: Option<String>,
     /// Whether it is long.
     pub long: bool,
+    /// What is odd about its name or its value.
+    pub odd: Option<String>,
 }
 
 /// Arguments, as they are shown.
@@ -51,6 +55,11 @@ impl Tree {
         self.left_out > 0 || self.lines.iter().any(|line| line.long)
     }
 
+    /// How many values are long.
+    pub fn long(&self) -> usize {
+        self.lines.iter().filter(|line| line.long).count()
+    }
+
     fn add(&mut self, depth: usize, key: String, value: &Value) {
         if self.lines.len() >= LINES {
             self.left_out += 1 + below(value);
@@ -68,7 +77,8 @@ impl Tree {
             Value::Object(members) => (format!("object, {}", count(members.len(), "member")), None),
         };
         let long = leaf.as_ref().is_some_and(|leaf| leaf.chars().count() > LONG);
-        self.lines.push(Line { depth, key, kind, value: leaf, long });
+        let odd = oddity(&key).or_else(|| oddity(leaf.as_deref().unwrap_or_default()));
+        self.lines.push(Line { depth, key, kind, value: leaf, long, odd });
         match value {
             Value::Array(items) => {
                 for (number, item) in items.iter().enumerate().take(MEMBERS) {

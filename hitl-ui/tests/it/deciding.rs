@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{StatusCode, header};
 use serde_json::json;
 
-use crate::support::{Lab, PATIENCE};
+use crate::support::{Browser, Lab, PATIENCE};
 
 #[tokio::test]
 async fn a_reviewer_reads_approves_and_sees_what_became_of_it() {
@@ -34,7 +34,8 @@ async fn a_reviewer_reads_approves_and_sees_what_became_of_it() {
     assert_eq!(decided.headers()[header::LOCATION], format!("/requests/{id}"));
     assert!(call.await.unwrap().0);
     let page = dana.page(&format!("/requests/{id}")).await;
-    assert!(page.contains("This request is approved by dana, released."), "{page}");
+    assert!(page.contains("This request is approved by dana, released</b>, just now."), "{page}");
+    assert!(page.contains("the call passed at once"), "{page}");
     assert!(!page.contains("data-decide"));
 
     // Somebody else is a moment later.
@@ -42,10 +43,21 @@ async fn a_reviewer_reads_approves_and_sees_what_became_of_it() {
     let token = lee.form_token().await;
     let late = lee.post(&path, &[("form_token", token.as_str()), ("decision", "reject")]).await;
     assert_eq!(late.status(), StatusCode::CONFLICT);
-    assert!(late.text().await.unwrap().contains("settled already: spent"));
+    let late = late.text().await.unwrap();
+    assert!(late.contains("settled already: spent"));
+    assert!(late.contains(&format!("href=\"/requests/{id}\"")), "{late}");
+    // The same form sent twice by the same hand is no error.
+    let again = dana.post(&path, &form_of(&dana, "approve").await).await;
+    assert_eq!(again.headers()[header::LOCATION], format!("/requests/{id}"));
+    let other = dana.post(&path, &form_of(&dana, "reject").await).await;
+    assert_eq!(other.status(), StatusCode::CONFLICT);
     let history = lee.page("/history?state=spent&reviewer=dana").await;
     assert!(history.contains(&id) && history.contains("approved by dana, released"));
     assert!(!lee.page("/history?state=denied").await.contains(&id));
+}
+
+async fn form_of(browser: &Browser, decision: &str) -> [(&'static str, String); 2] {
+    [("form_token", browser.form_token().await), ("decision", decision.to_owned())]
 }
 
 #[tokio::test]
@@ -55,10 +67,15 @@ async fn a_rejection_reaches_the_agent_with_its_reason() {
     let call = lab.call("alice", json!({"version": "v3"})).await;
     let id = dana.first().await;
     let token = dana.form_token().await;
-    let form = [("form_token", token.as_str()), ("decision", "reject"), ("reason", "freeze")];
+    let form = [
+        ("form_token", token.as_str()),
+        ("decision", "reject"),
+        ("ready", "Schema freeze"),
+        ("reason", " until\r\nMonday "),
+    ];
     dana.post(&format!("/requests/{id}/decide"), &form).await;
     let (passed, answer) = call.await.unwrap();
-    assert!(!passed && answer.contains("Reason: freeze"), "{answer}");
+    assert!(!passed && answer.contains("Reason: Schema freeze: until\\nMonday"), "{answer}");
     assert!(dana.page(&format!("/requests/{id}")).await.contains("rejected by dana"));
 }
 
@@ -146,11 +163,19 @@ async fn ones_own_request_is_for_somebody_else() {
 async fn while_the_gate_is_away_the_page_says_so_and_comes_back_by_itself() {
     let mut lab = Lab::start();
     let dana = lab.signed_in("dana").await;
+    let token = dana.form_token().await;
     let port = lab.kill_gate();
     let away = dana.get("/queue").await;
     assert_eq!(away.status(), StatusCode::SERVICE_UNAVAILABLE);
     let text = away.text().await.unwrap();
     assert!(text.contains("The gate does not answer") && text.contains("http-equiv=\"refresh\""));
+    // Looking again after a decision that may not have arrived sends no form again.
+    let id = "01a208b2-091c-75b6-95d5-b80f286f015f";
+    let form = [("form_token", token.as_str()), ("decision", "reject")];
+    let undecided = dana.post(&format!("/requests/{id}/decide"), &form).await;
+    assert_eq!(undecided.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let text = undecided.text().await.unwrap();
+    assert!(text.contains(&format!("content=\"3; url=/requests/{id}\"")), "{text}");
     lab.start_gate(&port);
     let back = async { while dana.get("/queue").await.status() != StatusCode::OK {} };
     tokio::time::timeout(PATIENCE, back).await.unwrap();
@@ -178,7 +203,7 @@ async fn an_open_page_is_told_what_changes_within_a_second() {
     let id = dana.first().await;
     until(format!("data: {id}")).await;
     let list = dana.page("/queue/list").await;
-    assert!(list.contains(&id) && list.contains("data-waiting=\"1\""), "{list}");
+    assert!(list.contains(&id) && list.contains("data-total=\"1\""), "{list}");
     assert!(dana.page(&format!("/requests/{id}/detail")).await.starts_with("<article"));
     call.abort();
 }

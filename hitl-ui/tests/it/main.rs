@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod crowd;
 mod deciding;
+mod looking_back;
 mod signing_in;
 mod support;

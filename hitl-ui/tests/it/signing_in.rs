@@ -2,7 +2,7 @@
 
 use reqwest::{StatusCode, header};
 
-use crate::support::Lab;
+use crate::support::{Lab, PATIENCE};
 
 #[tokio::test]
 async fn a_token_opens_the_queue_and_nothing_else_does() {
@@ -45,11 +45,45 @@ async fn signing_out_ends_the_session_and_needs_a_form_of_ones_own() {
 }
 
 #[tokio::test]
+async fn an_open_stream_ends_with_its_session() {
+    let lab = Lab::start();
+    let browser = lab.signed_in("dana").await;
+    let mut live = browser.get("/live").await;
+    assert!(live.chunk().await.unwrap().is_some());
+    let token = browser.form_token().await;
+    browser.post("/logout", &[("form_token", &token)]).await;
+    let ended = async { while live.chunk().await.unwrap().is_some() {} };
+    tokio::time::timeout(PATIENCE, ended).await.unwrap();
+}
+
+#[tokio::test]
+async fn behind_tls_the_cookie_belongs_to_this_host_and_to_tls_alone() {
+    let lab = Lab::start_with(&["--secure-cookies"]);
+    let browser = lab.signed_in("dana").await;
+    let form = [("token", "dana-token")];
+    let answer = browser.post("/login", &form).await;
+    let cookie = answer.headers()[header::SET_COOKIE].to_str().unwrap();
+    assert!(cookie.starts_with("__Host-hitl-session="), "{cookie}");
+    assert!(cookie.contains("; Path=/; ") && cookie.ends_with("; Secure"), "{cookie}");
+    assert!(!cookie.contains("Domain"), "{cookie}");
+    assert!(browser.page("/queue").await.contains("dana"));
+}
+
+#[tokio::test]
 async fn every_answer_says_that_nothing_from_elsewhere_runs_and_nobody_frames_it() {
     let lab = Lab::start();
     let browser = lab.signed_in("dana").await;
-    let paths =
-        ["/queue", "/history", "/login", "/nothing", "/assets/queue.js", "/requests/x", "/healthz"];
+    let paths = [
+        "/queue",
+        "/history",
+        "/insights",
+        "/login",
+        "/history.csv",
+        "/nothing",
+        "/assets/queue.js",
+        "/requests/x",
+        "/healthz",
+    ];
     for path in paths {
         let answer = browser.get(path).await;
         let headers = answer.headers();

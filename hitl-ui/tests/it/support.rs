@@ -16,6 +16,7 @@ use reqwest::{Response, StatusCode, header, redirect::Policy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 
 /// Longest a condition may take to come true before the test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,6 +71,11 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more settings for the queue.
+    pub(crate) fn start_with(settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut reviewers = "reviewers:\n".to_owned();
         for name in ["dana", "lee"] {
@@ -85,7 +91,10 @@ impl Lab {
         std::fs::write(folder.path().join("reviewers.yaml"), reviewers).unwrap();
         let gate = Self::gate(folder.path(), &[]);
         let queue = Path::new(env!("CARGO_BIN_EXE_hitl-ui"));
-        let queue = Process::start(queue, &["--listen=127.0.0.1:0", "--gate", &gate.url("admin")]);
+        let admin = gate.url("admin");
+        let mut args = vec!["--listen=127.0.0.1:0", "--gate", &admin];
+        args.extend(settings);
+        let queue = Process::start(queue, &args);
         Self { folder, gate: Some(gate), queue }
     }
 
@@ -109,32 +118,48 @@ impl Lab {
         self.gate = Some(Self::gate(self.folder.path(), &["--http-port", port]));
     }
 
-    /// A call at the gate: whether it passes.
+    /// Kills the gate, and forgets everything that it knew.
+    pub(crate) fn forget(&mut self) -> String {
+        let port = self.kill_gate();
+        for suffix in ["", "-wal", "-shm"] {
+            let file = self.folder.path().join(format!("gate.db{suffix}"));
+            // One that is not there needs no removing.
+            let _ = std::fs::remove_file(file);
+        }
+        port
+    }
+
+    /// Another of our services, with settings that let it choose its port; and its address.
+    pub(crate) fn service(name: &str, args: &[&str]) -> (Process, String) {
+        let binary = Path::new(env!("CARGO_BIN_EXE_hitl-ui")).with_file_name(name);
+        let process = Process::start(&binary, args);
+        let url = process.url("address");
+        (process, url)
+    }
+
+    /// A migration at the gate: whether it passes.
     pub(crate) async fn call(&self, user: &str, arguments: Value) -> JoinHandle<(bool, String)> {
-        let body = json!({
-            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
-            "params": {"name": "run_migration", "arguments": arguments},
-        })
-        .to_string();
-        let headers = [("content-type", "application/json"), ("x-user-id", user)];
-        let http = HttpRequest {
-            method: "POST".into(),
-            path: "/privileged/mcp".into(),
-            host: "gateway.example".into(),
-            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            size: i64::try_from(body.len()).unwrap(),
-            raw_body: body.into_bytes(),
-            ..HttpRequest::default()
-        };
-        let request = Request { http: Some(http), ..Request::default() };
-        let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
-        let check = CheckRequest { attributes: Some(attributes) };
-        let gate = self.gate.as_ref().unwrap().url("grpc");
-        let mut gate = AuthorizationClient::connect(gate).await.unwrap();
+        self.call_tool(user, "run_migration", arguments).await
+    }
+
+    /// A call at the gate: whether it passes.
+    pub(crate) async fn call_tool(
+        &self,
+        user: &str,
+        tool: &str,
+        arguments: Value,
+    ) -> JoinHandle<(bool, String)> {
+        let mut gate = self.checks().await;
+        let check = check(user, tool, &arguments);
         tokio::spawn(async move {
             let answer = gate.check(check).await.unwrap().into_inner();
             (answer.status.clone().unwrap().code == 0, format!("{answer:?}"))
         })
+    }
+
+    /// A connection to ask the gate over.
+    pub(crate) async fn checks(&self) -> AuthorizationClient<Channel> {
+        AuthorizationClient::connect(self.gate.as_ref().unwrap().url("grpc")).await.unwrap()
     }
 
     pub(crate) fn browser(&self) -> Browser {
@@ -144,14 +169,43 @@ impl Lab {
         Browser { http, base: self.queue.url("address"), cookie: String::new() }
     }
 
+    /// A browser at another queue.
+    pub(crate) fn browser_at(&self, url: &str) -> Browser {
+        Browser { base: url.to_owned(), ..self.browser() }
+    }
+
+    /// The gate's admin API.
+    pub(crate) fn gate_url(&self) -> String {
+        self.gate.as_ref().unwrap().url("admin")
+    }
+
     pub(crate) async fn signed_in(&self, name: &str) -> Browser {
         let mut browser = self.browser();
-        let form = [("token", format!("{name}-token")), ("next", "/queue".to_owned())];
-        let answer = browser.post("/login", &form).await;
-        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
-        browser.keep_cookie(&answer);
+        browser.sign_in(name).await;
         browser
     }
+}
+
+/// A call of a tool, as a gateway asks about it.
+pub(crate) fn check(user: &str, tool: &str, arguments: &Value) -> CheckRequest {
+    let body = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": tool, "arguments": arguments},
+    })
+    .to_string();
+    let headers = [("content-type", "application/json"), ("x-user-id", user)];
+    let http = HttpRequest {
+        method: "POST".into(),
+        path: "/privileged/mcp".into(),
+        host: "gateway.example".into(),
+        headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        size: i64::try_from(body.len()).unwrap(),
+        raw_body: body.into_bytes(),
+        ..HttpRequest::default()
+    };
+    let request = Request { http: Some(http), ..Request::default() };
+    let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
+    CheckRequest { attributes: Some(attributes) }
 }
 
 fn sha256(text: &str) -> String {
@@ -168,6 +222,13 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
+    pub(crate) async fn sign_in(&mut self, name: &str) {
+        let form = [("token", format!("{name}-token")), ("next", "/queue".to_owned())];
+        let answer = self.post("/login", &form).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        self.keep_cookie(&answer);
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Response {
         let request = self.http.get(format!("{}{path}", self.base));
         request.header(header::COOKIE, &self.cookie).send().await.unwrap()

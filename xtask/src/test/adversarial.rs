@@ -6,7 +6,8 @@ use anyhow::Context as _;
 
 use super::{
     Outcome,
-    mcp_clients::{PYTHON_MAJORS, client_environment, install_once},
+    install::npm_packages,
+    mcp_clients::{PYTHON_MAJORS, client_environment},
     server::Server,
 };
 use crate::workspace::{self, Workspace};
@@ -29,18 +30,8 @@ pub(crate) fn run(workspace: &Workspace) -> Outcome {
 
 /// The TypeScript server beside its packages, where Node looks for them.
 fn typescript(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let folder = workspace.tools().join("typescript-server");
-    let files = ["package.json", "package-lock.json", "server.mjs"];
-    let sources = files.map(|file| workspace.path(SERVERS).join("typescript").join(file));
-    install_once(&folder, &sources, || {
-        fs::create_dir_all(&folder)?;
-        for (file, source) in files.iter().zip(&sources) {
-            fs::copy(source, folder.join(file))?;
-        }
-        let mut npm = workspace.command("npm");
-        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel", "error"]);
-        workspace::run(npm.current_dir(&folder))
-    })?;
+    let source = format!("{SERVERS}/typescript");
+    let folder = npm_packages(workspace, "typescript-server", &source, &["server.mjs"])?;
     Ok(folder.join("server.mjs"))
 }
 

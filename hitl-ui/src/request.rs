@@ -1,0 +1,214 @@
+//! One request in full.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::Html,
+};
+use hitl_api::{Event, Me, Request, RequestId, State as Life, reveal::reveal};
+use hitl_client::{Client, Query};
+use jiff::{SignedDuration, Timestamp, Unit};
+
+use crate::{
+    plan::Effects,
+    problem::Problem,
+    routes::App,
+    session::{Session, Signed},
+    tools::{Catalog, Described},
+    view::{Card, Revealed, ago, arguments::Tree, rough, sql::Sql},
+};
+
+/// Requests of the same call that are looked back on.
+const BEFORE: &str = "6";
+
+/// One request in full, alone.
+#[derive(Template)]
+#[template(path = "detail.html")]
+pub(crate) struct Shown<'a> {
+    me: &'a Me,
+    form_token: &'a str,
+    card: Card<'a>,
+    request: &'a Request,
+    events: &'a [Event],
+    effects: &'a Effects,
+    described: Option<&'a Described>,
+    tree: Tree,
+    before: &'a [String],
+    reasons: &'a [String],
+}
+
+impl<'a> Shown<'a> {
+    /// The request.
+    pub(crate) fn request(&self) -> &'a Request {
+        self.request
+    }
+
+    fn waits(&self) -> bool {
+        self.request.state == Life::Pending
+    }
+
+    /// What it is about, in a few words.
+    fn headline(&self) -> String {
+        match (self.effects, self.described.and_then(|described| described.title.as_ref())) {
+            (Effects::Planned(plan), _) => {
+                format!("Migrate the schema from {} to {}", plan.from, plan.to)
+            }
+            (_, Some(title)) => title.clone(),
+            _ => self.request.tool_name.clone(),
+        }
+    }
+
+    fn approvals(&self) -> usize {
+        self.request.votes.iter().filter(|vote| vote.approved).count()
+    }
+
+    fn held(&self) -> Option<i64> {
+        Some(seconds(Timestamp::now().duration_since(self.request.waiting_since?)))
+    }
+
+    /// Since when a caller waits: milliseconds of the Unix epoch.
+    fn since(&self) -> i64 {
+        self.request.waiting_since.unwrap_or(self.request.received_at).as_millisecond()
+    }
+
+    fn hold(&self) -> String {
+        rough(span(self.me.hold_seconds))
+    }
+
+    fn grant(&self) -> String {
+        rough(span(self.me.grant_seconds))
+    }
+
+    /// What became of the call, for whoever has decided.
+    fn outcome(&self) -> Option<String> {
+        let at = |kind: &str| self.events.iter().rfind(|event| event.kind == kind);
+        Some(match self.request.state {
+            Life::Pending => return None,
+            Life::Approved => "Its caller was not waiting. The approval is kept: the same call \
+                               passes when it comes again."
+                .to_owned(),
+            Life::Spent => match (at("approved"), at("spent")) {
+                (Some(approved), Some(spent)) if spent.at > approved.at => format!(
+                    "The call passed when its caller came back, {} later.",
+                    rough(spent.at.duration_since(approved.at))
+                ),
+                _ => "Its caller was waiting: the call passed at once.".to_owned(),
+            },
+            Life::Denied => "Nothing has run. The agent was told the reason.".to_owned(),
+            Life::Expired | Life::Withdrawn => "Nothing has run.".to_owned(),
+            Life::Lapsed => "Its caller did not come back in time. Nothing has run.".to_owned(),
+        })
+    }
+
+    /// The moment, for tickets: to the second, in UTC.
+    // Called by the template, which passes a reference to what it has.
+    #[allow(clippy::unused_self, clippy::trivially_copy_pass_by_ref)]
+    fn exact(&self, at: &Timestamp) -> String {
+        let at = at.round(Unit::Second).unwrap_or(*at);
+        at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+    }
+
+    #[allow(clippy::unused_self, clippy::trivially_copy_pass_by_ref)]
+    fn settled_ago(&self, at: &Timestamp) -> String {
+        ago(*at)
+    }
+
+    #[allow(clippy::unused_self)]
+    fn happened(&self, event: &Event) -> String {
+        ago(event.at)
+    }
+
+    #[allow(clippy::unused_self)]
+    fn said<'e>(&self, event: &'e Event, name: &str) -> Option<&'e str> {
+        event.data.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    fn agent(&self) -> Option<&str> {
+        self.request.headers.get("user-agent").and_then(|agent| agent.as_str())
+    }
+}
+
+fn seconds(span: SignedDuration) -> i64 {
+    span.as_secs().max(0)
+}
+
+fn span(seconds: u64) -> SignedDuration {
+    SignedDuration::from_secs(seconds.try_into().unwrap_or(i64::MAX))
+}
+
+/// A request and all that is said about it.
+pub(crate) struct Looked {
+    request: Request,
+    events: Vec<Event>,
+    effects: Effects,
+    catalog: Option<Arc<Catalog>>,
+    before: Vec<String>,
+}
+
+/// Looks at one request, and at what became of the same call before.
+pub(crate) async fn look(app: &App, gate: &Client, id: RequestId) -> Result<Looked, Problem> {
+    let detail = gate.request(id).await?;
+    let same = Query::default()
+        .with("digest", Some(detail.request.digest.clone()))
+        .with("limit", Some(BEFORE.to_owned()));
+    let (effects, catalog, same) = tokio::join!(
+        app.plans.of(&detail.request),
+        app.tools.of(&detail.request.server),
+        gate.requests(&same)
+    );
+    let before = same?.requests.into_iter().filter(|request| request.id < id);
+    let before = before.filter_map(|request| {
+        let what = Card::new(&request, "", None).settled()?;
+        let when = ago(request.settled_at.unwrap_or(request.received_at));
+        let reason = request.votes.last().map(|vote| vote.reason.as_str()).unwrap_or_default();
+        let reason = if reason.is_empty() { String::new() } else { format!(": “{reason}”") };
+        Some(format!("{when}: {what}{reason}"))
+    });
+    let before = before.collect();
+    Ok(Looked { request: detail.request, events: detail.events, effects, catalog, before })
+}
+
+impl Looked {
+    pub(crate) fn shown<'a>(&'a self, app: &'a App, session: &'a Session) -> Shown<'a> {
+        let described =
+            self.catalog.as_ref().and_then(|catalog| catalog.get(&self.request.tool_name));
+        Shown {
+            me: &session.me,
+            form_token: &session.form_token,
+            card: Card::new(&self.request, &session.me.name, None).described(self.catalog.as_ref()),
+            request: &self.request,
+            events: &self.events,
+            effects: &self.effects,
+            described,
+            tree: Tree::of(&self.request.tool_args),
+            before: &self.before,
+            reasons: &app.reasons,
+        }
+    }
+}
+
+/// One request alone, for a page that is open.
+pub(crate) async fn detail(
+    State(app): State<App>,
+    Signed(session): Signed,
+    Path(id): Path<String>,
+) -> Result<Html<String>, Problem> {
+    let id = id.parse().map_err(|_| Problem::NotFound)?;
+    let looked = look(&app, &session.gate, id).await?;
+    Ok(Html(looked.shown(&app, &session).render()?))
+}
+
+/// All arguments as text, however many: JSON, with nothing in it hidden.
+pub(crate) async fn arguments(
+    State(_): State<App>,
+    Signed(session): Signed,
+    Path(id): Path<String>,
+) -> Result<String, Problem> {
+    let id = id.parse().map_err(|_| Problem::NotFound)?;
+    let arguments = session.gate.request(id).await?.request.tool_args;
+    let text = format!("{:#}", serde_json::Value::Object(arguments));
+    let lines: Vec<_> = text.lines().map(reveal).collect();
+    Ok(lines.join("\n") + "\n")
+}

