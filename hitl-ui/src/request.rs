@@ -49,6 +49,11 @@ impl<'a> Shown<'a> {
         self.request.state == Life::Pending
     }
 
+    /// Whether it still may run: what would run then is of no use for one that is over.
+    fn may_run(&self) -> bool {
+        may_run(self.request)
+    }
+
     /// What it is about, in a few words.
     fn headline(&self) -> String {
         match (self.effects, self.described.and_then(|described| described.title.as_ref())) {
@@ -130,6 +135,10 @@ impl<'a> Shown<'a> {
     }
 }
 
+fn may_run(request: &Request) -> bool {
+    matches!(request.state, Life::Pending | Life::Approved)
+}
+
 fn seconds(span: SignedDuration) -> i64 {
     span.as_secs().max(0)
 }
@@ -153,11 +162,15 @@ pub(crate) async fn look(app: &App, gate: &Client, id: RequestId) -> Result<Look
     let same = Query::default()
         .with("digest", Some(detail.request.digest.clone()))
         .with("limit", Some(BEFORE.to_owned()));
-    let (effects, catalog, same) = tokio::join!(
-        app.plans.of(&detail.request),
-        app.tools.of(&detail.request.server),
-        gate.requests(&same)
-    );
+    let effects = async {
+        if may_run(&detail.request) {
+            app.plans.of(&detail.request).await
+        } else {
+            Effects::NotAsked
+        }
+    };
+    let (effects, catalog, same) =
+        tokio::join!(effects, app.tools.of(&detail.request.server), gate.requests(&same));
     let before = same?.requests.into_iter().filter(|request| request.id < id);
     let before = before.filter_map(|request| {
         let what = Card::new(&request, "", None).settled()?;
