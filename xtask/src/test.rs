@@ -6,10 +6,10 @@
 mod adversarial;
 mod browser;
 mod cargo;
+mod clients;
 mod dependencies;
 mod gateway;
 mod install;
-mod mcp_clients;
 mod server;
 mod tidy;
 
@@ -60,7 +60,12 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "python-mcp",
         checks: "the official Python MCP client, both majors",
-        run: mcp_clients::python,
+        run: clients::python,
+    },
+    Suite {
+        name: "messages",
+        checks: "Anthropic's own SDK at the scripted model",
+        run: clients::messages,
     },
     Suite {
         name: "gateway",
@@ -80,7 +85,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "conformance",
         checks: "the official MCP conformance suite",
-        run: mcp_clients::conformance,
+        run: clients::conformance,
     },
 ];
 

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 
 use super::{
     Outcome,
+    clients::{PYTHON_MAJORS, client_environment},
     install::npm_packages,
-    mcp_clients::{PYTHON_MAJORS, client_environment},
     server::Server,
 };
 use crate::workspace::{self, Workspace};

@@ -11,8 +11,9 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    Outcome, install,
-    mcp_clients::{PYTHON_MAJORS, client_environment},
+    Outcome,
+    clients::{PYTHON_MAJORS, client_environment},
+    install,
     server::{Server, free_address},
 };
 use crate::workspace::{self, Workspace};

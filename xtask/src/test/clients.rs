@@ -1,4 +1,4 @@
-//! Other people's MCP clients against the real `mcp-ops-tools`.
+//! Other people's clients against the real `mcp-ops-tools` and `scripted-model`.
 //!
 //! Must never test with other versions than those pinned.
 
@@ -46,6 +46,22 @@ pub(crate) fn python(workspace: &Workspace) -> Outcome {
             )?;
         }
         Ok("listed and called all three tools with mcp 1.x and 2.x".to_owned())
+    };
+    converse().into()
+}
+
+/// Anthropic's own SDK at the scripted model.
+pub(crate) fn messages(workspace: &Workspace) -> Outcome {
+    let python = match client_environment(workspace, "anthropic") {
+        Ok(python) => python,
+        Err(error) => return Outcome::Skipped(format!("the SDK cannot be installed: {error:#}")),
+    };
+    let converse = || {
+        let server = Server::start(workspace, "scripted-model", &["--listen=127.0.0.1:0"])?;
+        let mut command = workspace.command(&python);
+        command.args(["tests/clients/python/messages.py", &server.url("address")?]);
+        workspace::run(&mut command)?;
+        Ok("called, streamed and counted with Anthropic's SDK".to_owned())
     };
     converse().into()
 }
