@@ -1,0 +1,168 @@
+//! One task at work: from what was asked or decided to the next pause, or to the end.
+//!
+//! Must never tell what is not kept, and never make a call that is not noted as begun.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::Agent;
+use crate::{
+    a2a::{Artifact, Event, Part, Task, TaskState, new_id},
+    approval::{Call, call_part, request_part, response_part},
+    model::ModelError,
+    store::StoreError,
+    tools::Toolbox,
+    turn::{KEY, MOST_ROUNDS, Next, Said, Turn},
+};
+
+/// A call of a reviewed tool that takes longer than this is being held.
+const HELD: Duration = Duration::from_secs(1);
+
+/// Why a task comes to nothing.
+#[derive(Debug, thiserror::Error)]
+enum WorkError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("No tools can be reached: {0}. Try again when the gateway is up.")]
+    NoTools(String),
+    #[error("The model asked for more than {MOST_ROUNDS} rounds of calls, and was stopped.")]
+    TooMany,
+}
+
+/// A task at work.
+pub(super) struct Work<'a> {
+    pub(super) agent: &'a Agent,
+    pub(super) user: &'a str,
+    pub(super) task: Task,
+    pub(super) turn: Turn,
+    pub(super) events: broadcast::Sender<Event>,
+}
+
+impl Work<'_> {
+    /// Works until the task waits, is over, or is cancelled.
+    pub(super) async fn run(mut self, rejected: Vec<(Call, String)>, cancel: CancellationToken) {
+        let worked = cancel.run_until_cancelled(self.work(rejected)).await;
+        let (state, text) = match worked {
+            Some(Ok(())) => return,
+            Some(Err(error)) => {
+                tracing::warn!(task = %self.task.id, %error, "comes to nothing");
+                (TaskState::Failed, error.to_string())
+            }
+            None => (TaskState::Canceled, "Stopped by its user.".to_owned()),
+        };
+        let message = self.task.say(vec![Part::text(text)]);
+        let event = self.task.update(state, Some(message));
+        self.task.metadata.insert(KEY.to_owned(), self.turn.kept());
+        if let Err(error) = self.agent.tasks.save(self.user, &self.task).await {
+            tracing::error!(task = %self.task.id, %error, "its end is not kept");
+        }
+        self.tell(event);
+    }
+
+    async fn work(&mut self, rejected: Vec<(Call, String)>) -> Result<(), WorkError> {
+        self.status(TaskState::Working, Vec::new()).await?;
+        for (call, text) in rejected {
+            self.status(TaskState::Working, vec![response_part(&call, &text, true)]).await?;
+        }
+        let tools = self.agent.servers.open(self.user).await;
+        let mut next = self.turn.what_next();
+        loop {
+            next = match next {
+                Next::Model => self.ask_model(&tools).await?,
+                Next::Run(call) => self.make(&tools, &call).await?,
+                Next::Ask(calls) => {
+                    let parts = calls.iter().map(request_part).collect();
+                    return self.status(TaskState::InputRequired, parts).await;
+                }
+                Next::Finished(text) => return self.finish(text).await,
+                Next::TooMany => return Err(WorkError::TooMany),
+            };
+        }
+    }
+
+    async fn ask_model(&mut self, tools: &Toolbox) -> Result<Next, WorkError> {
+        let offered = tools.offered();
+        if offered.is_empty() {
+            return Err(WorkError::NoTools(tools.away.join(", ")));
+        }
+        let model = &self.agent.model;
+        let said = model.next(self.turn.conversation(), &offered, |_| {}).await?;
+        let calls = said.iter().any(|said| matches!(said, Said::Call(_)));
+        let parts = said.iter().map(|said| match said {
+            Said::Text(text) => Part::text(text.clone()),
+            Said::Call(call) => call_part(call),
+        });
+        let parts: Vec<_> = parts.collect();
+        let needs = &self.agent.needs_approval;
+        let next = self.turn.said(said, |tool| needs.iter().any(|name| name == tool));
+        if calls {
+            self.status(TaskState::Working, parts).await?;
+        }
+        Ok(next)
+    }
+
+    /// Makes a call, and says so while a reviewer has it.
+    async fn make(&mut self, tools: &Toolbox, call: &Call) -> Result<Next, WorkError> {
+        self.turn.running(&call.id);
+        self.keep().await?;
+        let calling = tools.call(call);
+        tokio::pin!(calling);
+        let answer = tokio::select! {
+            answer = &mut calling => answer,
+            () = tokio::time::sleep(HELD), if tools.is_reviewed(&call.name) => {
+                let text = format!(
+                    "{} is waiting for the platform team since {}.",
+                    call.name,
+                    crate::a2a::now()
+                );
+                self.status(TaskState::Working, vec![Part::text(text)]).await?;
+                calling.await
+            }
+        };
+        tracing::info!(task = %self.task.id, tool = %call.name, error = answer.is_error, "called");
+        self.turn.answered(&call.id, &answer.text, answer.is_error);
+        let part = response_part(call, &answer.text, answer.is_error);
+        self.status(TaskState::Working, vec![part]).await?;
+        Ok(self.turn.what_next())
+    }
+
+    async fn finish(&mut self, text: String) -> Result<(), WorkError> {
+        let artifact = Artifact { artifact_id: new_id(), parts: vec![Part::text(text.clone())] };
+        self.task.artifacts.push(artifact.clone());
+        let message = self.task.say(vec![Part::text(text)]);
+        let event = self.task.update(TaskState::Completed, Some(message));
+        self.keep().await?;
+        self.tell(Event::ArtifactUpdate {
+            task_id: self.task.id.clone(),
+            context_id: self.task.context_id.clone(),
+            artifact,
+            last_chunk: true,
+            append: false,
+        });
+        self.tell(event);
+        Ok(())
+    }
+
+    /// Changes the status, keeps it, and tells it, in that order.
+    async fn status(&mut self, state: TaskState, parts: Vec<Part>) -> Result<(), WorkError> {
+        let message = (!parts.is_empty()).then(|| self.task.say(parts));
+        let event = self.task.update(state, message);
+        self.keep().await?;
+        self.tell(event);
+        Ok(())
+    }
+
+    async fn keep(&mut self) -> Result<(), WorkError> {
+        self.task.metadata.insert(KEY.to_owned(), self.turn.kept());
+        Ok(self.agent.tasks.save(self.user, &self.task).await?)
+    }
+
+    fn tell(&self, event: Event) {
+        // An error means that nobody listens.
+        let _ = self.events.send(event);
+    }
+}

@@ -1,0 +1,176 @@
+//! The command line. Owns the settings and their validation.
+
+// The documentation of the fields is the text of `--help`, where backticks are noise.
+#![allow(clippy::doc_markdown)]
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Parser;
+use hitl_service::telemetry::TelemetryArgs;
+use reqwest::Url;
+
+use crate::{model::Key, tools::ServerAddress};
+
+/// What the model is told of its work.
+const SYSTEM: &str = "You are a database assistant for a small orders database. Use the tools to \
+    read tables, to empty them and to migrate the schema; never claim that something was done that \
+    a tool has not confirmed. Approval is asked for by the system, not by you: call the tool. When \
+    a tool's answer says that a call was denied, rejected, expired or is still pending, tell the \
+    user its reason word for word, and do not repeat the call unless the user asks for it.";
+
+/// An agent that asks before it destroys
+///
+/// It speaks A2A to people, MCP to tools and the Messages API to a model. Calls of the tools named in
+/// --require-approval wait for the user who asked; what the gateway holds waits for the platform team.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "dba-assistant", version, max_term_width = 100)]
+pub struct Config {
+    /// Address to listen on
+    #[arg(long, env = "DBA_ASSISTANT_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080), value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// Where others reach this agent, as its card says; the address it listens on unless given
+    #[arg(long, env = "DBA_ASSISTANT_URL", value_name = "URL")]
+    pub url: Option<Url>,
+
+    /// Base of the Messages API
+    #[arg(
+        long,
+        env = "ANTHROPIC_BASE_URL",
+        default_value = "https://api.anthropic.com",
+        value_name = "URL"
+    )]
+    pub model_url: Url,
+
+    /// Key for the Messages API; any will do for a scripted model
+    #[arg(
+        long,
+        env = "ANTHROPIC_API_KEY",
+        hide_env_values = true,
+        default_value = "",
+        value_name = "KEY"
+    )]
+    pub api_key: String,
+
+    /// The model
+    #[arg(
+        long,
+        env = "DBA_ASSISTANT_MODEL",
+        default_value = "claude-haiku-4-5",
+        value_name = "NAME"
+    )]
+    pub model: String,
+
+    /// What the model is told of its work
+    #[arg(long, env = "DBA_ASSISTANT_SYSTEM", default_value = SYSTEM, hide_default_value = true, value_name = "TEXT")]
+    pub system: String,
+
+    /// MCP endpoint of the tools that nobody stands before
+    #[arg(
+        long,
+        env = "OPS_TOOLS_PUBLIC_URL",
+        default_value = "http://127.0.0.1:8088/public/mcp",
+        value_name = "URL"
+    )]
+    pub public_tools: Url,
+
+    /// MCP endpoint of the tools whose calls a platform reviewer may hold
+    #[arg(
+        long,
+        env = "OPS_TOOLS_PRIVILEGED_URL",
+        default_value = "http://127.0.0.1:8088/privileged/mcp",
+        value_name = "URL"
+    )]
+    pub privileged_tools: Url,
+
+    /// Tools whose calls wait for the approval of the user who asked
+    #[arg(
+        long,
+        env = "DBA_ASSISTANT_REQUIRE_APPROVAL",
+        value_delimiter = ',',
+        default_value = "truncate_table",
+        value_name = "TOOL"
+    )]
+    pub require_approval: Vec<String>,
+
+    /// Longest that one call may take, in seconds. More than the gate holds it
+    #[arg(
+        long,
+        env = "DBA_ASSISTANT_CALL_LIMIT",
+        default_value_t = 900,
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        value_name = "SECONDS"
+    )]
+    call_limit: u64,
+
+    /// File to keep tasks in; in memory unless given. Not used with --kagent-url
+    #[arg(long, env = "DBA_ASSISTANT_DATABASE", value_name = "PATH")]
+    pub database: Option<PathBuf>,
+
+    /// kagent's controller, to keep tasks in, where its dashboard looks for them
+    #[arg(long, env = "KAGENT_URL", value_name = "URL")]
+    pub kagent_url: Option<Url>,
+
+    /// This agent's name at kagent
+    #[arg(long, env = "KAGENT_NAME", default_value = "dba-assistant", value_name = "NAME")]
+    pub kagent_name: String,
+
+    /// This agent's namespace at kagent
+    #[arg(long, env = "KAGENT_NAMESPACE", default_value = "kagent", value_name = "NAME")]
+    pub kagent_namespace: String,
+
+    /// This agent's own token for kagent's controller, if there is one
+    #[arg(
+        long,
+        env = "KAGENT_TOKEN_FILE",
+        default_value = "/var/run/secrets/tokens/kagent-token",
+        value_name = "PATH"
+    )]
+    pub kagent_token: PathBuf,
+
+    /// How the service logs
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+impl Config {
+    /// The servers of tools.
+    pub fn servers(&self) -> Vec<ServerAddress> {
+        let server = |name: &str, url: &Url, reviewed| ServerAddress {
+            name: name.to_owned(),
+            url: url.clone(),
+            reviewed,
+        };
+        vec![
+            server("public", &self.public_tools, false),
+            server("privileged", &self.privileged_tools, true),
+        ]
+    }
+
+    /// Longest that one call may take.
+    pub fn call_limit(&self) -> Duration {
+        Duration::from_secs(self.call_limit)
+    }
+
+    /// The key.
+    pub fn key(&self) -> Key {
+        Key::new(self.api_key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_asks_before_truncating() {
+        Config::command().debug_assert();
+        assert_eq!(Config::parse_from(["x"]).require_approval, ["truncate_table"]);
+    }
+}

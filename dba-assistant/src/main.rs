@@ -1,0 +1,51 @@
+//! Starts the agent: settings, telemetry, store, listener, in that order.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use dba_assistant::{
+    agent::Agent,
+    config::Config,
+    model::Model,
+    routes,
+    store::{KagentTasks, SharedTasks, SqliteTasks},
+    tools::Servers,
+};
+use hitl_service::{
+    serve::{self, DRAIN_DEADLINE},
+    telemetry,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    serve::exit_code("dba-assistant", run(&Config::parse()).await)
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
+    let _telemetry = telemetry::init("dba-assistant", &config.telemetry)?;
+    let stop = serve::stop_signal().context("signal handlers cannot be installed")?;
+    let tasks: SharedTasks = match &config.kagent_url {
+        Some(url) => Arc::new(KagentTasks::new(
+            url.clone(),
+            &config.kagent_namespace,
+            &config.kagent_name,
+            config.kagent_token.clone(),
+        )?),
+        None => Arc::new(SqliteTasks::open(config.database.as_deref())?),
+    };
+    let model = Model::new(
+        config.model_url.clone(),
+        config.key(),
+        config.model.clone(),
+        config.system.clone(),
+    )?;
+    let servers = Servers::new(config.servers(), config.call_limit())?;
+    let agent = Agent::new(model, servers, tasks, config.require_approval.clone());
+    let listener = serve::bind(config.listen).await?;
+    let address = listener.local_addr()?;
+    let url = config.url.as_ref().map_or_else(|| format!("http://{address}"), ToString::to_string);
+    tracing::info!(%address, model = config.model, "dba-assistant is listening");
+    serve::serve(listener, routes::router(agent, &url), stop, DRAIN_DEADLINE).await?;
+    Ok(())
+}

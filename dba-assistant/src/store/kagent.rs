@@ -1,0 +1,121 @@
+//! Tasks in kagent's controller, where its dashboard looks for them.
+
+use std::{path::PathBuf, time::Duration};
+
+use reqwest::{RequestBuilder, StatusCode, Url};
+use serde::Deserialize;
+
+use super::{Asked, StoreError, Tasks};
+use crate::a2a::Task;
+
+/// Longest an answer may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Tasks in the controller.
+#[derive(Clone, Debug)]
+pub struct KagentTasks {
+    http: reqwest::Client,
+    base: Url,
+    /// The agent's name, as the controller knows it: `namespace__NS__name` with underscores.
+    app: String,
+    /// Where the agent's own token is, if it has one.
+    token: PathBuf,
+}
+
+/// What every answer is wrapped in.
+#[derive(Deserialize)]
+struct Envelope<T> {
+    data: Option<T>,
+}
+
+impl KagentTasks {
+    /// The tasks of an agent at the controller.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(base: Url, namespace: &str, name: &str, token: PathBuf) -> Result<Self, StoreError> {
+        // An error means that the process has chosen a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().timeout(PATIENCE).build().map_err(|e| away(&e))?;
+        let app = format!("{namespace}__NS__{name}").replace('-', "_");
+        Ok(Self { http, base, app, token })
+    }
+
+    fn url(&self, path: &[&str]) -> Result<Url, StoreError> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| away(&"its URL cannot have a path"))?
+            .pop_if_empty()
+            .push("api")
+            .extend(path);
+        Ok(url)
+    }
+
+    /// With what the controller wants to know of whoever asks.
+    async fn signed(&self, request: RequestBuilder, user: &str) -> RequestBuilder {
+        let request = request.header("x-agent-name", &self.app).header("x-user-id", user);
+        // Read each time: Kubernetes renews it.
+        match tokio::fs::read_to_string(&self.token).await {
+            Ok(token) => request.bearer_auth(token.trim()),
+            Err(_) => request,
+        }
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        user: &str,
+        path: &[&str],
+    ) -> Result<Option<T>, StoreError> {
+        let request = self.signed(self.http.get(self.url(path)?), user).await;
+        let answer = request.send().await.map_err(|error| away(&error))?;
+        match answer.status() {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => {
+                let body = answer.bytes().await.map_err(|error| away(&error))?;
+                let envelope: Envelope<T> =
+                    serde_json::from_slice(&body).map_err(|error| away(&error))?;
+                Ok(envelope.data)
+            }
+            status => Err(away(&status)),
+        }
+    }
+}
+
+fn away(why: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Controller(why.to_string())
+}
+
+impl Tasks for KagentTasks {
+    fn task<'a>(&'a self, user: &'a str, id: &'a str) -> Asked<'a, Option<Task>> {
+        Box::pin(async move { self.read(user, &["tasks", id]).await })
+    }
+
+    fn save<'a>(&'a self, user: &'a str, task: &'a Task) -> Asked<'a, ()> {
+        Box::pin(async move {
+            let body = serde_json::to_string(task).map_err(|error| away(&error))?;
+            let request = self.http.post(self.url(&["tasks"])?).body(body);
+            let request = request.header("content-type", "application/json");
+            let answer = self.signed(request, user).await.send().await.map_err(|e| away(&e))?;
+            match answer.status() {
+                StatusCode::CONFLICT => Err(StoreError::NotYours),
+                status if status.is_success() => Ok(()),
+                status => Err(away(&status)),
+            }
+        })
+    }
+
+    fn of_context<'a>(&'a self, user: &'a str, context: &'a str) -> Asked<'a, Vec<Task>> {
+        Box::pin(async move {
+            let tasks: Option<Vec<Task>> = self.read(user, &["sessions", context, "tasks"]).await?;
+            let mut tasks = tasks.unwrap_or_default();
+            // Ids sort by time.
+            tasks.sort_by(|a, b| a.id.cmp(&b.id));
+            Ok(tasks)
+        })
+    }
+
+    fn contexts<'a>(&'a self, _: &'a str) -> Asked<'a, Vec<Task>> {
+        // kagent's own dashboard lists them.
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}

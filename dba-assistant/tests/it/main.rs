@@ -1,0 +1,7 @@
+//! The agent over real sockets, with the real tool server and the scripted model.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod asking;
+mod keeping;
+mod support;
