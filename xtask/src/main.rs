@@ -8,6 +8,7 @@
 
 mod bench;
 mod fuzz;
+mod lab;
 mod test;
 mod workspace;
 
@@ -17,7 +18,7 @@ use clap::{Parser, Subcommand};
 
 use crate::workspace::Workspace;
 
-/// Builds, tests and measures this workspace
+/// Starts the lab; builds, tests and measures this workspace
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
 struct Args {
@@ -27,6 +28,14 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Start the lab: chat, queue, gate, gateway, tools, and a model if there is no key for one
+    Up(lab::UpArgs),
+    /// Say what of the lab is up
+    Status,
+    /// End what `up` has started
+    Teardown,
+    /// Play the four scenes against what is up
+    Scenes(lab::ScenesArgs),
     /// Check format, lints, tests, dependencies, and that other people's clients work
     Test(test::TestArgs),
     /// Measure the services beside bare baselines, in release builds
@@ -39,6 +48,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     let workspace = Workspace::find()?;
     match args.command {
+        Command::Up(args) => lab::up(&workspace, &args),
+        Command::Status => Ok(lab::status(&workspace)),
+        Command::Teardown => Ok(lab::teardown(&workspace)),
+        Command::Scenes(args) => lab::scenes(&workspace, &args),
         Command::Test(args) => Ok(test::run(&workspace, &args)),
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Fuzz(args) => fuzz::run(&workspace, &args),

@@ -1,0 +1,153 @@
+//! The agent, as a client of its A2A endpoint.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use reqwest::Url;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::SceneError;
+
+/// Longest a turn may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The agent, as one user.
+#[derive(Clone, Debug)]
+pub struct Chat {
+    http: reqwest::Client,
+    url: Url,
+    user: String,
+}
+
+/// What a turn came to.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// The task.
+    pub task: String,
+    /// Its conversation.
+    pub context: String,
+    /// Where it is now.
+    pub state: String,
+    /// What was made or said last.
+    pub text: String,
+    /// The calls that wait for the user: id and tool.
+    pub asked: Vec<(String, String)>,
+}
+
+impl Chat {
+    /// The agent at `url`, as this user.
+    pub fn new(http: reqwest::Client, url: Url, user: &str) -> Self {
+        Self { http, url, user: user.to_owned() }
+    }
+
+    /// Says something in a new conversation.
+    ///
+    /// # Errors
+    /// When the agent does not answer as it should.
+    pub async fn say(&self, text: &str) -> Result<Turn, SceneError> {
+        let message = json!({
+            "kind": "message", "messageId": Uuid::now_v7(), "role": "user",
+            "contextId": Uuid::now_v7(), "parts": [{"kind": "text", "text": text}],
+        });
+        self.turn(message).await
+    }
+
+    /// Decides about what a turn waits for.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn decide(
+        &self,
+        turn: &Turn,
+        approved: bool,
+        reason: &str,
+    ) -> Result<Turn, SceneError> {
+        let data = if approved {
+            json!({"decision_type": "approve"})
+        } else {
+            let of = |value: &str| {
+                turn.asked.iter().map(|(id, _)| (id.clone(), json!(value))).collect::<Value>()
+            };
+            json!({"decision_type": "batch", "decisions": of("reject"), "rejection_reasons": of(reason)})
+        };
+        let message = json!({
+            "kind": "message", "messageId": Uuid::now_v7(), "role": "user",
+            "contextId": turn.context, "taskId": turn.task,
+            "parts": [{"kind": "data", "data": data, "metadata": {}}, {"kind": "text", "text": "Decided"}],
+        });
+        self.turn(message).await
+    }
+
+    async fn turn(&self, message: Value) -> Result<Turn, SceneError> {
+        let away = |error: &dyn std::fmt::Display| {
+            SceneError::Away(format!("the agent at {}: {error}", self.url))
+        };
+        let params = json!({"message": message, "metadata": {}});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "message/stream", "params": params});
+        let request = self.http.post(self.url.clone()).header("x-user-id", &self.user);
+        let request = request.header("content-type", "application/json").timeout(PATIENCE);
+        let request = request.header("accept", "text/event-stream").body(body.to_string());
+        let answer = request.send().await.map_err(|error| away(&error))?;
+        if !answer.status().is_success() {
+            return Err(away(&answer.status()));
+        }
+        let (mut stream, mut text) = (answer.bytes_stream(), Vec::new());
+        while let Some(piece) = stream.next().await {
+            text.extend_from_slice(&piece.map_err(|error| away(&error))?);
+        }
+        let text = String::from_utf8_lossy(&text);
+        if let Ok(refused) = serde_json::from_str::<Value>(&text) {
+            return Err(away(&refused.get("error").unwrap_or(&refused)));
+        }
+        let events = text.lines().filter_map(|line| line.strip_prefix("data:"));
+        let events: Vec<Value> = events
+            .filter_map(|data| {
+                serde_json::from_str::<Value>(data.trim()).ok()?.get("result").cloned()
+            })
+            .collect();
+        read(&events).ok_or_else(|| away(&"its stream ends without a word about the task"))
+    }
+}
+
+/// What the events of a turn say.
+fn read(events: &[Value]) -> Option<Turn> {
+    let string = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    let last = events.iter().rfind(|event| event.pointer("/status/state").is_some())?;
+    let state = string(last.pointer("/status/state"))?;
+    let of_last = last.pointer("/status/message/parts").and_then(Value::as_array);
+    let made = events.iter().rev().find_map(|event| event.pointer("/artifact/parts")?.as_array());
+    let texts = |parts: &Vec<Value>| {
+        let texts = parts.iter().filter_map(|part| part.get("text")?.as_str());
+        texts.collect::<Vec<_>>().join("\n")
+    };
+    let text = made.map(texts).filter(|text| !text.is_empty());
+    let text = text.or_else(|| of_last.map(texts)).unwrap_or_default();
+    let call = |part: &Value| {
+        let call = part.pointer("/data/args/originalFunctionCall")?;
+        Some((string(call.get("id"))?, string(call.get("name"))?))
+    };
+    let waits = state == "input-required";
+    let asked = of_last.filter(|_| waits).into_iter().flatten().filter_map(call).collect();
+    let (task, context) = (string(last.get("taskId"))?, string(last.get("contextId"))?);
+    Some(Turn { task, context, state, text, asked })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_and_an_answer_are_read() {
+        let status = |state: &str, parts: Value| json!({"kind": "status-update", "taskId": "t", "contextId": "c", "status": {"state": state, "message": {"parts": parts}}});
+        let call = json!({"kind": "data", "data": {"args": {"originalFunctionCall": {"id": "x", "name": "truncate_table"}}}});
+        let paused =
+            read(&[status("working", json!([])), status("input-required", json!([call]))]).unwrap();
+        assert_eq!(paused.asked, [("x".to_owned(), "truncate_table".to_owned())]);
+        let made = json!({"kind": "artifact-update", "artifact": {"parts": [{"kind": "text", "text": "done"}]}});
+        let over = read(&[made, status("completed", json!([]))]).unwrap();
+        assert_eq!((over.state.as_str(), over.text.as_str()), ("completed", "done"));
+        assert!(over.asked.is_empty());
+        assert!(read(&[]).is_none());
+    }
+}

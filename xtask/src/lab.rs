@@ -1,0 +1,162 @@
+//! The lab on this machine: what it is made of, where its things are, and what of it is up.
+//!
+//! Owns `target/lab/`. Must never end a process that it did not start.
+
+mod ports;
+mod process;
+mod services;
+mod up;
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+use self::process::Running;
+pub(crate) use self::up::{UpArgs, up};
+use crate::workspace::{self, Workspace};
+
+/// Longest that a service may take to answer a look at it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The lab's folder, and what is written down in it.
+pub(crate) struct Lab {
+    folder: PathBuf,
+}
+
+/// What is up, as it was written down.
+pub(crate) struct Up {
+    /// The processes, in the order they were started.
+    pub(crate) running: Vec<Running>,
+    /// Addresses and what else there is to know, by name.
+    pub(crate) facts: Value,
+}
+
+impl Lab {
+    pub(crate) fn of(workspace: &Workspace) -> Self {
+        Self { folder: workspace.target().join("lab") }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Writes down what is up, for `status`, `teardown` and `scenes`.
+    fn write_down(&self, up: &Up) -> anyhow::Result<()> {
+        let running: Vec<_> = up.running.iter().map(Running::written).collect();
+        let text = json!({"running": running, "facts": up.facts}).to_string();
+        fs::write(self.path("up.json"), text).context("what is up cannot be written down")
+    }
+
+    /// What is written down as being up; nothing where nothing is.
+    pub(crate) fn read(&self) -> Option<Up> {
+        let text = fs::read_to_string(self.path("up.json")).ok()?;
+        let mut written: Value = serde_json::from_str(&text).ok()?;
+        let running = written.get("running")?.as_array()?;
+        let running = running.iter().filter_map(Running::read).collect();
+        Some(Up { running, facts: written.get_mut("facts")?.take() })
+    }
+
+    fn forget(&self) {
+        // One that is not there needs no removing.
+        let _ = fs::remove_file(self.path("up.json"));
+    }
+}
+
+impl Up {
+    /// A fact by its name.
+    pub(crate) fn fact(&self, name: &str) -> String {
+        self.facts.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    /// Ends everything, the last first.
+    fn stop(&self) {
+        for running in self.running.iter().rev() {
+            running.stop();
+        }
+    }
+}
+
+/// Says what of the lab is up.
+pub(crate) fn status(workspace: &Workspace) -> ExitCode {
+    let lab = Lab::of(workspace);
+    let Some(up) = lab.read() else {
+        println!("Nothing is up. `cargo xtask up --local` starts the lab.");
+        return ExitCode::FAILURE;
+    };
+    let mut all = true;
+    for running in &up.running {
+        let alive = running.is_alive();
+        let answers = alive && running.answers();
+        all &= answers;
+        let word = match (alive, answers) {
+            (true, true) => "up",
+            (true, false) => "SILENT",
+            (false, _) => "GONE",
+        };
+        println!("{word:<7} {:<16} {}", running.name, running.address);
+        if !answers {
+            print!("{}", running.last_lines());
+        }
+    }
+    println!("\n{}", up.fact("screen"));
+    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Ends what was started.
+pub(crate) fn teardown(workspace: &Workspace) -> ExitCode {
+    let lab = Lab::of(workspace);
+    match lab.read() {
+        None => println!("Nothing is up."),
+        Some(up) => {
+            up.stop();
+            lab.forget();
+            println!("Stopped. Data and logs are kept in {}.", lab.folder.display());
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// How to play the scenes
+#[derive(Args)]
+pub(crate) struct ScenesArgs {
+    /// Walk a person through them in the browser instead
+    #[arg(long)]
+    guide: bool,
+}
+
+/// Plays the scenes against what is up.
+pub(crate) fn scenes(workspace: &Workspace, args: &ScenesArgs) -> anyhow::Result<ExitCode> {
+    let Some(up) = Lab::of(workspace).read() else {
+        bail!("nothing is up: start the lab with `cargo xtask up --local`, in another terminal");
+    };
+    let mut command = workspace.command(workspace.binary("lab"));
+    command.args(["scenes", "--agent", &up.fact("agent"), "--gate", &up.fact("gate")]);
+    command.args(["--tools", &up.fact("tools"), "--queue", &up.fact("queue")]);
+    command.env("HITL_TOKEN", up.fact("token"));
+    if args.guide {
+        command.arg("--guide");
+    }
+    let status = command.status().with_context(|| workspace::shown(&command))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The status with which a path is answered; none where nothing answers.
+fn get(address: SocketAddr, path: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    // "HTTP/1.1 200".
+    let mut begin = [0; 12];
+    stream.read_exact(&mut begin).ok()?;
+    std::str::from_utf8(&begin).ok()?.split(' ').nth(1)?.parse().ok()
+}
