@@ -10,13 +10,15 @@ use std::{borrow::Cow, fmt::Write as _};
 use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory as _};
 
 /// Invisible, though Unicode counts them among letters, marks or symbols.
-const INVISIBLE: [(char, char); 13] = [
+const INVISIBLE: [(char, char); 14] = [
     // Strokes through what stands before.
     ('\u{0334}', '\u{0338}'),
     ('\u{034f}', '\u{034f}'),
     ('\u{115f}', '\u{1160}'),
     ('\u{17b4}', '\u{17b5}'),
     ('\u{180b}', '\u{180f}'),
+    // Strokes and shapes over what stands before.
+    ('\u{20d0}', '\u{20f0}'),
     ('\u{2800}', '\u{2800}'),
     ('\u{3164}', '\u{3164}'),
     ('\u{fe00}', '\u{fe0f}'),

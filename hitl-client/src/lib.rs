@@ -18,7 +18,7 @@ pub use self::{events::Events, rows::Rows};
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Longest silence on a stream. The gate says something every fifteen seconds.
-const SILENCE: Duration = Duration::from_secs(45);
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Why the gate did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,9 @@ pub enum ClientError {
         /// What it says.
         problem: Box<Problem>,
     },
+    /// There is no HTTP client.
+    #[error("no HTTP client can be made: {0}")]
+    NoClient(String),
     /// It answered something that is not of this API.
     #[error("what answers at {url} is no gate of this version: {why}")]
     Foreign {
@@ -55,7 +58,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } => true,
             Self::Refused { status, .. } => *status >= 500,
-            Self::Foreign { .. } => false,
+            Self::Foreign { .. } | Self::NoClient(_) => false,
         }
     }
 
@@ -63,7 +66,7 @@ impl ClientError {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => Some(*status),
-            Self::Unreachable { .. } | Self::Foreign { .. } => None,
+            Self::Unreachable { .. } | Self::Foreign { .. } | Self::NoClient(_) => None,
         }
     }
 }
@@ -262,6 +265,22 @@ impl Client {
         };
         Ok((url, request))
     }
+}
+
+/// A client for other servers than the gate, as careful as the gate's own: no proxy, nobody is sent
+/// elsewhere, no connection is kept.
+///
+/// # Errors
+/// When no HTTP client can be made.
+pub fn plain_http() -> Result<reqwest::Client, ClientError> {
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(2))
+        .timeout(PATIENCE)
+        .pool_max_idle_per_host(0)
+        .build();
+    http.map_err(|error| ClientError::NoClient(error.to_string()))
 }
 
 /// Sends a request; an answer that is no success is an error.

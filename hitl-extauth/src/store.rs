@@ -180,7 +180,8 @@ pub struct Listed {
 }
 
 /// Which way a page goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Order {
     /// Oldest first.
     Oldest,

@@ -2,14 +2,17 @@
 
 const options = document.querySelector("[data-options]");
 const note = document.querySelector("[data-option-note]");
-const DEFAULTS = { keys: "on", notify: "off", sound: "off" };
+const chosen = { keys: "on", notify: "off", sound: "off" };
+
+// Notifications at once, at most; a crowd is one more.
+const MOST = 3;
 
 export function on(name) {
   try {
-    return (localStorage.getItem(`hitl-${name}`) ?? DEFAULTS[name]) === "on";
+    return (localStorage.getItem(`hitl-${name}`) ?? chosen[name]) === "on";
   } catch {
-    // A browser that keeps nothing.
-    return DEFAULTS[name] === "on";
+    // A browser that keeps nothing: it counts until the page is left.
+    return chosen[name] === "on";
   }
 }
 
@@ -24,8 +27,9 @@ export function dress() {
         note.textContent = "This browser does not allow notifications from this page.";
         return;
       }
+      chosen[name] = box.checked ? "on" : "off";
       try {
-        localStorage.setItem(`hitl-${name}`, box.checked ? "on" : "off");
+        localStorage.setItem(`hitl-${name}`, chosen[name]);
       } catch {
         note.textContent = "This browser keeps nothing; it counts until the page is left.";
       }
@@ -39,24 +43,43 @@ async function allowed() {
   return (await Notification.requestPermission()) === "granted";
 }
 
-// Tells of new requests, of which the links are given. Every open page does; the tag makes one
-// notification of them.
+// Tells of new requests, of which the links are given; not of one's own, which are for others. Every
+// open page does; the tag makes one notification of theirs.
 export function tell(links) {
-  for (const link of links) {
-    if (on("notify") && window.Notification?.permission === "granted" && document.hidden) {
+  const theirs = links.filter((link) => !link.querySelector(".own"));
+  if (!theirs.length) return;
+  if (on("notify") && window.Notification?.permission === "granted" && !document.hasFocus()) {
+    for (const link of theirs.slice(0, MOST)) {
       const [title, ...lines] = [...link.children].map((line) => line.textContent.trim());
-      const body = lines.join("\n").replace(/[ \t]+/g, " ");
-      const notification = new Notification(title.replace(/\s+/g, " "), {
-        body,
-        tag: link.dataset.request,
-      });
-      notification.addEventListener("click", () => {
-        window.focus();
-        link.click();
-      });
+      notify(title, lines.join("\n"), link.dataset.request, link.href);
     }
+    const more = theirs.length - MOST;
+    if (more > 0) notify(`${more} more requests wait`, "", "more", "/queue");
   }
-  if (links.length && on("sound")) beep();
+  if (on("sound")) once(beep);
+}
+
+function notify(title, lines, tag, href) {
+  const line = (text) => text.replace(/[ \t\n]+/g, " ");
+  try {
+    const notification = new Notification(line(title), { body: lines.split("\n").map(line).join("\n"), tag });
+    notification.addEventListener("click", () => {
+      window.focus();
+      location.assign(href);
+    });
+  } catch {
+    // Some browsers have it only for what they have installed.
+  }
+}
+
+// Does something in one of the open pages.
+function once(what) {
+  if (!navigator.locks) return what();
+  navigator.locks.request("hitl-sound", { ifAvailable: true }, async (lock) => {
+    if (!lock) return;
+    what();
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  });
 }
 
 function beep() {

@@ -18,16 +18,26 @@ function rough(milliseconds) {
   return `${Math.floor(seconds / 86400)} days`;
 }
 
+function write(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
 export function tick() {
   const now = Date.now() + ahead;
   for (const place of document.querySelectorAll("[data-until]")) {
-    place.textContent = rough(place.dataset.until - now);
+    write(place, rough(place.dataset.until - now));
   }
   for (const place of document.querySelectorAll("[data-since]")) {
     const since = now - place.dataset.since;
     if (place instanceof HTMLProgressElement) place.value = Math.min(place.max, since / 1000);
-    else place.textContent = rough(since);
+    else if (!("ago" in place.dataset)) write(place, rough(since));
+    else write(place, since < 5000 ? "just now" : `${rough(coarse(since))} ago`);
   }
+}
+
+// How long ago something was changes often enough by tens of seconds.
+function coarse(since) {
+  return since < 60000 ? Math.floor(since / 10000) * 10000 || since : Math.floor(since / 60000) * 60000;
 }
 
 export function start() {

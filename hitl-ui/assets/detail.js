@@ -1,14 +1,14 @@
 // The request that is open beside the list. Its parts are kept true one by one, so that nothing goes
 // away under somebody who reads, or writes a reason. Must never decide anything: the form does.
 
-import { fetched, parsed, select } from "./list.js";
 import { on } from "./alerts.js";
+import { fetched, parsed, select } from "./list.js";
 
 const detail = document.querySelector("[data-detail]");
 const announce = document.querySelector("[data-announce]");
 
-// Whether deciding is off because what stands here may be out of date.
-let away = true;
+// Why deciding is off, if it is: what stands here may be out of date, or somebody else's.
+let off = "Deciding is off until the gate answers.";
 // Long values that have not been opened yet.
 let unseen = 0;
 // Which opening is the latest.
@@ -16,32 +16,48 @@ let opening = 0;
 
 export const shown = () => detail.querySelector("[data-shown]")?.dataset.shown;
 export const headline = () => detail.querySelector("h1");
-export const say = (text) => (announce.textContent = text);
+
+// Said to whoever hears the page. What is said at once is said together.
+let saying = [];
+export function say(text) {
+  saying.push(text);
+  if (saying.length > 1) return;
+  setTimeout(() => {
+    announce.textContent = saying.join(" ");
+    saying = [];
+  });
+}
 
 export function button(decision) {
   return detail.querySelector(`[data-decide] button[value=${decision}]`);
 }
 
-// Opens a request beside the list.
+// Opens a request beside the list. Gives whether it is what somebody still wants to see.
 export async function open(id) {
   const mine = ++opening;
+  if (id === shown()) return true;
   const html = await fetched(`/requests/${encodeURIComponent(id)}/detail`);
-  if (mine !== opening) return;
+  if (mine !== opening) return false;
   detail.innerHTML = html;
   select(id);
   dress();
+  return true;
 }
 
 // Reads the open request again.
 export async function refresh() {
   const id = shown();
   if (!id) return;
-  const mine = opening;
   const fresh = parsed(await fetched(`/requests/${id}/detail`)).querySelector("article");
   const article = detail.querySelector("article");
-  if (mine !== opening || article?.dataset.shown !== id) return;
+  if (article?.dataset.shown !== id) return;
   const stays = article.dataset.state === fresh.dataset.state;
   const inside = article.contains(document.activeElement);
+  // Signed in anew in another tab: forms of before are worth nothing.
+  const token = article.querySelector("[name=form_token]");
+  if (token) token.value = fresh.dataset.formToken;
+  const out = document.querySelector("header [name=form_token]");
+  out.value = fresh.dataset.formToken;
   for (const part of fresh.querySelectorAll("[data-part]")) {
     const name = part.dataset.part;
     const old = article.querySelector(`[data-part=${name}]`);
@@ -51,6 +67,7 @@ export async function refresh() {
   }
   article.dataset.state = fresh.dataset.state;
   if (!stays) {
+    forget(id);
     say(detail.querySelector(".band")?.textContent ?? "");
     if (inside && !article.contains(document.activeElement)) headline().focus();
   }
@@ -65,17 +82,23 @@ function replace(old, part) {
   if (at >= 0) part.querySelectorAll(places)[at]?.focus({ preventScroll: true });
 }
 
-// Whether deciding is possible, by the state of the connection.
-export function connected(yes) {
-  away = !yes;
+// Switches deciding on, or off with a reason. Buttons keep the focus: they say no when pressed.
+export function decidable(why) {
+  off = why;
   allow();
 }
 
 function allow() {
-  const [reject, approve] = [button("reject"), button("approve")];
-  if (!reject) return;
-  reject.disabled = away;
-  approve.disabled = away || unseen > 0;
+  for (const [decision, is] of [["reject", !off], ["approve", !off && unseen === 0]]) {
+    button(decision)?.setAttribute("aria-disabled", String(!is));
+  }
+}
+
+const isOff = (one) => one.getAttribute("aria-disabled") === "true";
+
+// Why a button does nothing now.
+export function why(one) {
+  return isOff(one) ? off || `Open what is long above before you approve: ${unseen} left.` : "";
 }
 
 // What only makes sense with a script. Once for each form.
@@ -84,10 +107,26 @@ export function dress() {
   if (form && !form.dataset.dressed) {
     form.dataset.dressed = "yes";
     form.querySelector("[data-hint]").hidden = !on("keys");
-    form.addEventListener("input", () => tell(form));
-    form.addEventListener("submit", () => {
+    restore(form);
+    form.addEventListener("input", () => {
+      tell(form);
+      keep(form);
+    });
+    form.addEventListener("keydown", (event) => {
+      // Enter in a field would press the first button there is.
+      if (event.key === "Enter" && event.target.matches("input")) event.preventDefault();
+    });
+    form.addEventListener("submit", (event) => {
+      tell(form);
+      const no = why(event.submitter);
+      if (no) {
+        event.preventDefault();
+        say(no);
+        return;
+      }
+      off = "It has been sent.";
       // After the form's data has been taken: sent once is enough.
-      setTimeout(() => form.querySelectorAll("button").forEach((one) => (one.disabled = true)));
+      setTimeout(allow);
     });
     tell(form);
     unseen = 0;
@@ -95,6 +134,12 @@ export function dress() {
   }
   allow();
 }
+
+// The browser fills in fields of before after this script has looked at them.
+addEventListener("pageshow", () => {
+  const form = detail.querySelector("[data-decide]");
+  if (form) tell(form);
+});
 
 // What the agent will be told.
 function tell(form) {
@@ -106,6 +151,36 @@ function tell(form) {
     : "A platform reviewer denied this call and gave no reason. Nothing has run.";
 }
 
+// What is being written about a request is kept in this tab until it is settled.
+const draft = (id) => `hitl-draft-${id}`;
+
+function keep(form) {
+  const { ready, reason } = form.elements;
+  try {
+    sessionStorage.setItem(draft(shown()), JSON.stringify([ready.value, reason.value]));
+  } catch {
+    // A browser that keeps nothing.
+  }
+}
+
+function restore(form) {
+  try {
+    const [ready, reason] = JSON.parse(sessionStorage.getItem(draft(shown())) ?? "[]");
+    if (ready !== undefined) form.elements.ready.value = ready;
+    if (reason) form.elements.reason.value = reason;
+  } catch {
+    // The same.
+  }
+}
+
+export function forget(id) {
+  try {
+    sessionStorage.removeItem(draft(id));
+  } catch {
+    // The same.
+  }
+}
+
 // Approving waits until everything long has been opened.
 function look(form) {
   const box = form.querySelector("[data-looked]");
@@ -113,6 +188,8 @@ function look(form) {
   const rest = detail.querySelector("[data-rest]");
   const long = new Set(detail.querySelectorAll("[data-long]:not([open])"));
   if (rest) long.add(rest);
+  // Much of what is short: it can only be said that it was read.
+  if (!long.size) return;
   const seen = (what) => {
     long.delete(what);
     unseen = long.size;

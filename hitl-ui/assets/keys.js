@@ -1,8 +1,8 @@
 // Keys for whoever decides often. They arm, Enter confirms: no single key decides anything.
 
+import { on } from "./alerts.js";
 import * as detail from "./detail.js";
 import * as list from "./list.js";
-import { on } from "./alerts.js";
 
 const help = document.querySelector("[data-keys-help]");
 
@@ -20,10 +20,8 @@ const keys = {
 function arm(decision) {
   const button = detail.button(decision);
   if (!button) return detail.say("There is nothing here for you to decide.");
-  if (button.disabled) {
-    const why = document.querySelector("[data-unlooked]:not([hidden])")?.textContent;
-    return detail.say(why ?? "Deciding is off until the gate is back.");
-  }
+  const why = detail.why(button);
+  if (why) return detail.say(why);
   button.focus();
   detail.say(`${button.textContent}: ${detail.headline().textContent}. Enter confirms, Escape lets go.`);
 }
@@ -33,8 +31,9 @@ export function listen() {
     if (!on("keys") || event.ctrlKey || event.metaKey || event.altKey) return;
     const writes = "input:not([type=radio]), textarea, select, dialog[open]";
     if (event.target.closest(writes)) return;
+    // One that is held down presses nothing.
+    if (event.repeat && event.key === "Enter") return event.preventDefault();
     const action = keys[event.key];
-    // One that is held down moves on, and does nothing else.
     if (!action || (event.repeat && !"jk".includes(event.key))) return;
     event.preventDefault();
     action();

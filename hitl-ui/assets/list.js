@@ -7,21 +7,39 @@ const list = document.querySelector("[data-list]");
 const count = document.querySelector("[data-count]");
 const icon = document.querySelector("link[rel=icon]");
 
-// Where this part of the queue is read, and whether it leaves something out.
+// Where this part of the queue is read, and whether it is not simply its beginning.
 const source = document.querySelector("[data-source]").dataset.source;
-export const filtered = source.includes("?");
+export const partial = source.includes("?");
 
 // Settled cards that may stay.
 const KEPT = 30;
 
+// Milliseconds after which a pointer that rests on the list points at nothing.
+const RESTS = 60000;
+
+// Milliseconds that an answer may take.
+const PATIENCE = 15000;
+
+let pointed = 0;
+list.addEventListener("pointermove", () => (pointed = Date.now()), { passive: true });
+
 export const cards = () => [...list.querySelectorAll("[data-request]")];
-export const card = (id) => list.querySelector(`[data-request="${CSS.escape(id)}"]`);
 export const waiting = () => Number(list.querySelector("[data-total]").dataset.total);
 
+// Whose list it is: another's, when somebody has signed in elsewhere in this browser.
+export const me = () => list.querySelector("[data-me]").dataset.me;
+
+const state = (link) => link.parentElement.dataset.state;
+
+// What the gate or the queue says no to, which is not the same as being away.
+export class Refused extends Error {}
+
 export async function fetched(path) {
-  const answer = await fetch(path, { headers: { accept: "text/html" } });
+  const headers = { accept: "text/html" };
+  const answer = await fetch(path, { headers, signal: AbortSignal.timeout(PATIENCE) });
   // Signed out meanwhile: the page itself leads to signing in.
   if (answer.redirected) location.reload();
+  if (answer.status >= 400 && answer.status < 500) throw new Refused(answer.status);
   if (!answer.ok) throw new Error(answer.status);
   return answer.text();
 }
@@ -35,28 +53,36 @@ export function parsed(html) {
 // Says how many wait, wherever that stands.
 export function counted() {
   const total = waiting();
+  const title = total ? `(${total}) Queue · Approvals` : "Queue · Approvals";
+  if (document.title === title) return;
+  document.title = title;
   count.textContent = total || "";
-  document.title = total ? `(${total}) Queue · Approvals` : "Queue · Approvals";
   icon.href = `/assets/icon.svg?waiting=${total}`;
 }
 
 // Reads the whole part again. Gives the links of the cards that are new.
 export async function refresh(selected) {
-  const path = source + (filtered ? "&" : "?") + new URLSearchParams({ selected: selected ?? "" });
+  const path = source + (partial ? "&" : "?") + new URLSearchParams({ selected: selected ?? "" });
   const fresh = parsed(await fetched(path));
-  list.querySelector(".more")?.remove();
-  const more = fresh.querySelector(".more");
-  if (more) list.append(more);
   const there = new Set([...fresh.querySelectorAll("[data-id]")].map((item) => item.dataset.id));
   const gone = [...list.querySelectorAll("[data-state=pending]")]
     .map((item) => item.dataset.id)
     .filter((id) => !there.has(id));
   const added = merge(fresh, true);
+  for (const name of [".more", ".none"]) note(name, fresh.querySelector(name));
   if (gone.length) await update(gone);
   return added;
 }
 
-// Reads single cards again.
+// A line below the cards: put there, changed in place, or taken away.
+function note(name, next) {
+  const old = list.querySelector(name);
+  if (!next) old?.remove();
+  else if (!old) list.append(next);
+  else if (old.querySelector("a")) old.querySelector("a").href = next.querySelector("a").href;
+}
+
+// Reads single cards again. Gives the links of those that nobody has seen here before.
 export async function update(ids) {
   const added = [];
   for (let from = 0; from < ids.length; from += 50) {
@@ -66,26 +92,38 @@ export async function update(ids) {
   return added;
 }
 
+// Requests that were told of already, in the list or behind it.
+const known = new Set(cards().map((link) => link.dataset.request));
+
 function merge(fresh, whole) {
   const place = list.querySelector("ul");
   const next = fresh.querySelector("ul");
   place.dataset.total = next.dataset.total;
+  place.dataset.me = next.dataset.me;
   clock.set(next.dataset.now);
   const added = [];
   for (const item of [...next.children]) {
-    const old = place.querySelector(`[data-id="${CSS.escape(item.dataset.id)}"]`);
+    const { id } = item.dataset;
+    const old = place.querySelector(`[data-id="${CSS.escape(id)}"]`);
     if (old) {
-      old.dataset.state = item.dataset.state;
-      const [mine, theirs] = [old.firstElementChild, item.firstElementChild];
-      mine.classList.toggle("settled", theirs.classList.contains("settled"));
-      // Not for nothing: what is being read or pointed at stays as it is.
-      if (mine.innerHTML !== theirs.innerHTML) mine.innerHTML = theirs.innerHTML;
-    } else if (item.dataset.state === "pending" && belongs(item.dataset.id, whole)) {
+      // Only when it says something else: what is being read or pressed stays as it is.
+      if (old.dataset.version !== item.dataset.version) {
+        const [mine, theirs] = [old.firstElementChild, item.firstElementChild];
+        mine.classList.toggle("settled", theirs.classList.contains("settled"));
+        mine.innerHTML = theirs.innerHTML;
+        old.dataset.state = item.dataset.state;
+        old.dataset.version = item.dataset.version;
+      }
+    } else if (item.dataset.state === "pending") {
+      if (!known.has(id)) added.push(item.firstElementChild);
       // Ids sort by time.
-      const behind = [...place.children].find((other) => other.dataset.id > item.dataset.id);
-      place.insertBefore(item, behind ?? null);
-      added.push(item.firstElementChild);
+      if (belongs(id, whole)) {
+        const behind = [...place.children].find((other) => other.dataset.id > id);
+        place.insertBefore(item, behind ?? null);
+      }
     }
+    if (item.dataset.state === "pending") known.add(id);
+    else known.delete(id);
   }
   prune(place);
   clock.tick();
@@ -93,17 +131,21 @@ function merge(fresh, whole) {
   return added;
 }
 
-// Whether a card is of this part: a part that leaves something out, or goes on elsewhere, knows only
+// Whether a card is of this part: one that leaves something out, or goes on elsewhere, knows only
 // from the server.
 function belongs(id, whole) {
   if (whole) return true;
   const last = list.querySelector("li:last-child")?.dataset.id ?? "";
-  return !filtered && !(list.querySelector(".more") && id > last);
+  return !partial && !(goesOn() && id > last);
 }
+
+// Whether there is more behind this part.
+export const goesOn = () => Boolean(list.querySelector(".more"));
 
 // Old settled cards go, unless that would move something somebody is at.
 function prune(place) {
-  if (place.matches(":hover, :focus-within")) return;
+  const pointedAt = place.matches(":hover") && Date.now() - pointed < RESTS;
+  if (pointedAt || place.matches(":focus-within")) return;
   const settled = [...place.children].filter(
     (item) => item.dataset.state !== "pending" && !item.querySelector("[aria-current]"),
   );
@@ -118,11 +160,12 @@ export function select(id) {
   }
 }
 
-// Moves to the next card, or to the one before.
+// Moves to the next card that waits, or to the one before.
 export function move(step) {
   const all = cards();
-  const at = all.findIndex((link) => link === document.activeElement);
-  const from = at >= 0 ? at : all.findIndex((link) => link.hasAttribute("aria-current"));
-  const to = from < 0 ? 0 : from + step;
-  all[Math.min(Math.max(to, 0), all.length - 1)]?.focus();
+  const focused = all.indexOf(document.activeElement);
+  const from = focused >= 0 ? focused : all.findIndex((link) => link.hasAttribute("aria-current"));
+  let to = from + step;
+  while (all[to] && state(all[to]) !== "pending") to += step;
+  (all[to] ?? all[from])?.focus();
 }

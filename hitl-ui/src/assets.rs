@@ -10,9 +10,10 @@ use serde::Deserialize;
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("style.css", CSS, include_str!("../assets/style.css")),
     ("login.js", SCRIPT, include_str!("../assets/login.js")),
+    ("again.js", SCRIPT, include_str!("../assets/again.js")),
     ("queue.js", SCRIPT, include_str!("../assets/queue.js")),
     ("list.js", SCRIPT, include_str!("../assets/list.js")),
     ("detail.js", SCRIPT, include_str!("../assets/detail.js")),

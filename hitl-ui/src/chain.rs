@@ -66,38 +66,46 @@ impl Chain {
             return Standing::Broken(broken.to_string());
         }
         match self.read_on(gate, &mut known).await {
-            Ok(()) => match &known.broken {
-                Some(broken) => Standing::Broken(broken.to_string()),
-                None => Standing::Whole(known.verifier.head().clone()),
+            Ok(head) => match (&known.broken, known.verifier.head()) {
+                (Some(broken), _) => Standing::Broken(broken.to_string()),
+                // The gate has ended its answer early; the rest is for another time.
+                (None, reached) if reached.seq < head => Standing::Checking(reached.seq),
+                (None, reached) => Standing::Whole(reached.clone()),
             },
             Err(error) => Standing::Unread(error.to_string()),
         }
     }
 
-    async fn read_on(&self, gate: &Client, known: &mut Known) -> Result<(), ClientError> {
+    async fn read_on(&self, gate: &Client, known: &mut Known) -> Result<u64, ClientError> {
         let head = gate.head().await?;
         let seen = known.verifier.head().clone();
         if head == seen {
-            return Ok(());
+            return Ok(head.seq);
         }
         if head.seq <= seen.seq {
             // Fewer rows than there were, or another end.
             tracing::error!(noted = seen.seq, now = head.seq, "the audit's end was rewritten");
             known.broken = Some(Broken::Head { noted: seen.seq });
-            return Ok(());
+            return Ok(head.seq);
         }
         let mut rows = gate.audit(seen.seq).await?;
         while let Some(events) = rows.next().await? {
             for event in events {
-                if let Err(broken) = known.verifier.next(&event) {
+                let checked = known.verifier.next(&event);
+                let is_head = event.seq == head.seq;
+                let checked = checked.and_then(|()| {
+                    let other = is_head && event.hash != head.hash;
+                    if other { Err(Broken::Head { noted: head.seq }) } else { Ok(()) }
+                });
+                if let Err(broken) = checked {
                     tracing::error!(%broken, "the audit is broken");
                     known.broken = Some(broken);
-                    return Ok(());
+                    return Ok(head.seq);
                 }
             }
             let reached = known.verifier.head().seq;
             self.reached.store(reached, std::sync::atomic::Ordering::Relaxed);
         }
-        Ok(())
+        Ok(head.seq)
     }
 }

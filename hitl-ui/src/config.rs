@@ -33,9 +33,10 @@ pub struct Config {
     )]
     pub gate: Url,
 
-    /// mcp-ops-tools, asked what a migration would run. Without it pages say that nobody was asked
-    #[arg(long, env = "HITL_UI_OPS_TOOLS", value_name = "URL")]
-    pub ops_tools: Option<Url>,
+    /// mcp-ops-tools, asked what a migration would run; NAME is what the gate calls the server,
+    /// mcp-ops-tools unless given. Without it pages say that nobody was asked
+    #[arg(long, env = "HITL_UI_OPS_TOOLS", value_name = "[NAME=]URL", value_parser = ops_tools)]
+    pub ops_tools: Option<(String, Url)>,
 
     /// A server behind the gate and its MCP endpoint, asked what its tools are called and what it
     /// says of their effects; may be given several times. NAME is what the gate calls the server
@@ -68,6 +69,13 @@ impl Config {
     }
 }
 
+fn ops_tools(text: &str) -> Result<(String, Url), String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.contains(':') => named_url(text),
+        _ => named_url(&format!("mcp-ops-tools={text}")),
+    }
+}
+
 fn named_url(text: &str) -> Result<(String, Url), String> {
     let (name, url) =
         text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write NAME=URL")?;
@@ -95,6 +103,9 @@ mod tests {
         let config = Config::parse_from(["x", "--mcp", "a=http://h/mcp?x=y", "--mcp=b=https://h"]);
         let names: Vec<_> = config.mcp.iter().map(|(name, url)| (&**name, url.as_str())).collect();
         assert_eq!(names, [("a", "http://h/mcp?x=y"), ("b", "https://h/")]);
+        let ops_tools = |text| Config::parse_from(["x", "--ops-tools", text]).ops_tools.unwrap().0;
+        assert_eq!(ops_tools("http://h:1/?a=b"), "mcp-ops-tools");
+        assert_eq!(ops_tools("billing=http://h:1"), "billing");
         for wrong in ["a", "a=", "a=file:///x", "=http://h"] {
             let parsed = Config::try_parse_from(["x", "--mcp", wrong]);
             assert!(parsed.is_err(), "{wrong}");

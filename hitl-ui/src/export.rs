@@ -6,7 +6,7 @@
 use axum::{
     body::Body,
     extract::{Query as UriQuery, State},
-    http::header,
+    http::{StatusCode, Version, header},
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream;
@@ -42,16 +42,19 @@ pub(crate) async fn csv(
     state: State<App>,
     signed: Signed,
     filter: UriQuery<Filter>,
+    version: Version,
 ) -> Result<Response, Problem> {
-    export(state, signed, filter, "text/csv; charset=utf-8; header=present", "csv", table).await
+    export(state, signed, filter, version, "text/csv; charset=utf-8; header=present", "csv", table)
+        .await
 }
 
 pub(crate) async fn ndjson(
     state: State<App>,
     signed: Signed,
     filter: UriQuery<Filter>,
+    version: Version,
 ) -> Result<Response, Problem> {
-    export(state, signed, filter, "application/x-ndjson", "ndjson", lines).await
+    export(state, signed, filter, version, "application/x-ndjson", "ndjson", lines).await
 }
 
 /// Where an export stands.
@@ -64,11 +67,16 @@ async fn export(
     State(_): State<App>,
     Signed(session): Signed,
     UriQuery(filter): UriQuery<Filter>,
+    version: Version,
     kind: &'static str,
     ending: &str,
     write: fn(&[Request], bool) -> Result<Vec<u8>, std::io::Error>,
 ) -> Result<Response, Problem> {
     let query = filter.query(PAGE)?;
+    // There the end of a file and a break look the same.
+    if version == Version::HTTP_10 {
+        return Ok(StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response());
+    }
     let (gate, reviewer) = (session.gate.clone(), &session.me.name);
     // What goes wrong with the first page is said as a page; later it is too late for that.
     let page = gate.requests(&query).await?;
@@ -112,7 +120,9 @@ fn lines(requests: &[Request], _: bool) -> Result<Vec<u8>, std::io::Error> {
 }
 
 fn table(requests: &[Request], first: bool) -> Result<Vec<u8>, std::io::Error> {
-    let mut table = csv::Writer::from_writer(Vec::new());
+    // Quoted throughout: where commas do not part cells, nothing else does either.
+    let mut table =
+        csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(Vec::new());
     if first {
         table.write_record(COLUMNS)?;
     }
@@ -145,9 +155,12 @@ fn table(requests: &[Request], first: bool) -> Result<Vec<u8>, std::io::Error> {
     table.into_inner().map_err(|error| std::io::Error::other(error.to_string()))
 }
 
+/// What a formula begins with, in whatever width.
+const FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+
 /// Spreadsheets run a cell that begins like a formula; an apostrophe makes it text.
 fn harmless(cell: String) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{cell}") } else { cell }
+    if cell.starts_with(FORMULA) { format!("'{cell}") } else { cell }
 }
 
 #[cfg(test)]

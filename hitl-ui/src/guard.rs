@@ -45,8 +45,9 @@ pub async fn guard(request: Request, next: Next) -> Response {
 /// Whether a browser says that a request was made by another site.
 fn is_foreign(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    if text("sec-fetch-site").is_some_and(|site| site != "same-origin") {
-        return true;
+    // The browser's own word on it; a proxy may have another name than the one it goes by.
+    if let Some(site) = text("sec-fetch-site") {
+        return site != "same-origin";
     }
     // Older browsers say only this much.
     text("origin").is_some_and(|origin| {

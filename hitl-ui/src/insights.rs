@@ -1,11 +1,13 @@
 //! What became of requests lately: numbers, and bars drawn here.
 
+use std::cmp::Reverse;
+
 use askama::Template;
 use axum::{
     extract::{Query as UriQuery, State},
     response::Html,
 };
-use hitl_api::{Insights, Me, Step};
+use hitl_api::{Insights, Me, Step, ToolOutcomes};
 use hitl_client::Query;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -36,6 +38,9 @@ const SPANS: [Lately; 3] = [
     Lately { name: "7d", words: "7 days", hours: 7 * 24, steps: 28, step: "six hours" },
     Lately { name: "30d", words: "30 days", hours: 30 * 24, steps: 30, step: "a day" },
 ];
+
+/// Tools that have a row of their own.
+const MOST_TOOLS: usize = 50;
 
 /// Width of one bar with its gap, and height of the drawing, in its own units.
 const WIDTH: u64 = 24;
@@ -74,6 +79,9 @@ struct Page<'a> {
     spans: [Lately; 3],
     span: Lately,
     insights: &'a Insights,
+    /// Those that were asked for most; the others are counted.
+    tools: Vec<&'a ToolOutcomes>,
+    others: usize,
     bars: Vec<Bar>,
     most: u64,
 }
@@ -108,6 +116,15 @@ pub(crate) async fn page(
         .with("steps", Some(span.steps.to_string()));
     let insights = session.gate.insights(&query).await?;
     let (bars, most) = bars(&insights.steps);
+    let asked = |tool: &&ToolOutcomes| {
+        let outcomes = &tool.outcomes;
+        outcomes.waiting + outcomes.approved + outcomes.rejected + outcomes.expired
+    };
+    let mut tools: Vec<_> = insights.tools.iter().collect();
+    // Names are whatever callers write: a page has room for those that count.
+    tools.sort_by_key(|tool| Reverse(asked(tool)));
+    let others = tools.len().saturating_sub(MOST_TOOLS);
+    tools.truncate(MOST_TOOLS);
     let page = Page {
         me: &session.me,
         form_token: &session.form_token,
@@ -115,6 +132,8 @@ pub(crate) async fn page(
         spans: SPANS,
         span,
         insights: &insights,
+        tools,
+        others,
         bars,
         most,
     };

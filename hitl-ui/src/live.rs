@@ -3,19 +3,26 @@
 //! Says only that something has changed, and about which request: pages fetch what they show, so
 //! that there is one way to show it.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
     http::HeaderMap,
     response::{
         IntoResponse as _, Response,
-        sse::{Event, KeepAlive, Sse},
+        sse::{Event, Sse},
     },
 };
 use futures_util::{StreamExt as _, stream};
+use tokio::{
+    sync::Notify,
+    time::{Instant, interval_at},
+};
 
 use crate::{problem::Problem, routes::App, session::Signed};
+
+/// How often a page is told that it still listens.
+const BEAT: Duration = Duration::from_secs(4);
 
 pub(crate) async fn stream(
     State(app): State<App>,
@@ -42,6 +49,23 @@ pub(crate) async fn stream(
             () = app.stopping.cancelled() => {}
         }
     };
-    let stream = hello.chain(changes).take_until(Box::pin(ended));
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
+    // As an event, so that the page hears it: silence is how it notices that nobody speaks any more.
+    let beats = stream::unfold(interval_at(Instant::now() + BEAT, BEAT), |mut beats| async move {
+        beats.tick().await;
+        Some((Ok(Event::default().event("beat").data("still here")), beats))
+    });
+    // Ends with the changes, not with the beats.
+    let over = Arc::new(Notify::new());
+    let changes = {
+        let over = Arc::clone(&over);
+        changes.chain(stream::once(async move { over.notify_one() }).filter_map(async |()| None))
+    };
+    let told = stream::select(hello.chain(changes), beats);
+    let ended = async move {
+        tokio::select! {
+            () = ended => {}
+            () = over.notified() => {}
+        }
+    };
+    Ok(Sse::new(told.take_until(Box::pin(ended))).into_response())
 }

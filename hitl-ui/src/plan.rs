@@ -52,28 +52,40 @@ pub enum Effects {
 #[derive(Clone, Debug)]
 pub struct Plans {
     http: reqwest::Client,
-    base: Option<Url>,
+    /// What the gate calls the server, and where it is.
+    server: Option<(String, Url)>,
 }
 
 impl Plans {
-    /// Asks at this base; nobody where there is none.
-    pub fn new(base: Option<Url>) -> Self {
-        Self { http: reqwest::Client::new(), base }
+    /// Asks this server; nobody where there is none.
+    pub fn new(http: reqwest::Client, server: Option<(String, Url)>) -> Self {
+        Self { http, server }
     }
 
-    /// What a call would do.
+    /// What a call would do. Only the server that it is for is asked: another one's plan would be
+    /// another database's.
     pub async fn of(&self, request: &Request) -> Effects {
         if request.tool_name != TOOL {
             return Effects::NotAsked;
         }
-        let Some(base) = &self.base else {
+        let Some((name, base)) = &self.server else {
             return Effects::Unknown("no tool server is configured (--ops-tools)".to_owned());
         };
+        if *name != request.server {
+            return Effects::NotAsked;
+        }
         let Some(version) = request.tool_args.get("version").and_then(|value| value.as_str())
         else {
             return Effects::Unknown("the call names no version".to_owned());
         };
+        // What is no plain word could be read as another word on the way.
+        if version.is_empty() || !version.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Effects::Unknown("the call names no version that there could be".to_owned());
+        }
         match self.ask(base, version).await {
+            Ok(plan) if plan.to != version => {
+                Effects::Unknown(format!("the tool server answered for {}", plan.to))
+            }
             Ok(plan) => Effects::Planned(plan),
             Err(why) => Effects::Unknown(why),
         }

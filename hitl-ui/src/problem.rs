@@ -66,9 +66,14 @@ impl Page {
     /// Where looking again leads: never to sending a form again.
     fn refresh(&self) -> String {
         match self.request {
-            Some(id) => format!("3; url=/requests/{id}"),
-            None => "3".to_owned(),
+            Some(_) => format!("20; url={}", self.target()),
+            None => "20".to_owned(),
         }
+    }
+
+    /// What is looked at again; the same address where it is empty.
+    fn target(&self) -> String {
+        self.request.map(|id| format!("/requests/{id}")).unwrap_or_default()
     }
 }
 
@@ -106,7 +111,12 @@ impl IntoResponse for Problem {
             }
         };
         tracing::warn!(%status, error = %self, "no page");
-        let page = Page { title, text: self.to_string(), again, request: self.request() }.render();
+        let text = match &self {
+            // Where the gate is looked for is for the log.
+            Self::Gate(_) | Self::Undecided(..) if again => "It may be restarting.".to_owned(),
+            _ => self.to_string(),
+        };
+        let page = Page { title, text, again, request: self.request() }.render();
         (status, Html(page.unwrap_or_else(|error| error.to_string()))).into_response()
     }
 }

@@ -7,8 +7,8 @@ use axum::{
     extract::{Path, Query as UriQuery, State},
     response::{Html, IntoResponse as _, Response},
 };
-use futures_util::future::join_all;
-use hitl_api::{Me, Request, RequestId, State as Life};
+use futures_util::{StreamExt as _, stream};
+use hitl_api::{Me, Pending, Request, RequestId, State as Life};
 use hitl_client::Query;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -27,6 +27,12 @@ const PAGE: &str = "100";
 
 /// Cards that are asked for at once, at most; whoever needs more asks for the list.
 const CARDS: usize = 50;
+
+/// Requests that are fetched at the same time: each may carry megabytes.
+const AT_ONCE: usize = 4;
+
+/// Pages that are looked through for something that is the reader's to decide.
+const PAGES: usize = 20;
 
 /// Which part of the queue somebody looks at.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -48,7 +54,7 @@ pub(crate) struct Part {
 impl Part {
     /// The address of the same part at another path.
     fn at(&self, path: &str) -> String {
-        address(path, &[("q", &self.q), ("mine", &self.mine)])
+        address(path, &[("q", &self.q), ("mine", &self.mine), ("after", &self.after)])
     }
 
     fn behind(&self, next: &str) -> String {
@@ -71,27 +77,41 @@ struct Waiting {
 }
 
 async fn waiting(app: &App, session: &Session, part: &Part) -> Result<Waiting, Problem> {
-    let some = |value: &str| Some(value.to_owned()).filter(|value| !value.is_empty());
-    let (mut requests, total, next) = if part.q.trim().is_empty() {
-        let query = Query::default().with("after", some(&part.after));
-        let query = query.with("limit", Some(PAGE.to_owned()));
-        let pending = session.gate.pending(&query).await?;
-        (pending.pending, pending.total, pending.next)
-    } else {
-        let query = Query::default()
-            .with("state", Some(Life::Pending.name().to_owned()))
-            .with("text", Some(part.q.trim().to_owned()))
-            .with("after", some(&part.after))
-            .with("limit", Some(PAGE.to_owned()));
-        let (found, total) = tokio::join!(session.gate.requests(&query), total(session));
-        let found = found?;
-        (found.requests.into_iter().rev().collect(), total?, found.next)
-    };
-    if !part.mine.is_empty() {
-        requests.retain(|request| !request.requester.is(&session.me.name));
+    let mut after = Some(part.after.clone()).filter(|after| !after.is_empty());
+    let mut found = page_of(session, part, after).await?;
+    for _ in 1..PAGES {
+        if !part.mine.is_empty() {
+            found.pending.retain(|request| !request.requester.is(&session.me.name));
+        }
+        // A page of nothing but one's own is not the end.
+        if !found.pending.is_empty() || found.next.is_none() {
+            break;
+        }
+        after = found.next.take();
+        found = page_of(session, part, after).await?;
     }
+    let Pending { pending: requests, total, next } = found;
     let catalogs = app.tools.of_all(&requests).await;
     Ok(Waiting { requests, total, next, catalogs })
+}
+
+/// One page, oldest first.
+async fn page_of(
+    session: &Session,
+    part: &Part,
+    after: Option<String>,
+) -> Result<Pending, Problem> {
+    let query = Query::default().with("after", after).with("limit", Some(PAGE.to_owned()));
+    if part.q.trim().is_empty() {
+        return Ok(session.gate.pending(&query).await?);
+    }
+    let query = query
+        .with("state", Some(Life::Pending.name().to_owned()))
+        .with("text", Some(part.q.trim().to_owned()))
+        .with("order", Some("oldest".to_owned()));
+    let (found, total) = tokio::join!(session.gate.requests(&query), total(session));
+    let found = found?;
+    Ok(Pending { pending: found.requests, total: total?, next: found.next })
 }
 
 async fn total(session: &Session) -> Result<u64, Problem> {
@@ -115,6 +135,8 @@ struct Page<'a> {
 #[derive(Template)]
 #[template(path = "list.html")]
 struct List<'a> {
+    /// Whose list it is.
+    me: String,
     cards: Vec<Card<'a>>,
     part: &'a Part,
     total: u64,
@@ -127,6 +149,14 @@ impl List<'_> {
     #[allow(clippy::unused_self)]
     fn now(&self) -> i64 {
         Timestamp::now().as_millisecond()
+    }
+
+    /// Changes when the card says something else, but for the time.
+    // Called by the template.
+    #[allow(clippy::unused_self)]
+    fn version(&self, card: &Card<'_>) -> String {
+        let request = card.request;
+        format!("{}-{}-{}", request.state, request.waiting, request.votes.len())
     }
 
     fn href(&self, card: &Card<'_>) -> String {
@@ -146,12 +176,13 @@ impl Waiting {
                 .described(self.catalogs.get(&request.server))
         };
         let mut cards: Vec<_> = self.requests.iter().map(card).collect();
-        // What was decided a moment ago stays in sight while somebody looks at it.
+        // What was decided a moment ago stays in sight, in its place, while somebody looks at it.
         if let Some(selected) = selected.filter(|selected| selected.state != Life::Pending) {
-            cards.push(card(selected));
+            let at = cards.partition_point(|card| card.request.id < selected.id);
+            cards.insert(at, card(selected));
         }
         let more = self.next.as_deref().map(|next| part.behind(next));
-        List { cards, part, total: self.total, more }
+        List { me: session.me.name.clone(), cards, part, total: self.total, more }
     }
 }
 
@@ -234,17 +265,20 @@ pub(crate) async fn cards(
     UriQuery(part): UriQuery<Part>,
 ) -> Result<Html<String>, Problem> {
     let ids = cards.ids.split(',').take(CARDS).filter_map(|id| id.parse::<RequestId>().ok());
-    let asked = join_all(ids.map(|id| session.gate.request(id)));
-    let (found, total) = tokio::join!(asked, total(&session));
-    let mut requests = Vec::new();
-    for found in found {
-        match found {
-            Ok(detail) => requests.push(detail.request),
-            // One that there is not is no reason to show none of the others.
-            Err(error) if error.status() == Some(404) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let asked = stream::iter(ids.collect::<Vec<_>>())
+        .map(|id| {
+            let gate = session.gate.clone();
+            async move { gate.request(id).await }
+        })
+        .buffered(AT_ONCE)
+        .filter_map(async |found| {
+            // One that cannot be had is no reason to show none of the others.
+            let mut request = found.ok()?.request;
+            // Cards do not show it.
+            request.body = String::new();
+            Some(request)
+        });
+    let (requests, total) = tokio::join!(asked.collect::<Vec<_>>(), total(&session));
     let catalogs = app.tools.of_all(&requests).await;
     let waiting = Waiting { requests, total: total?, next: None, catalogs };
     Ok(Html(waiting.list(&part, &session, None).render()?))

@@ -17,7 +17,7 @@ use crate::{
     routes::App,
     session::{Session, Signed},
     tools::{Catalog, Described},
-    view::{Card, Revealed, ago, arguments::Tree, rough, sql::Sql},
+    view::{Card, Revealed, Written, ago, arguments::Tree, rough, sql::Sql},
 };
 
 /// Requests of the same call that are looked back on.
@@ -54,15 +54,26 @@ impl<'a> Shown<'a> {
         may_run(self.request)
     }
 
-    /// What it is about, in a few words.
+    /// What it is about, in words of our own: what a server calls its tool is not what it does.
     fn headline(&self) -> String {
-        match (self.effects, self.described.and_then(|described| described.title.as_ref())) {
-            (Effects::Planned(plan), _) => {
+        match self.effects {
+            Effects::Planned(plan) => {
                 format!("Migrate the schema from {} to {}", plan.from, plan.to)
             }
-            (_, Some(title)) => title.clone(),
-            _ => self.request.tool_name.clone(),
+            Effects::Unknown(_) | Effects::NotAsked => self.request.tool_name.clone(),
         }
+    }
+
+    /// What the call carries besides its arguments.
+    fn meta(&self) -> Tree {
+        let body: serde_json::Value = serde_json::from_str(&self.request.body).unwrap_or_default();
+        let meta = body.get("params").and_then(|params| params.get("_meta")?.as_object());
+        meta.map(Tree::of).unwrap_or_default()
+    }
+
+    /// Whether the path carries more than the route says.
+    fn query(&self) -> Option<&str> {
+        self.request.path.split_once('?').map(|(_, query)| query)
     }
 
     fn approvals(&self) -> usize {
@@ -161,6 +172,7 @@ pub(crate) async fn look(app: &App, gate: &Client, id: RequestId) -> Result<Look
     let detail = gate.request(id).await?;
     let same = Query::default()
         .with("digest", Some(detail.request.digest.clone()))
+        .with("after", Some(id.to_string()))
         .with("limit", Some(BEFORE.to_owned()));
     let effects = async {
         if may_run(&detail.request) {
@@ -171,15 +183,19 @@ pub(crate) async fn look(app: &App, gate: &Client, id: RequestId) -> Result<Look
     };
     let (effects, catalog, same) =
         tokio::join!(effects, app.tools.of(&detail.request.server), gate.requests(&same));
-    let before = same?.requests.into_iter().filter(|request| request.id < id);
-    let before = before.filter_map(|request| {
+    let same = same?;
+    let more = same.next.is_some();
+    let before = same.requests.into_iter().filter_map(|request| {
         let what = Card::new(&request, "", None).settled()?;
         let when = ago(request.settled_at.unwrap_or(request.received_at));
         let reason = request.votes.last().map(|vote| vote.reason.as_str()).unwrap_or_default();
         let reason = if reason.is_empty() { String::new() } else { format!(": “{reason}”") };
         Some(format!("{when}: {what}{reason}"))
     });
-    let before = before.collect();
+    let mut before: Vec<_> = before.collect();
+    if more {
+        before.push("and more before that: see the history".to_owned());
+    }
     Ok(Looked { request: detail.request, events: detail.events, effects, catalog, before })
 }
 
@@ -194,7 +210,7 @@ impl Looked {
             request: &self.request,
             events: &self.events,
             effects: &self.effects,
-            described,
+            described: described.map(AsRef::as_ref),
             tree: Tree::of(&self.request.tool_args),
             before: &self.before,
             reasons: &app.reasons,
@@ -211,6 +227,24 @@ pub(crate) async fn detail(
     let id = id.parse().map_err(|_| Problem::NotFound)?;
     let looked = look(&app, &session.gate, id).await?;
     Ok(Html(looked.shown(&app, &session).render()?))
+}
+
+/// The whole request as it came, with nothing in it hidden.
+pub(crate) async fn body(
+    State(_): State<App>,
+    Signed(session): Signed,
+    Path(id): Path<String>,
+) -> Result<String, Problem> {
+    let id = id.parse().map_err(|_| Problem::NotFound)?;
+    let request = session.gate.request(id).await?.request;
+    let headers = request.headers.iter().map(|(name, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("{}: {}\n", reveal(name), reveal(&value))
+    });
+    let (method, path) = (reveal(&request.method), reveal(&request.path));
+    let headers: String = headers.collect();
+    let lines: Vec<_> = request.body.lines().map(reveal).collect();
+    Ok(format!("{method} {path}\n{headers}\n{}\n", lines.join("\n")))
 }
 
 /// All arguments as text, however many: JSON, with nothing in it hidden.

@@ -42,11 +42,14 @@ pub struct App {
 /// # Errors
 /// When no HTTP client can be made.
 pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, ClientError> {
+    let gate = Client::new(config.gate.clone(), None)?;
+    // After the gate's client, which chooses how TLS is done.
+    let http = hitl_client::plain_http()?;
     let app = App {
-        gate: Client::new(config.gate.clone(), None)?,
+        gate,
         sessions: Sessions::new(config.secure_cookies),
-        plans: Plans::new(config.ops_tools.clone()),
-        tools: Tools::new(config.mcp.clone()),
+        plans: Plans::new(http.clone(), config.ops_tools.clone()),
+        tools: Tools::new(http, config.mcp.clone()),
         chain: Chain::default(),
         reasons: std::sync::Arc::new(config.reasons.clone()),
         stopping,
@@ -59,6 +62,7 @@ pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, Cl
         .route("/queue/cards", get(queue::cards))
         .route("/requests/{id}/detail", get(request::detail))
         .route("/requests/{id}/arguments", get(request::arguments))
+        .route("/requests/{id}/whole", get(request::body))
         .route("/requests/{id}/decide", post(decide::decide))
         .route("/history", get(history::page))
         .route("/history.csv", get(export::csv))

@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderValue, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
     response::Redirect,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -25,8 +25,9 @@ use crate::routes::App;
 /// How long a session lasts.
 const LIFETIME: Duration = Duration::from_hours(12);
 
-/// Sessions kept at most; the oldest goes first.
+/// Sessions kept at most, and of one reviewer; of those the oldest goes first.
 const MOST: usize = 10_000;
+const MOST_OF_ONE: usize = 50;
 
 /// A reviewer who is signed in.
 #[derive(Clone, Debug)]
@@ -85,12 +86,19 @@ impl Sessions {
         let cookie = self.cookie(&session.id, LIFETIME.as_secs());
         let mut by_id = self.lock();
         by_id.retain(|_, session| session.begun.elapsed() < LIFETIME);
-        if by_id.len() >= MOST
-            && let Some(oldest) = by_id.values().min_by_key(|session| session.begun)
-        {
+        let own = by_id.values().filter(|other| other.me.name == session.me.name);
+        let (own, oldest_own) =
+            (own.clone().count(), own.min_by_key(|session| session.begun).cloned());
+        let oldest = if own >= MOST_OF_ONE {
+            oldest_own
+        } else if by_id.len() >= MOST {
+            by_id.values().min_by_key(|session| session.begun).cloned()
+        } else {
+            None
+        };
+        if let Some(oldest) = oldest {
             oldest.ended.cancel();
-            let oldest = oldest.id.clone();
-            by_id.remove(&oldest);
+            by_id.remove(&oldest.id);
         }
         by_id.insert(session.id.clone(), Arc::new(session));
         Ok(cookie)
@@ -101,6 +109,13 @@ impl Sessions {
         session.ended.cancel();
         self.lock().remove(&session.id);
         self.cookie("", 0)
+    }
+
+    /// Ends the session that a request belongs to, if it does to one.
+    pub fn end_of(&self, headers: &HeaderMap) {
+        if let Some(session) = self.find(headers) {
+            self.end(&session);
+        }
     }
 
     fn find(&self, headers: &HeaderMap) -> Option<Arc<Session>> {
@@ -150,6 +165,11 @@ impl FromRequestParts<App> for Signed {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Redirect> {
         app.sessions.find(&parts.headers).map(Self).ok_or_else(|| {
             let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+            // A form cannot be sent again from there; what it was about can be looked at.
+            let path = match parts.method {
+                Method::GET => path,
+                _ => path.trim_end_matches("/decide"),
+            };
             let url = reqwest::Url::parse_with_params("http://x/login", [("next", path)]);
             let query = url.as_ref().ok().and_then(|url| url.query()).unwrap_or_default();
             Redirect::to(&format!("/login?{query}"))

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::{
     Form,
     extract::{Query, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse, Redirect, Response},
 };
 use hitl_client::Token;
@@ -44,10 +44,17 @@ pub(crate) async fn page(Query(query): Query<Next>) -> Result<Html<String>, Prob
 
 pub(crate) async fn sign_in(
     State(app): State<App>,
+    headers: HeaderMap,
     Form(form): Form<Credentials>,
 ) -> Result<Response, Problem> {
     let next = here(&form.next);
-    let gate = app.gate.as_reviewer(Token::new(form.token.trim()));
+    // Whoever was signed in here before is so no more, in whatever tab.
+    app.sessions.end_of(&headers);
+    let token = form.token.trim();
+    // Others cannot be sent, so nobody has one.
+    let known = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let token = if known { token } else { "none" };
+    let gate = app.gate.as_reviewer(Token::new(token));
     let me = match gate.me().await {
         Ok(me) => me,
         Err(error) if error.status() == Some(401) => {

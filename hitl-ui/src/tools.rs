@@ -4,19 +4,22 @@
 //! long, and never make a tool look harmless because nobody answered.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use hitl_api::Request;
 use reqwest::Url;
 use rmcp::{
     ServiceExt as _,
     model::{ClientConfig, Tool},
-    transport::StreamableHttpClientTransport,
+    transport::{
+        StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig,
+    },
 };
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
 /// Longest a server may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -26,6 +29,13 @@ const FRESH: Duration = Duration::from_mins(1);
 
 /// How long a server that did not answer is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(10);
+
+/// Largest answer of a server, in bytes.
+const LARGEST: usize = 1024 * 1024;
+
+/// Most tools of a server, and the longest text about one, in characters.
+const MOST: usize = 1000;
+const LONGEST: usize = 2000;
 
 /// What a server says of one tool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,8 +59,8 @@ impl Described {
         let hints = tool.annotations.as_ref();
         let titled = tool.title.clone().or_else(|| hints.and_then(|hints| hints.title.clone()));
         Self {
-            title: titled.filter(|title| !title.is_empty()),
-            description: tool.description.as_ref().map(ToString::to_string),
+            title: titled.filter(|title| !title.is_empty()).map(|title| cut(&title)),
+            description: tool.description.as_ref().map(|text| cut(text)),
             reads_only: hints.and_then(|hints| hints.read_only_hint),
             destroys: hints.and_then(|hints| hints.destructive_hint),
             idempotent: hints.and_then(|hints| hints.idempotent_hint),
@@ -78,72 +88,91 @@ impl Described {
 }
 
 /// A server's tools, by name.
-pub type Catalog = HashMap<String, Described>;
+pub type Catalog = HashMap<String, Arc<Described>>;
 
 /// An answer, or that there was none, and until when that counts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Kept {
     catalog: Option<Arc<Catalog>>,
     until: Instant,
 }
 
+/// A server, and what it said last. Whoever holds the lock asks; the others wait for what they hear.
+#[derive(Debug)]
+struct Server {
+    url: Url,
+    kept: Mutex<Option<Kept>>,
+}
+
 /// Asks servers for their tools; a cheap handle.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    servers: Arc<HashMap<String, Url>>,
-    kept: Arc<Mutex<HashMap<String, Kept>>>,
+    http: reqwest::Client,
+    servers: Arc<HashMap<String, Server>>,
 }
 
 impl Tools {
     /// Asks the servers that are named here, at their MCP endpoints.
-    pub fn new(servers: impl IntoIterator<Item = (String, Url)>) -> Self {
-        Self { servers: Arc::new(servers.into_iter().collect()), kept: Arc::default() }
+    pub fn new(http: reqwest::Client, servers: impl IntoIterator<Item = (String, Url)>) -> Self {
+        let server = |(name, url)| (name, Server { url, kept: Mutex::new(None) });
+        Self { http, servers: Arc::new(servers.into_iter().map(server).collect()) }
     }
 
     /// What a server says; nothing when it is not one of those named, or does not answer.
     pub async fn of(&self, server: &str) -> Option<Arc<Catalog>> {
-        let url = self.servers.get(server)?;
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned();
-        if let Some(kept) = kept
+        let (name, server) = (server, self.servers.get(server)?);
+        let mut kept = server.kept.lock().await;
+        if let Some(kept) = kept.as_ref()
             && kept.until > Instant::now()
         {
-            return kept.catalog;
+            return kept.catalog.clone();
         }
-        let catalog = match timeout(PATIENCE, ask(url)).await {
+        let catalog = match timeout(PATIENCE, self.ask(&server.url)).await {
             Ok(Ok(catalog)) => Some(Arc::new(catalog)),
             Ok(Err(error)) => {
-                tracing::warn!(server, %error, "a server does not say what its tools do");
+                tracing::warn!(server = name, %error, "a server does not say what its tools do");
                 None
             }
             Err(_) => {
-                tracing::warn!(server, "a server does not say in time what its tools do");
+                tracing::warn!(server = name, "a server does not say in time what its tools do");
                 None
             }
         };
         let good = if catalog.is_some() { FRESH } else { LEFT_ALONE };
-        let kept = Kept { catalog: catalog.clone(), until: Instant::now() + good };
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(server.to_owned(), kept);
+        *kept = Some(Kept { catalog: catalog.clone(), until: Instant::now() + good });
         catalog
     }
 
     /// What the servers of all these requests say, by server.
     pub async fn of_all(&self, requests: &[Request]) -> HashMap<String, Arc<Catalog>> {
-        let mut all = HashMap::new();
-        for request in requests {
-            if !all.contains_key(&request.server)
-                && let Some(catalog) = self.of(&request.server).await
-            {
-                all.insert(request.server.clone(), catalog);
-            }
-        }
-        all
+        let names: BTreeSet<_> = requests.iter().map(|request| &request.server).collect();
+        let asked = names.into_iter().map(|name| async move { (name, self.of(name).await) });
+        let said = join_all(asked).await.into_iter();
+        said.filter_map(|(name, catalog)| Some((name.clone(), catalog?))).collect()
+    }
+
+    async fn ask(&self, url: &Url) -> Result<Catalog, Box<dyn std::error::Error + Send + Sync>> {
+        let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
+            .max_json_response_size(LARGEST)
+            .max_sse_event_size(LARGEST);
+        let transport = StreamableHttpClientTransport::with_client(self.http.clone(), config);
+        let client = ClientConfig::default().serve(transport).await?;
+        let tools = client.list_all_tools().await;
+        client.cancel().await?;
+        let tools = tools?;
+        let described = tools.iter().take(MOST);
+        Ok(described.map(|tool| (tool.name.to_string(), Arc::new(Described::of(tool)))).collect())
     }
 }
 
-async fn ask(url: &Url) -> Result<Catalog, Box<dyn std::error::Error + Send + Sync>> {
-    let transport = StreamableHttpClientTransport::from_uri(url.as_str());
-    let client = ClientConfig::default().serve(transport).await?;
-    let tools = client.list_all_tools().await;
-    client.cancel().await?;
-    Ok(tools?.iter().map(|tool| (tool.name.to_string(), Described::of(tool))).collect())
+/// A text of a server, no longer than is read; says so when it was longer.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!(
+            "{} … (and {} characters more)",
+            text.get(..at).unwrap_or_default(),
+            text.chars().count() - LONGEST
+        ),
+        None => text.to_owned(),
+    }
 }

@@ -8,7 +8,10 @@ mod likeness;
 pub mod sql;
 mod text;
 
-pub use self::{likeness::oddity, text::Revealed};
+pub use self::{
+    likeness::oddity,
+    text::{Revealed, Written},
+};
 
 use std::sync::Arc;
 
@@ -75,7 +78,7 @@ pub struct Card<'a> {
     pub selected: bool,
     /// The reader's own: somebody else must decide.
     pub own: bool,
-    described: Option<Described>,
+    described: Option<Arc<Described>>,
 }
 
 impl<'a> Card<'a> {

@@ -29,6 +29,9 @@ async function live(page) {
   await page.locator("[data-live][data-on=true]").waitFor();
 }
 
+/// Once everything that was asked for has been answered.
+const quiet = (page) => page.waitForLoadState("networkidle").catch(() => {});
+
 /// Somebody's card in the list.
 const card = (page, requester) => page.locator("[data-list] li", { hasText: requester });
 
@@ -60,7 +63,7 @@ test("a held call appears by itself, is read and approved, and its caller is rel
   assert.equal(await page.locator("button:focus").count(), 0, "a button has the focus");
   await picture(page, "waiting");
   await page.getByRole("button", { name: "Approve once" }).click();
-  await page.getByText("the call passed at once").waitFor();
+  await page.locator(".band", { hasText: "the call passed at once" }).waitFor();
   const { result } = await call;
   assert.deepEqual(result.structuredContent, { migrated: true, from: "v2", to: "v3" });
   assert.ok(page.url().endsWith(`/requests/${id}`));
@@ -77,7 +80,7 @@ test("a rejection reaches the agent with the words that were shown before it was
   const told = await page.locator("[data-told]").textContent();
   assert.match(told, /Reason: Schema freeze: until Monday$/);
   await page.getByRole("button", { name: "Reject" }).click();
-  await page.getByText("This request is rejected by dana").waitFor();
+  await page.locator(".band", { hasText: "This request is rejected by dana" }).waitFor();
   const answer = await call;
   assert.equal(answer.status, 200);
   assert.ok(answer.text.includes(told), answer.text);
@@ -102,6 +105,14 @@ test("a new request moves nothing that is there, and what is written stays", asy
   assert.ok(await field.evaluate((one) => one === document.activeElement));
   // It says so to who cannot see it.
   await page.locator("[data-announce]", { hasText: "2 requests wait" }).waitFor();
+  // Neither is a press on the card lost that is under way when something happens.
+  await there.hover();
+  await page.mouse.down();
+  lab.call("u-newer", { version: "v4" });
+  await card(page, "u-newer").waitFor();
+  await page.mouse.up();
+  await page.locator("h1:focus").waitFor();
+  await page.locator(".lead", { hasText: "u-there" }).waitFor();
 });
 
 test("what another reviewer decides stays in sight, greyed, and says by whom", async () => {
@@ -115,7 +126,7 @@ test("what another reviewer decides stays in sight, greyed, and says by whom", a
   await dana.page.getByLabel("In your words").fill("too late");
   await lee.page.getByLabel("Wrong environment").check();
   await lee.page.getByRole("button", { name: "Reject" }).click();
-  await lee.page.getByText("This request is rejected by lee").waitFor();
+  await lee.page.locator(".band", { hasText: "This request is rejected by lee" }).waitFor();
   const settled = dana.page.locator(`[data-request="${id}"].settled`);
   await settled.filter({ hasText: "rejected by lee" }).waitFor({ timeout: 2000 });
   await dana.page.locator(".band", { hasText: "rejected by lee" }).waitFor();
@@ -153,13 +164,29 @@ test("everything can be done by keyboard, and no single key decides", async () =
   await page.keyboard.press("Enter");
   await page.keyboard.press("a");
   await page.keyboard.press("r");
-  assert.equal((await lab.ask("/pending")).total, 3, "a key alone has decided");
+  // A reason chosen by keys, and Enter on it, decide nothing either.
+  await page.getByLabel("Schema freeze").focus();
+  await page.keyboard.press("Space");
   await page.keyboard.press("Enter");
-  await page.getByText("This request is rejected by dana").waitFor();
+  const sent = [];
+  page.on("request", (request) => request.method() === "POST" && sent.push(request.url()));
+  await page.keyboard.press("r");
+  await quiet(page);
+  assert.deepEqual(sent, [], "a key alone has decided");
+  // Held down, Enter decides once, and nothing else after it.
+  for (let times = 0; times < 5; times += 1) await page.keyboard.down("Enter");
+  await page.keyboard.up("Enter");
+  await page.locator(".band", { hasText: "This request is rejected by dana" }).waitFor();
+  await page.locator("h1:focus").waitFor();
+  for (let times = 0; times < 5; times += 1) await page.keyboard.down("Enter");
+  await page.keyboard.up("Enter");
+  await quiet(page);
+  assert.equal(sent.length, 1, sent.join());
   assert.equal((await lab.ask("/pending")).total, 2);
-  // Held down, Enter does nothing more.
-  for (let times = 0; times < 3; times += 1) await page.keyboard.press("Enter");
-  assert.equal((await lab.ask("/pending")).total, 2);
+  // On from there to the next that waits.
+  await page.keyboard.press("j");
+  await page.keyboard.press("Enter");
+  await page.locator(".lead", { hasText: "k-three" }).waitFor();
 
   // Switched off, they stay off.
   await page.getByText("Options", { exact: true }).click();
@@ -182,7 +209,7 @@ test("without scripts everything is plain pages and forms", async () => {
   await page.getByLabel("Needs a DBA review first").check();
   await picture(page, "without-scripts");
   await page.getByRole("button", { name: "Reject" }).click();
-  await page.getByText("This request is rejected by dana").waitFor();
+  await page.locator(".band", { hasText: "This request is rejected by dana" }).waitFor();
   assert.match((await call).text, /Needs a DBA review first/);
   await page.getByRole("link", { name: "History" }).click();
   await page.getByLabel("Requester").fill("u-plain");
@@ -214,7 +241,7 @@ test("while the gate is away the page keeps what it showed, and comes back by it
   await page.getByText("No caller is waiting now").waitFor();
   // Approved now, it is kept; the same call again passes without anybody being asked.
   await page.getByRole("button", { name: "Approve once" }).click();
-  await page.getByText("The approval is kept").waitFor();
+  await page.locator(".band", { hasText: "The approval is kept" }).waitFor();
   await picture(page, "kept");
   const { result } = await lab.call("u-away", { version: "v4" });
   assert.deepEqual(result.structuredContent, { migrated: true, from: "v3", to: "v4" });
@@ -256,7 +283,7 @@ test("hostile arguments are text, and what is long is opened before it can be ap
   assert.ok(await approve.isEnabled());
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
   await approve.click();
-  await page.getByText("the call passed at once").waitFor();
+  await page.locator(".band", { hasText: "the call passed at once" }).waitFor();
   // The tool has an opinion of its own about such a version.
   assert.match((await call).text, /version/);
 });
@@ -283,11 +310,108 @@ test("a tool that nobody knows is shown with what its server says of it, or that
   await page.getByText("Effects unknown").first().waitFor();
 });
 
+test("what was begun is kept, and what is said about it is what will be sent", async () => {
+  const { page } = await reviewer("dana");
+  for (const [already, user] of ["d-one", "d-two"].entries()) {
+    lab.call(user, { version: "v4" });
+    await lab.waiting(already + 1);
+  }
+  await page.goto("/queue");
+  await live(page);
+  await page.getByLabel("Schema freeze").check();
+  await page.getByLabel("In your words").fill("until Monday");
+  const told = /Reason: Schema freeze: until Monday$/;
+  // To another page and back; to another request and back; and by the skip link, nowhere.
+  await page.getByRole("link", { name: "History" }).click();
+  await page.goBack();
+  await live(page);
+  assert.match(await page.locator("[data-told]").textContent(), told);
+  await page.getByRole("link", { name: /d-two/ }).click();
+  await page.locator(".lead", { hasText: "d-two" }).waitFor();
+  assert.equal(await page.getByLabel("In your words").inputValue(), "");
+  await page.getByRole("link", { name: /d-one/ }).click();
+  await page.locator(".lead", { hasText: "d-one" }).waitFor();
+  await page.locator(".skip").focus();
+  await page.keyboard.press("Enter");
+  assert.equal(await page.getByLabel("In your words").inputValue(), "until Monday");
+  assert.match(await page.locator("[data-told]").textContent(), told);
+});
+
+test("who signs in elsewhere in the same browser does not decide on this page", async () => {
+  const { context, page } = await reviewer("dana");
+  lab.call("u-two-people", { version: "v4" });
+  await lab.waiting();
+  await page.goto("/queue");
+  await live(page);
+  const second = await context.newPage();
+  await signIn(second, "lee");
+  await page.getByText("You are signed in as lee in this browser now").waitFor();
+  assert.ok(await page.getByRole("button", { name: "Reject" }).isDisabled());
+  // The same reviewer anew: the form of before is brought up to date.
+  await signIn(second, "dana");
+  await page.locator("[data-other]").waitFor({ state: "hidden" });
+  await live(page);
+  await page.getByRole("button", { name: "Reject" }).click();
+  await page.locator(".band", { hasText: "This request is rejected by dana" }).waitFor();
+});
+
+test("a page that is silent is noticed, and another one takes over", async () => {
+  const { context, page } = await reviewer("dana");
+  await live(page);
+  const second = await context.newPage();
+  await second.goto("/queue");
+  await live(second);
+  // The first one listens for both, and is kept busy.
+  const busy = page.evaluate(() => {
+    const end = Date.now() + 22000;
+    while (Date.now() < end);
+  });
+  await second.bringToFront();
+  lab.call("u-taken-over", { version: "v4" });
+  await card(second, "u-taken-over").waitFor({ timeout: 17000 });
+  await busy;
+});
+
+test("a notification is shown once it is wanted, and not for one's own", async () => {
+  const { page } = await reviewer("dana", { permissions: ["notifications"] });
+  await page.addInitScript(() => {
+    globalThis.told = [];
+    globalThis.Notification = class extends EventTarget {
+      static permission = "granted";
+      static requestPermission = async () => "granted";
+      constructor(title, options) {
+        super();
+        globalThis.told.push([title, options.body]);
+      }
+    };
+    document.hasFocus = () => false;
+  });
+  await page.goto("/queue");
+  await live(page);
+  lab.call("n-before", { version: "v4" });
+  await card(page, "n-before").waitFor();
+  await page.getByText("Options", { exact: true }).click();
+  await page.getByLabel("Desktop notification").check();
+  lab.call("dana", { version: "v4" });
+  await card(page, "dana").waitFor();
+  lab.call("n-after", { version: "v4" });
+  const told = await until("it is told", async () => {
+    const all = await page.evaluate(() => globalThis.told);
+    return all.length && all;
+  });
+  assert.equal(told.length, 1);
+  assert.match(told[0].join(), /run_migration.*n-after/s);
+});
+
 test("a link with a token signs in, and leaves no token in the address", async () => {
   const visitor = await lab.visitor();
   visitors.push(visitor);
   const { page } = visitor;
   await page.goto(`/login?next=%2Fhistory#token=${token("dana")}`);
+  // By a link alone nobody is signed in.
+  await page.locator("button:focus", { hasText: "Sign in" }).waitFor();
+  assert.ok(page.url().endsWith("/login?next=%2Fhistory"), page.url());
+  await page.keyboard.press("Enter");
   await page.waitForURL("**/history");
   await page.goBack();
   assert.ok(!page.url().includes("token"), page.url());

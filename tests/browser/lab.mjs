@@ -217,7 +217,16 @@ export class Lab {
   }
 }
 
+/// What may be answered so: what is not there on purpose, and a gate that is away.
+const EXPECTED = /\/(nothing|live|login|queue|history|requests)(\/|\?|$)/;
+
 function watch(page, complaints) {
+  page.on("response", (response) => {
+    const { pathname } = new URL(response.url());
+    if (response.status() >= 400 && !EXPECTED.test(pathname)) {
+      complaints.push(`${response.status()}: ${response.url()}`);
+    }
+  });
   page.on("pageerror", (error) => complaints.push(`script: ${error}`));
   page.on("dialog", (dialog) => {
     complaints.push(`dialog: ${dialog.message()}`);
@@ -226,7 +235,7 @@ function watch(page, complaints) {
   page.on("console", (message) => {
     // The browser reports what the policy has stopped, and what is not there.
     const text = message.text();
-    if (message.type() === "error" && !/503|Failed to load resource|ERR_/.test(text)) {
+    if (message.type() === "error" && !/Failed to load resource|ERR_/.test(text)) {
       complaints.push(`console: ${text}`);
     }
   });

@@ -39,6 +39,9 @@ pub(super) struct FilterQuery {
     /// Received before.
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
+    /// Which way: `newest` first unless asked otherwise, or `oldest`.
+    #[param(value_type = Option<String>, example = "oldest")]
+    order: Option<Order>,
     /// The `next` of the page before.
     after: Option<String>,
     /// Most requests on the page. A page of large requests may be shorter.
@@ -75,7 +78,8 @@ pub(super) async fn list(
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let page = PageQuery { after: query.after, limit: query.limit }.page(Order::Newest)?;
+    let page = PageQuery { after: query.after, limit: query.limit };
+    let page = page.page(query.order.unwrap_or(Order::Newest))?;
     let filter = Filter {
         states,
         tool: query.tool,

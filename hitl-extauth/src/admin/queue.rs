@@ -22,7 +22,7 @@ const PAGE: u32 = 100;
 const LARGEST_PAGE: u32 = 1000;
 
 /// Longest reason, in bytes.
-const LONGEST_REASON: usize = 4096;
+const LONGEST_REASON: usize = 16 * 1024;
 
 /// A part of a list, as the query asks for it.
 #[derive(Debug, Default, Deserialize, IntoParams)]

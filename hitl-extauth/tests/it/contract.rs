@@ -302,6 +302,17 @@ async fn requests_are_listed_in_order_in_pages_and_by_what_they_are(mut keeper: 
     assert_eq!(listed(&mut keeper, of_dana).await, [ids[1]]);
     let because = Filter { text: Some("BECAUSE".into()), ..Filter::default() };
     assert_eq!(listed(&mut keeper, because).await, [ids[1]]);
+    // Text as a person reads it, not as JSON writes it.
+    let path = NewCall {
+        arguments: json!({"path": "C:\\temp \"x\""}).as_object().unwrap().clone(),
+        ..call("dave", "v9")
+    };
+    let path_id = path.id;
+    keeper.store().arrive(path, TERMS, now()).await.unwrap();
+    for text in ["c:\\temp", "\"X\"", "temp \"x"] {
+        let read = Filter { text: Some(text.into()), ..Filter::default() };
+        assert_eq!(listed(&mut keeper, read).await, [path_id], "{text}");
+    }
     let settled = vec![State::Denied, State::Spent];
     let settled = Filter { states: settled, ..Filter::default() };
     assert_eq!(listed(&mut keeper, settled).await, [ids[1]]);

@@ -8,6 +8,10 @@ use super::oddity;
 /// that they have looked at it.
 const LONG: usize = 400;
 
+/// Lines, and characters in all of them, that nobody reads without meaning to.
+const MANY: usize = 200;
+const MUCH: usize = 8000;
+
 /// Lines shown on the page of a request; the others are on a page of their own.
 const LINES: usize = 2000;
 
@@ -38,6 +42,8 @@ pub struct Tree {
     pub lines: Vec<Line>,
     /// Lines that are not among them.
     pub left_out: usize,
+    /// Characters in all of them.
+    letters: usize,
 }
 
 impl Tree {
@@ -50,9 +56,12 @@ impl Tree {
         tree
     }
 
-    /// Whether there is something that has to be looked at on purpose.
+    /// Whether there is something that has to be looked at on purpose: something long, or much.
     pub fn needs_care(&self) -> bool {
-        self.left_out > 0 || self.lines.iter().any(|line| line.long)
+        self.left_out > 0
+            || self.lines.len() > MANY
+            || self.lines.iter().any(|line| line.long)
+            || self.letters > MUCH
     }
 
     /// How many values are long.
@@ -76,7 +85,10 @@ impl Tree {
             Value::Array(items) => (format!("list, {}", count(items.len(), "item")), None),
             Value::Object(members) => (format!("object, {}", count(members.len(), "member")), None),
         };
-        let long = leaf.as_ref().is_some_and(|leaf| leaf.chars().count() > LONG);
+        let (name, letters) =
+            (key.chars().count(), leaf.as_ref().map_or(0, |leaf| leaf.chars().count()));
+        let long = letters > LONG || name > LONG;
+        self.letters += letters + name;
         let odd = oddity(&key).or_else(|| oddity(leaf.as_deref().unwrap_or_default()));
         self.lines.push(Line { depth, key, kind, value: leaf, long, odd });
         match value {
@@ -133,6 +145,19 @@ mod tests {
         assert_eq!(lines, all);
         assert!(tree.needs_care());
         assert_eq!(tree.lines[5].value.as_ref().unwrap().len(), 500);
+    }
+
+    #[test]
+    fn long_names_and_many_short_values_are_looked_at_on_purpose_too() {
+        let care =
+            |arguments: serde_json::Value| Tree::of(arguments.as_object().unwrap()).needs_care();
+        assert!(!care(json!({"a": "x".repeat(LONG), "b": vec![1; 90]})));
+        assert!(care(json!({"x".repeat(LONG + 1): 1})));
+        let many: Map<String, Value> = (0..=MANY).map(|n| (format!("k{n}"), json!(n))).collect();
+        assert!(care(Value::Object(many)));
+        let much: Map<String, Value> =
+            (0..30).map(|n| (format!("k{n}"), json!("x".repeat(LONG)))).collect();
+        assert!(care(Value::Object(much)));
     }
 
     #[test]

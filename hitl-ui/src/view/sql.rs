@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write as _};
 
 use askama::filters::HtmlSafe;
 
-use super::Revealed;
+use super::text::Plainly;
 
 /// Words that are marked; case does not matter.
 const KEYWORDS: [&str; 40] = [
@@ -87,7 +87,7 @@ impl Display for Sql<'_> {
             if KEYWORDS.iter().any(|keyword| keyword.eq_ignore_ascii_case(piece)) {
                 write!(f, "<b class=\"keyword\">{piece}</b>")?;
             } else {
-                Revealed(piece).fmt(f)?;
+                Plainly(piece).fmt(f)?;
             }
             rest = behind;
         }

@@ -175,7 +175,7 @@ async fn while_the_gate_is_away_the_page_says_so_and_comes_back_by_itself() {
     let undecided = dana.post(&format!("/requests/{id}/decide"), &form).await;
     assert_eq!(undecided.status(), StatusCode::SERVICE_UNAVAILABLE);
     let text = undecided.text().await.unwrap();
-    assert!(text.contains(&format!("content=\"3; url=/requests/{id}\"")), "{text}");
+    assert!(text.contains(&format!("content=\"20; url=/requests/{id}\"")), "{text}");
     lab.start_gate(&port);
     let back = async { while dana.get("/queue").await.status() != StatusCode::OK {} };
     tokio::time::timeout(PATIENCE, back).await.unwrap();

@@ -3,7 +3,7 @@
 use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::support::{Lab, PATIENCE};
+use crate::support::{Lab, PATIENCE, check};
 
 #[tokio::test]
 async fn an_export_has_every_request_however_many_pages_they_are() {
@@ -33,9 +33,86 @@ async fn an_export_has_every_request_however_many_pages_they_are() {
     assert_eq!(saved, "attachment; filename=\"approvals.csv\"");
     let table = answer.text().await.unwrap();
     assert_eq!(table.lines().count(), 2);
-    assert!(table.lines().nth(1).unwrap().contains(",pending,"), "{table}");
+    assert!(table.lines().nth(1).unwrap().contains(",\"pending\","), "{table}");
     assert_eq!(dana.get("/history.csv?state=odd").await.status(), StatusCode::BAD_REQUEST);
     calls.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn an_export_is_refused_where_its_end_could_not_be_told_from_a_break() {
+    use std::io::{Read as _, Write as _};
+    let lab = Lab::start();
+    let dana = lab.signed_in("dana").await;
+    let address = dana.base().trim_start_matches("http://").to_owned();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = format!("GET /history.csv HTTP/1.0\r\ncookie: {}\r\n\r\n", dana.cookie());
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 505"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_plan_is_shown_for_the_server_and_the_version_that_the_call_is_for_and_no_other() {
+    let args = ["--listen=127.0.0.1:0", "--receipt-keys=http://127.0.0.1:1/keys"];
+    let (_tools, url) = Lab::service("mcp-ops-tools", &args);
+    let lab = Lab::start_with(&["--ops-tools", &url]);
+    let dana = lab.signed_in("dana").await;
+    let gate = lab.checks().await;
+    for (user, audience, version, shown) in [
+        ("user-aa", "mcp-ops-tools", "v3", "Migrate the schema from v2 to v3"),
+        ("user-bb", "billing-db", "v3", "Nobody has said what this tool does"),
+        ("user-cc", "mcp-ops-tools", "v\t3", "names no version that there could be"),
+        ("user-dd", "mcp-ops-tools", "..", "names no version that there could be"),
+        ("user-ee", "mcp-ops-tools", "v99", "could not be read"),
+    ] {
+        let mut check = check(user, "run_migration", &json!({"version": version}));
+        let attributes = check.attributes.as_mut().unwrap();
+        attributes.context_extensions.insert("audience".into(), audience.into());
+        let mut gate = gate.clone();
+        let call = tokio::spawn(async move { gate.check(check).await });
+        let found = async {
+            loop {
+                let list = dana.page(&format!("/queue?q={user}")).await;
+                if list.contains("data-shown=") && list.contains(&format!("<b>{user}</b> asks")) {
+                    return list;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let page = tokio::time::timeout(PATIENCE, found).await.unwrap();
+        assert!(page.contains(shown), "{user}: {page}");
+        assert_eq!(
+            page.contains("ALTER TABLE") || page.contains("keyword"),
+            user == "user-aa",
+            "{user}"
+        );
+        call.abort();
+    }
+}
+
+#[tokio::test]
+async fn what_a_request_carries_besides_its_arguments_is_shown() {
+    let lab = Lab::start();
+    let dana = lab.signed_in("dana").await;
+    let mut check = check("alice", "run_migration", &json!({"dry_run ": true, "dry_run": false}));
+    let http = check.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
+    http.path = "/privileged/mcp?database=production".into();
+    let body = String::from_utf8(http.raw_body.clone()).unwrap();
+    let body = body.replace("\"params\":{", "\"params\":{\"_meta\":{\"tenant\":\"prod\"},");
+    http.size = i64::try_from(body.len()).unwrap();
+    http.raw_body = body.into_bytes();
+    let mut gate = lab.checks().await;
+    let call = tokio::spawn(async move { gate.check(check).await });
+    let id = dana.first().await;
+    let page = dana.page(&format!("/requests/{id}")).await;
+    assert!(page.contains("dry_run<mark class=\"unseen\">␣</mark>"), "{page}");
+    assert!(page.contains("database=production") && page.contains("not covered by the approval"));
+    assert!(page.contains("_meta tenant") && page.contains(">prod</code>"), "{page}");
+    let whole = dana.page(&format!("/requests/{id}/whole")).await;
+    assert!(whole.starts_with("POST /privileged/mcp?database=production\n"), "{whole}");
+    assert!(whole.contains("\"tenant\":\"prod\""), "{whole}");
+    call.abort();
 }
 
 #[tokio::test]

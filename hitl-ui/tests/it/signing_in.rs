@@ -59,14 +59,18 @@ async fn an_open_stream_ends_with_its_session() {
 #[tokio::test]
 async fn behind_tls_the_cookie_belongs_to_this_host_and_to_tls_alone() {
     let lab = Lab::start_with(&["--secure-cookies"]);
-    let browser = lab.signed_in("dana").await;
+    let mut browser = lab.signed_in("dana").await;
+    let before = browser.clone();
     let form = [("token", "dana-token")];
     let answer = browser.post("/login", &form).await;
     let cookie = answer.headers()[header::SET_COOKIE].to_str().unwrap();
     assert!(cookie.starts_with("__Host-hitl-session="), "{cookie}");
     assert!(cookie.contains("; Path=/; ") && cookie.ends_with("; Secure"), "{cookie}");
     assert!(!cookie.contains("Domain"), "{cookie}");
+    browser.keep_cookie(&answer);
     assert!(browser.page("/queue").await.contains("dana"));
+    // Signed in anew, the session of before is over.
+    assert_eq!(before.get("/queue").await.status(), StatusCode::SEE_OTHER);
 }
 
 #[tokio::test]

@@ -270,6 +270,10 @@ impl Browser {
         cookie.split(';').next().unwrap().clone_into(&mut self.cookie);
     }
 
+    pub(crate) fn cookie(&self) -> &str {
+        &self.cookie
+    }
+
     pub(crate) fn base(&self) -> &str {
         &self.base
     }

@@ -191,8 +191,10 @@ pub(super) fn list(
     }
     if let Some(text) = &filter.text {
         // `instr` takes the text as it is; `lower` makes ASCII letters alike.
+        // Arguments are JSON there: what is escaped in it is looked for as it is escaped.
         add(
             "(instr(lower(tool || ' ' || arguments || ' ' || requester), lower(?)) > 0
+              OR instr(lower(arguments), lower(substr(json_quote(?), 2, length(json_quote(?)) - 2))) > 0
               OR EXISTS (SELECT 1 FROM votes WHERE votes.request = requests.id
                          AND instr(lower(reviewer || ' ' || reason), lower(?)) > 0))",
             Box::new(text.clone()),
