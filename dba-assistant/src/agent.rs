@@ -29,6 +29,8 @@ const KEPT: usize = 256;
 #[derive(Clone, Debug)]
 struct Live {
     events: broadcast::Sender<Event>,
+    /// What the model says, piece by piece.
+    pieces: broadcast::Sender<String>,
     cancel: CancellationToken,
 }
 
@@ -217,14 +219,22 @@ impl Agent {
         }
         self.tasks.save(user, &task).await?;
         let (events, receiver) = broadcast::channel(KEPT);
-        let live = Live { events, cancel: CancellationToken::new() };
+        let (pieces, _) = broadcast::channel(KEPT);
+        let live = Live { events, pieces, cancel: CancellationToken::new() };
         self.live().insert(task.id.clone(), live.clone());
         let following = Following { task: task.clone(), events: Some(receiver) };
         let (agent, user) = (self.clone(), user.to_owned());
         // Whoever asked may go: it goes on.
         tokio::spawn(async move {
             let id = task.id.clone();
-            let work = work::Work { agent: &agent, user: &user, task, turn, events: live.events };
+            let work = work::Work {
+                agent: &agent,
+                user: &user,
+                task,
+                turn,
+                events: live.events,
+                pieces: live.pieces,
+            };
             work.run(rejected, live.cancel).await;
             agent.live().remove(&id);
         });
@@ -241,6 +251,23 @@ impl Agent {
         let task = self.find(user, id).await?;
         let over = task.told().is_final();
         Ok(Following { task, events: events.filter(|_| !over) })
+    }
+
+    /// What the model says in a task that is under way, piece by piece, from now on.
+    pub fn pieces(&self, id: &str) -> Option<broadcast::Receiver<String>> {
+        self.live().get(id).map(|live| live.pieces.subscribe())
+    }
+
+    /// A user's tasks of one conversation, oldest first, none of them left behind.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn conversation(&self, user: &str, context: &str) -> Result<Vec<Task>, RpcError> {
+        let mut tasks = Vec::new();
+        for task in self.tasks.of_context(user, context).await? {
+            tasks.push(self.settled_if_left(user, task).await?);
+        }
+        Ok(tasks)
     }
 
     /// Stops a task, as its user wants.

@@ -107,6 +107,11 @@ pub struct Config {
     )]
     call_limit: u64,
 
+    /// A host name under which the chat page may be opened, beside localhost; may be given several
+    /// times
+    #[arg(long, env = "DBA_ASSISTANT_ALLOWED_HOSTS", value_delimiter = ',', value_name = "NAME")]
+    pub allowed_host: Vec<String>,
+
     /// File to keep tasks in; in memory unless given. Not used with --kagent-url
     #[arg(long, env = "DBA_ASSISTANT_DATABASE", value_name = "PATH")]
     pub database: Option<PathBuf>,
@@ -172,5 +177,12 @@ mod tests {
     fn the_command_line_is_consistent_and_asks_before_truncating() {
         Config::command().debug_assert();
         assert_eq!(Config::parse_from(["x"]).require_approval, ["truncate_table"]);
+    }
+
+    #[test]
+    fn the_readme_has_the_settings_as_they_are() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let table = hitl_service::settings::table(&Config::command());
+        hitl_service::settings::check(readme.as_ref(), "dba-assistant", &table).unwrap();
     }
 }

@@ -10,11 +10,13 @@
 //! agent     takes what a user says, and works until it waits or is done
 //! store     tasks: in SQLite, or in kagent's controller
 //! routes    A2A over HTTP
+//! chat      pages for people, where no dashboard has them
 //! ```
 
 pub mod a2a;
 pub mod agent;
 pub mod approval;
+pub mod chat;
 pub mod config;
 pub mod model;
 pub mod routes;

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use dba_assistant::{
     agent::Agent,
+    chat,
     config::Config,
     model::Model,
     routes,
@@ -46,6 +47,11 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let url = config.url.as_ref().map_or_else(|| format!("http://{address}"), ToString::to_string);
     tracing::info!(%address, model = config.model, "dba-assistant is listening");
-    serve::serve(listener, routes::router(agent, &url), stop, DRAIN_DEADLINE).await?;
+    let mut router = routes::router(agent.clone(), &url);
+    if config.kagent_url.is_none() {
+        // Where there is no dashboard, it has pages of its own.
+        router = router.merge(chat::router(agent, config.allowed_host.clone()));
+    }
+    serve::serve(listener, chat::guarded(router), stop, DRAIN_DEADLINE).await?;
     Ok(())
 }

@@ -377,4 +377,11 @@ mod tests {
             Config::try_parse_from(["x", "audit", "verify", "gate.db", "--head", "7"]).is_err()
         );
     }
+
+    #[test]
+    fn the_readme_has_the_settings_as_they_are() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let table = hitl_service::settings::table(&Config::command());
+        hitl_service::settings::check(readme.as_ref(), "hitl-extauth", &table).unwrap();
+    }
 }

@@ -1,8 +1,10 @@
 //! What every service of this workspace does the same way.
 //!
-//! Owns logs and traces ([`telemetry`]), and listening and draining ([`serve`]), so that three
-//! binaries behave alike when they start, when they are asked to stop, and when their peer is
+//! Owns logs and traces ([`telemetry`]), listening and draining ([`serve`]), and the headers that
+//! keep pages to themselves ([`pages`]), so that all binaries behave alike when they start, when they are asked to stop, and when their peer is
 //! slow. Must never know what a service does: no tool, no approval, no page is named here.
 
+pub mod pages;
 pub mod serve;
+pub mod settings;
 pub mod telemetry;

@@ -111,4 +111,11 @@ mod tests {
             assert!(parsed.is_err(), "{wrong}");
         }
     }
+
+    #[test]
+    fn the_readme_has_the_settings_as_they_are() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let table = hitl_service::settings::table(&Config::command());
+        hitl_service::settings::check(readme.as_ref(), "hitl-ui", &table).unwrap();
+    }
 }

@@ -5,7 +5,6 @@
 //!
 //! ```text
 //! config    settings
-//! guard     what every answer carries, and where a POST may come from
 //! session   who is signed in
 //! sign_in   in and out
 //! queue     what waits, as a list
@@ -28,7 +27,6 @@ pub mod chain;
 pub mod config;
 mod decide;
 mod export;
-pub mod guard;
 mod history;
 mod insights;
 mod live;

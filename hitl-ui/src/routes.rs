@@ -8,11 +8,12 @@ use axum::{
     routing::{get, post},
 };
 use hitl_client::{Client, ClientError};
+use hitl_service::pages;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assets, chain::Chain, config::Config, decide, export, guard, history, insights, live,
-    plan::Plans, problem, queue, request, session::Sessions, sign_in, tools::Tools,
+    assets, chain::Chain, config::Config, decide, export, history, insights, live, plan::Plans,
+    problem, queue, request, session::Sessions, sign_in, tools::Tools,
 };
 
 /// Largest form, in bytes.
@@ -76,7 +77,7 @@ pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, Cl
         .route("/healthz", get(async || "ok"))
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(LARGEST_FORM))
-        .layer(middleware::from_fn(guard::guard))
+        .layer(middleware::from_fn(pages::guard))
         .with_state(app))
 }
 

@@ -224,4 +224,11 @@ mod tests {
         assert!("ftp://gate/jwks".parse::<KeySource>().is_err());
         assert!("".parse::<KeySource>().is_err());
     }
+
+    #[test]
+    fn the_readme_has_the_settings_as_they_are() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let table = hitl_service::settings::table(&Config::command());
+        hitl_service::settings::check(readme.as_ref(), "mcp-ops-tools", &table).unwrap();
+    }
 }

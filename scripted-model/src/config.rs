@@ -34,4 +34,11 @@ mod tests {
     fn the_command_line_is_consistent() {
         Config::command().debug_assert();
     }
+
+    #[test]
+    fn the_readme_has_the_settings_as_they_are() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let table = hitl_service::settings::table(&Config::command());
+        hitl_service::settings::check(readme.as_ref(), "scripted-model", &table).unwrap();
+    }
 }

@@ -218,7 +218,12 @@ export class Lab {
 }
 
 /// What may be answered so: what is not there on purpose, and a gate that is away.
-const EXPECTED = /\/(nothing|live|login|queue|history|requests)(\/|\?|$)/;
+const EXPECTED = /\/(c|nothing|live|login|queue|history|requests)(\/|\?|$)/;
+
+/// Keeps what a page's browser complains about.
+export function complain(page, complaints) {
+  watch(page, complaints);
+}
 
 function watch(page, complaints) {
   page.on("response", (response) => {

@@ -41,8 +41,10 @@ pub(crate) struct Up {
 }
 
 impl Lab {
+    /// The lab of this checkout; `HITL_LAB` names another folder for another lab beside it.
     pub(crate) fn of(workspace: &Workspace) -> Self {
-        Self { folder: workspace.target().join("lab") }
+        let other = std::env::var_os("HITL_LAB").map(PathBuf::from);
+        Self { folder: other.unwrap_or_else(|| workspace.target().join("lab")) }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -10,6 +10,7 @@ mod clients;
 mod dependencies;
 mod gateway;
 mod install;
+mod scenes;
 mod server;
 mod tidy;
 
@@ -76,6 +77,11 @@ const SUITES: &[Suite] = &[
         name: "browser",
         checks: "a reviewer's browser at the queue: by mouse, keys, phone, without scripts; axe",
         run: browser::run,
+    },
+    Suite {
+        name: "scenes",
+        checks: "the whole lab on this machine, played by a program and by two people",
+        run: scenes::run,
     },
     Suite {
         name: "adversarial",

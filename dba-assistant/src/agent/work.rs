@@ -40,6 +40,7 @@ pub(super) struct Work<'a> {
     pub(super) task: Task,
     pub(super) turn: Turn,
     pub(super) events: broadcast::Sender<Event>,
+    pub(super) pieces: broadcast::Sender<String>,
 }
 
 impl Work<'_> {
@@ -90,7 +91,11 @@ impl Work<'_> {
             return Err(WorkError::NoTools(tools.away.join(", ")));
         }
         let model = &self.agent.model;
-        let said = model.next(self.turn.conversation(), &offered, |_| {}).await?;
+        let heard = |piece: &str| {
+            // An error means that nobody listens.
+            let _ = self.pieces.send(piece.to_owned());
+        };
+        let said = model.next(self.turn.conversation(), &offered, heard).await?;
         let calls = said.iter().any(|said| matches!(said, Said::Call(_)));
         let parts = said.iter().map(|said| match said {
             Said::Text(text) => Part::text(text.clone()),

@@ -19,7 +19,7 @@ async fn a_decision_needs_a_known_token_a_known_request_and_a_whole_body() {
     for body in ["", "{}", "[]", r#"{"approved":"yes"}"#, r#"{"approved":true,"reviewer":"lee"}"#] {
         assert_eq!(gate.decide_raw(Some("dana-token"), &id, body.into()).await.0, 400, "{body}");
     }
-    let long = json!({"approved": true, "reason": "x".repeat(5000)}).to_string();
+    let long = json!({"approved": true, "reason": "x".repeat(17_000)}).to_string();
     assert_eq!(gate.decide_raw(Some("dana-token"), &id, long).await.0, 400);
     for path in ["/me", "/pending", "/requests", "/audit", "/audit/head", "/events"] {
         assert_eq!(gate.get_as("nobody", path).await.0, 401, "{path}");

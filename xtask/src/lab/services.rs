@@ -233,6 +233,7 @@ impl Maker<'_> {
         if scripted {
             words.push(format!("--model-url={}", Self::url(ports.model)));
             words.push("--api-key=none-needed".to_owned());
+            words.push("--model=scripted".to_owned());
         }
         self.ours("dba-assistant", ports.chat, "/health", words)
     }

@@ -1,7 +1,7 @@
 //! What every answer carries, and where a POST may come from.
 //!
-//! Must never let another site's page decide: a POST needs a session's own token in its form, and,
-//! where the browser says where it comes from, to come from here.
+//! Must never let another site's page act here: where the browser says where a POST comes from, it
+//! comes from here.
 
 use axum::{
     extract::Request,
