@@ -11,9 +11,9 @@ use std::{convert::Infallible, time::Duration};
 use askama::Template;
 use axum::{
     Form, Router,
-    extract::{Path, Query, State},
+    extract::{Path, Query, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
-    middleware,
+    middleware::{self, Next},
     response::{
         Html, IntoResponse, Redirect, Response,
         sse::{self, KeepAlive, Sse},
@@ -48,11 +48,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 struct Chat {
     agent: Agent,
-    hosts: Vec<String>,
 }
 
-/// The pages. They answer to `localhost` and to these names.
-pub fn router(agent: Agent, hosts: Vec<String>) -> Router {
+/// The pages.
+pub fn router(agent: Agent) -> Router {
     Router::new()
         .route("/", get(new))
         .route("/say", post(say_first))
@@ -63,7 +62,23 @@ pub fn router(agent: Agent, hosts: Vec<String>) -> Router {
         .route("/c/{context}/cancel", post(cancel))
         .route("/c/{context}/live", get(live))
         .route("/assets/{name}", get(asset))
-        .with_state(Chat { agent, hosts })
+        .with_state(Chat { agent })
+}
+
+/// Answers to `localhost` and to these names alone: under another one a page of elsewhere could speak
+/// to what is here.
+pub fn known_by(router: Router, names: Vec<String>) -> Router {
+    router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let known = is_known(request.headers(), &names);
+        async move { if known { next.run(request).await } else { Problem::Host.into_response() } }
+    }))
+}
+
+fn is_known(headers: &HeaderMap, names: &[String]) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let uri: Option<Uri> = format!("http://{host}/").parse().ok();
+    let name = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]") || names.iter().any(|known| known == name)
 }
 
 /// With the headers that keep pages to themselves, and other sites' forms out.
@@ -131,22 +146,14 @@ fn is_name(name: &str) -> bool {
 }
 
 impl Chat {
-    /// Who asks, once it is sure that they ask here: under another name a page of elsewhere could.
-    fn visitor(&self, headers: &HeaderMap) -> Result<String, Problem> {
-        let host =
-            headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let uri: Option<Uri> = format!("http://{host}/").parse().ok();
-        let name = uri.as_ref().and_then(Uri::host).unwrap_or_default();
-        let local = matches!(name, "localhost" | "127.0.0.1" | "[::1]");
-        if !local && !self.hosts.iter().any(|allowed| allowed == name) {
-            return Err(Problem::Host);
-        }
+    /// Who somebody says they are.
+    fn visitor(headers: &HeaderMap) -> String {
         let cookies = headers.get_all(header::COOKIE).iter().filter_map(|c| c.to_str().ok());
         let mut names = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| {
             let (name, value) = pair.trim().split_once('=')?;
             (name == USER && is_name(value)).then(|| value.to_owned())
         });
-        Ok(names.next().unwrap_or_else(|| FIRST.to_owned()))
+        names.next().unwrap_or_else(|| FIRST.to_owned())
     }
 }
 
@@ -185,7 +192,7 @@ async fn whole(chat: &Chat, user: String, context: Option<String>) -> Result<Res
 }
 
 async fn new(State(chat): State<Chat>, headers: HeaderMap) -> Result<Response, Problem> {
-    let user = chat.visitor(&headers)?;
+    let user = Chat::visitor(&headers);
     whole(&chat, user, None).await
 }
 
@@ -194,7 +201,7 @@ async fn page(
     headers: HeaderMap,
     Path(context): Path<String>,
 ) -> Result<Response, Problem> {
-    let user = chat.visitor(&headers)?;
+    let user = Chat::visitor(&headers);
     whole(&chat, user, Some(context)).await
 }
 
@@ -209,7 +216,7 @@ async fn say_first(
     headers: HeaderMap,
     Form(words): Form<Words>,
 ) -> Result<Redirect, Problem> {
-    let user = chat.visitor(&headers)?;
+    let user = Chat::visitor(&headers);
     send(&chat, &user, new_id(), words.text).await
 }
 
@@ -219,7 +226,7 @@ async fn say(
     Path(context): Path<String>,
     Form(words): Form<Words>,
 ) -> Result<Redirect, Problem> {
-    let user = chat.visitor(&headers)?;
+    let user = Chat::visitor(&headers);
     send(&chat, &user, context, words.text).await
 }
 
@@ -248,7 +255,7 @@ async fn decide(
     Path(context): Path<String>,
     Form(form): Form<Vec<(String, String)>>,
 ) -> Result<Redirect, Problem> {
-    let user = chat.visitor(&headers)?;
+    let user = Chat::visitor(&headers);
     let field = |name: &str| {
         let found = form.iter().find(|(field, _)| field == name);
         found.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
@@ -282,7 +289,7 @@ async fn cancel(
     headers: HeaderMap,
     Path(context): Path<String>,
 ) -> Result<Redirect, Problem> {
-    let user = chat.visitor(&headers)?;
+    let user = Chat::visitor(&headers);
     let tasks = chat.agent.conversation(&user, &context).await?;
     if let Some(open) = tasks.iter().rev().find(|task| !task.status.state.is_terminal()) {
         match chat.agent.cancel(&user, &open.id).await {
@@ -300,12 +307,7 @@ struct Name {
     name: String,
 }
 
-async fn rename(
-    State(chat): State<Chat>,
-    headers: HeaderMap,
-    Form(Name { name }): Form<Name>,
-) -> Result<Response, Problem> {
-    chat.visitor(&headers)?;
+async fn rename(Form(Name { name }): Form<Name>) -> Result<Response, Problem> {
     let name = name.trim();
     if !is_name(name) {
         return Err(Problem::Name);
@@ -322,7 +324,7 @@ async fn live(
     headers: HeaderMap,
     Path(context): Path<String>,
 ) -> Result<Response, Problem> {
-    let user = chat.visitor(&headers)?;
+    let user = Chat::visitor(&headers);
     let tasks = chat.agent.conversation(&user, &context).await?;
     let task = tasks.last().ok_or(Problem::Rpc(RpcError::TaskNotFound(String::new())))?;
     // Before the state is read: nothing is missed between.

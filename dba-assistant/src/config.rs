@@ -107,8 +107,8 @@ pub struct Config {
     )]
     call_limit: u64,
 
-    /// A host name under which the chat page may be opened, beside localhost; may be given several
-    /// times
+    /// A host name under which the agent may be reached where it serves its own pages, beside
+    /// localhost; may be given several times
     #[arg(long, env = "DBA_ASSISTANT_ALLOWED_HOSTS", value_delimiter = ',', value_name = "NAME")]
     pub allowed_host: Vec<String>,
 

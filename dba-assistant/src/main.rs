@@ -50,7 +50,8 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let mut router = routes::router(agent.clone(), &url);
     if config.kagent_url.is_none() {
         // Where there is no dashboard, it has pages of its own.
-        router = router.merge(chat::router(agent, config.allowed_host.clone()));
+        router = router.merge(chat::router(agent));
+        router = chat::known_by(router, config.allowed_host.clone());
     }
     serve::serve(listener, chat::guarded(router), stop, DRAIN_DEADLINE).await?;
     Ok(())

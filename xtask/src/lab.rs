@@ -51,11 +51,11 @@ impl Lab {
         self.folder.join(name)
     }
 
-    /// Writes down what is up, for `status`, `teardown` and `scenes`.
+    /// Writes down what is up, for `status`, `teardown` and `scenes`; a token is in it.
     fn write_down(&self, up: &Up) -> anyhow::Result<()> {
         let running: Vec<_> = up.running.iter().map(Running::written).collect();
         let text = json!({"running": running, "facts": up.facts}).to_string();
-        fs::write(self.path("up.json"), text).context("what is up cannot be written down")
+        services::write_private(&self.path("up.json"), &text)
     }
 
     /// What is written down as being up; nothing where nothing is.
