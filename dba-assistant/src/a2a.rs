@@ -3,8 +3,10 @@
 //! Owns the names. Reads leniently, as tasks come back from stores that leave out what is empty;
 //! must never write a message without the ids that belong to it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -77,7 +79,7 @@ pub enum Part {
         /// The text.
         text: String,
         /// What hangs on it.
-        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Map::is_empty")]
         metadata: Metadata,
     },
     /// Structured data.
@@ -85,7 +87,7 @@ pub enum Part {
         /// The data.
         data: Value,
         /// What hangs on it.
-        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Map::is_empty")]
         metadata: Metadata,
     },
     /// A file, which this agent does not read.
@@ -116,7 +118,7 @@ pub struct Message {
     /// Who says it.
     pub role: Role,
     /// What.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub parts: Vec<Part>,
     /// The task it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,8 +127,15 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_id: Option<String>,
     /// What hangs on it.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Map::is_empty")]
     pub metadata: Metadata,
+}
+
+/// Some stores and clients write nothing as null.
+fn or_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    reader: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(reader)?.unwrap_or_default())
 }
 
 fn message_kind() -> String {
@@ -165,7 +174,7 @@ pub struct Artifact {
     #[serde(default)]
     pub artifact_id: String,
     /// What it is.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub parts: Vec<Part>,
 }
 
@@ -184,13 +193,13 @@ pub struct Task {
     /// Where it is.
     pub status: Status,
     /// What was said, in order.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub history: Vec<Message>,
     /// What it has made.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<Artifact>,
     /// What hangs on it.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Map::is_empty")]
     pub metadata: Metadata,
 }
 
@@ -295,6 +304,13 @@ impl Task {
         self.told()
     }
 
+    /// How long ago its status was told; for ever where it says no time.
+    pub fn age(&self) -> Duration {
+        let told = self.status.timestamp.as_ref().and_then(|at| at.parse::<Timestamp>().ok());
+        told.and_then(|at| Duration::try_from(Timestamp::now().duration_since(at)).ok())
+            .unwrap_or(Duration::MAX)
+    }
+
     /// The event that tells its status.
     pub fn told(&self) -> Event {
         let state = self.status.state;
@@ -390,7 +406,8 @@ mod tests {
     fn a_task_as_a_store_gives_it_back_is_read() {
         let stored = json!({
             "id": "t", "contextId": "c",
-            "status": {"state": "input-required", "message": {"role": "agent", "parts": [{"kind": "text", "text": "x"}], "taskId": ""}},
+            "status": {"state": "input-required", "message": {"role": "agent", "parts": [{"kind": "text", "text": "x"}], "taskId": "", "metadata": null}},
+            "history": null, "artifacts": null, "metadata": null,
         });
         let task: Task = serde_json::from_value(stored).unwrap();
         assert_eq!((task.status.state, task.history.len()), (TaskState::InputRequired, 0));

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::{Mutex, OwnedMutexGuard, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,7 +31,17 @@ struct Live {
     events: broadcast::Sender<Event>,
     /// What the model says, piece by piece.
     pieces: broadcast::Sender<String>,
+    /// Cancelled to stop it.
     cancel: CancellationToken,
+    /// Cancelled when it has stopped, and what it came to is kept.
+    done: CancellationToken,
+}
+
+impl Live {
+    fn new() -> Self {
+        let ((events, _), (pieces, _)) = (broadcast::channel(KEPT), broadcast::channel(KEPT));
+        Self { events, pieces, cancel: CancellationToken::new(), done: CancellationToken::new() }
+    }
 }
 
 /// The agent; a cheap handle.
@@ -42,8 +52,11 @@ pub struct Agent {
     tasks: SharedTasks,
     needs_approval: Arc<Vec<String>>,
     live: Arc<StdMutex<HashMap<String, Live>>>,
-    /// One decides, begins or cancels at a time, so that a task is taken up once.
-    taking_up: Arc<Mutex<()>>,
+    /// Of one user, one thing is begun, decided or cancelled at a time.
+    turns: Arc<StdMutex<HashMap<String, Arc<Mutex<()>>>>>,
+    /// This process, among those that may share a store.
+    instance: Arc<str>,
+    stopping: CancellationToken,
 }
 
 /// What follows from a request: the task as it is, and what is told from then on.
@@ -70,14 +83,26 @@ impl Agent {
         tasks: SharedTasks,
         needs_approval: Vec<String>,
     ) -> Self {
-        let needs_approval = Arc::new(needs_approval);
-        let (live, taking_up) = (Arc::default(), Arc::default());
-        Self { model, servers, tasks, needs_approval, live, taking_up }
+        Self {
+            model,
+            servers,
+            tasks,
+            needs_approval: Arc::new(needs_approval),
+            live: Arc::default(),
+            turns: Arc::default(),
+            instance: new_id().into(),
+            stopping: CancellationToken::new(),
+        }
     }
 
     /// Its model's name.
     pub fn model(&self) -> &str {
         self.model.name()
+    }
+
+    /// Whether its user is asked before it calls a tool.
+    fn asks_about(&self, tool: &str) -> bool {
+        self.needs_approval.iter().any(|name| name == tool)
     }
 
     /// Where its tasks are kept.
@@ -89,18 +114,36 @@ impl Agent {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A user says something: a new task, a decision about a paused one.
+    /// A user's turn: held while something of theirs is begun, decided or cancelled.
+    async fn turn_of(&self, user: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            // Whoever waits or works holds one more.
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(user.to_owned()).or_default())
+        };
+        turn.lock_owned().await
+    }
+
+    /// A user says something: a new task, a decision about a paused one. Once begun it runs to its
+    /// end, whether or not whoever asked waits for it.
     ///
     /// # Errors
     /// [`RpcError`]; nothing has happened then.
     pub async fn send(&self, user: &str, message: Message) -> Result<Following, RpcError> {
+        let (agent, user) = (self.clone(), user.to_owned());
+        let sent = tokio::spawn(async move { agent.send_whole(&user, message).await });
+        sent.await.unwrap_or_else(|error| Err(RpcError::Internal(error.to_string())))
+    }
+
+    async fn send_whole(&self, user: &str, message: Message) -> Result<Following, RpcError> {
         let decision =
             Decision::of(&message).map_err(|error| RpcError::Params(error.to_string()))?;
         let named = message.task_id.clone().filter(|id| !id.is_empty());
-        let _taking_up = self.taking_up.lock().await;
+        let _turn = self.turn_of(user).await;
         match (named, decision) {
             (Some(id), decision) => {
-                let task = self.find(user, &id).await?;
+                let task = self.settled(user, &id).await?;
                 self.go_on(user, task, &message, decision).await
             }
             (None, Some(_)) => Err(RpcError::Params(
@@ -115,6 +158,15 @@ impl Agent {
     /// # Errors
     /// [`RpcError::TaskNotFound`], also for another user's.
     pub async fn find(&self, user: &str, id: &str) -> Result<Task, RpcError> {
+        let task = self.read(user, id).await?;
+        if !self.is_left(&task) {
+            return Ok(task);
+        }
+        let _turn = self.turn_of(user).await;
+        self.settled(user, id).await
+    }
+
+    async fn read(&self, user: &str, id: &str) -> Result<Task, RpcError> {
         let unknown = || RpcError::TaskNotFound(id.to_owned());
         let task = match self.tasks.task(user, id).await {
             Ok(task) => task.ok_or_else(unknown)?,
@@ -125,15 +177,29 @@ impl Agent {
         if Turn::of(&task.metadata).is_some_and(|turn| turn.user != user) {
             return Err(unknown());
         }
-        self.settled_if_left(user, task).await
+        Ok(task)
     }
 
-    async fn settled_if_left(&self, user: &str, mut task: Task) -> Result<Task, RpcError> {
+    /// Whether a task was under way in a process that is no more.
+    fn is_left(&self, task: &Task) -> bool {
         let under_way = matches!(task.status.state, TaskState::Submitted | TaskState::Working);
-        if under_way && !self.live().contains_key(&task.id) {
-            let text = "The agent was stopped while it was at this. What it had begun may have \
-                        happened: look before you ask again.";
-            let said = task.say(vec![crate::a2a::Part::text(text)]);
+        if !under_way || self.live().contains_key(&task.id) {
+            return false;
+        }
+        let ours = Turn::of(&task.metadata).is_some_and(|turn| *turn.instance == *self.instance);
+        // Another process may still be at it, for as long as a call may take.
+        ours || !self.tasks.is_shared() || task.age() > self.servers.limit()
+    }
+
+    /// A task, settled if it was left. The user's turn is held.
+    async fn settled(&self, user: &str, id: &str) -> Result<Task, RpcError> {
+        let task = self.read(user, id).await?;
+        self.settle(user, task).await
+    }
+
+    async fn settle(&self, user: &str, mut task: Task) -> Result<Task, RpcError> {
+        if self.is_left(&task) {
+            let said = task.say(vec![crate::a2a::Part::text(work::INTERRUPTED)]);
             task.update(TaskState::Failed, Some(said));
             self.tasks.save(user, &task).await?;
         }
@@ -185,7 +251,7 @@ impl Agent {
         let mut before = None;
         if let Some(context) = &context {
             for task in self.tasks.of_context(user, context).await? {
-                let task = self.settled_if_left(user, task).await?;
+                let task = self.settle(user, task).await?;
                 match task.status.state {
                     // What waits in this conversation waits; nothing new begins beside it.
                     TaskState::InputRequired => return Ok(Following { task, events: None }),
@@ -205,40 +271,46 @@ impl Agent {
         self.take_up(user, task, turn, Vec::new()).await
     }
 
-    /// Keeps a task as being under way, and lets it work.
+    /// Keeps a task as being under way, and lets it work. The user's turn is held.
     async fn take_up(
         &self,
         user: &str,
         mut task: Task,
-        turn: Turn,
+        mut turn: Turn,
         rejected: Vec<(crate::approval::Call, String)>,
     ) -> Result<Following, RpcError> {
+        turn.instance = self.instance.to_string();
         task.metadata.insert(KEY.to_owned(), turn.kept());
         if task.status.state != TaskState::Submitted {
             task.update(TaskState::Working, None);
         }
-        self.tasks.save(user, &task).await?;
-        let (events, receiver) = broadcast::channel(KEPT);
-        let (pieces, _) = broadcast::channel(KEPT);
-        let live = Live { events, pieces, cancel: CancellationToken::new() };
+        // Known as being under way before anybody can read that it is.
+        let live = Live::new();
+        let receiver = live.events.subscribe();
         self.live().insert(task.id.clone(), live.clone());
+        if let Err(error) = self.tasks.save(user, &task).await {
+            self.ended(&task.id, &live);
+            return Err(error.into());
+        }
         let following = Following { task: task.clone(), events: Some(receiver) };
         let (agent, user) = (self.clone(), user.to_owned());
-        // Whoever asked may go: it goes on.
         tokio::spawn(async move {
             let id = task.id.clone();
-            let work = work::Work {
-                agent: &agent,
-                user: &user,
-                task,
-                turn,
-                events: live.events,
-                pieces: live.pieces,
-            };
-            work.run(rejected, live.cancel).await;
-            agent.live().remove(&id);
+            let work = work::Work { agent: &agent, user: &user, task, turn, live: live.clone() };
+            work.run(rejected).await;
+            agent.ended(&id, &live);
         });
         Ok(following)
+    }
+
+    /// Notes that a task is not under way any more, unless it has been taken up again already.
+    fn ended(&self, id: &str, ended: &Live) {
+        let mut live = self.live();
+        if live.get(id).is_some_and(|live| live.events.same_channel(&ended.events)) {
+            live.remove(id);
+        }
+        drop(live);
+        ended.done.cancel();
     }
 
     /// What is told of a task from now on.
@@ -263,38 +335,59 @@ impl Agent {
     /// # Errors
     /// When they cannot be read.
     pub async fn conversation(&self, user: &str, context: &str) -> Result<Vec<Task>, RpcError> {
-        let mut tasks = Vec::new();
-        for task in self.tasks.of_context(user, context).await? {
-            tasks.push(self.settled_if_left(user, task).await?);
+        let mut tasks = self.tasks.of_context(user, context).await?;
+        for task in &mut tasks {
+            if self.is_left(task) {
+                *task = self.find(user, &task.id).await?;
+            }
         }
         Ok(tasks)
     }
 
-    /// Stops a task, as its user wants.
+    /// Stops a task, as its user wants. Once begun it runs to its end.
     ///
     /// # Errors
     /// [`RpcError::NotCancelable`] when it is over.
     pub async fn cancel(&self, user: &str, id: &str) -> Result<Task, RpcError> {
-        let following = self.follow(user, id).await?;
-        let live = self.live().get(id).cloned();
-        if let (Some(live), Some(mut events)) = (live, following.events) {
-            live.cancel.cancel();
-            // Until it has stopped.
-            while events.recv().await.is_ok_and(|event| !event.is_final()) {}
-        }
-        let _taking_up = self.taking_up.lock().await;
-        let mut task = self.find(user, id).await?;
-        match task.status.state {
-            TaskState::Canceled => Ok(task),
-            state if state.is_terminal() => Err(RpcError::NotCancelable(format!(
-                "Task {id} is in terminal state: {}",
-                state.name()
-            ))),
-            _ => {
-                task.update(TaskState::Canceled, None);
-                self.tasks.save(user, &task).await?;
-                Ok(task)
+        let (agent, user, id) = (self.clone(), user.to_owned(), id.to_owned());
+        let cancelled = tokio::spawn(async move { agent.cancel_whole(&user, &id).await });
+        cancelled.await.unwrap_or_else(|error| Err(RpcError::Internal(error.to_string())))
+    }
+
+    async fn cancel_whole(&self, user: &str, id: &str) -> Result<Task, RpcError> {
+        loop {
+            let turn = self.turn_of(user).await;
+            let mut task = self.settled(user, id).await?;
+            let live = self.live().get(id).cloned();
+            if let Some(live) = live {
+                live.cancel.cancel();
+                drop(turn);
+                // What it came to is kept then: stopped, or done a moment before.
+                live.done.cancelled().await;
+                continue;
             }
+            return match task.status.state {
+                TaskState::Canceled => Ok(task),
+                state if state.is_terminal() => Err(RpcError::NotCancelable(format!(
+                    "Task {id} is in terminal state: {}",
+                    state.name()
+                ))),
+                _ => {
+                    task.update(TaskState::Canceled, None);
+                    self.tasks.save(user, &task).await?;
+                    Ok(task)
+                }
+            };
+        }
+    }
+
+    /// Ends everything that is under way, and keeps that it was interrupted.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        let all: Vec<_> = self.live().values().cloned().collect();
+        for live in all {
+            live.cancel.cancel();
+            live.done.cancelled().await;
         }
     }
 }

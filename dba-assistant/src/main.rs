@@ -47,12 +47,19 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let url = config.url.as_ref().map_or_else(|| format!("http://{address}"), ToString::to_string);
     tracing::info!(%address, model = config.model, "dba-assistant is listening");
+    let ending = agent.clone();
     let mut router = routes::router(agent.clone(), &url);
     if config.kagent_url.is_none() {
         // Where there is no dashboard, it has pages of its own.
         router = router.merge(chat::router(agent));
         router = chat::known_by(router, config.allowed_host.clone());
     }
+    let stop = async move {
+        let signal = stop.await;
+        // What is under way is kept as interrupted, and whoever listens is told.
+        ending.stop().await;
+        signal
+    };
     serve::serve(listener, chat::guarded(router), stop, DRAIN_DEADLINE).await?;
     Ok(())
 }

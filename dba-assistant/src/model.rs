@@ -3,7 +3,7 @@
 //! Owns what is sent and how events become what was said. Must never show the key, and never send a
 //! request again once a part of its answer has been used.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::StreamExt as _;
 use reqwest::{Response, StatusCode, Url};
@@ -85,7 +85,9 @@ impl Model {
     pub fn new(base: Url, key: Key, name: String, system: String) -> Result<Self, ModelError> {
         // An error means that the process has chosen a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().read_timeout(SILENCE).build();
+        let http = reqwest::Client::builder().read_timeout(SILENCE);
+        let local = matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let http = if local { http.no_proxy().build() } else { http.build() };
         let http =
             http.map_err(|error| ModelError::Unreachable(base.clone(), error.to_string()))?;
         Ok(Self { http, base, key, name, system })
@@ -197,6 +199,8 @@ fn said_in(text: &str) -> String {
 #[derive(Debug, Default)]
 struct Listening {
     blocks: Vec<Block>,
+    /// Whether there was no room for the rest.
+    cut_off: bool,
     over: bool,
 }
 
@@ -234,6 +238,10 @@ impl Listening {
                     _ => {}
                 }
             }
+            "message_delta" => {
+                let reason = event.pointer("/delta/stop_reason").and_then(Value::as_str);
+                self.cut_off |= reason == Some("max_tokens");
+            }
             "message_stop" => self.over = true,
             "error" => {
                 let text = said_in(&event.to_string());
@@ -245,13 +253,22 @@ impl Listening {
     }
 
     fn said(self) -> Result<Vec<Said>, ModelError> {
-        let mut said = Vec::new();
+        if self.cut_off && matches!(self.blocks.last(), Some(Block::Call { .. })) {
+            return Err(ModelError::Foreign("it ends in the middle of a call".to_owned()));
+        }
+        let (mut said, mut ids) = (Vec::new(), HashSet::new());
         for block in self.blocks {
             match block {
                 // The API takes no empty text back.
-                Block::Text(text) if text.is_empty() => {}
+                Block::Text(text) if text.trim().is_empty() => {}
                 Block::Text(text) => said.push(Said::Text(text)),
                 Block::Call { id, name, json } => {
+                    // An answer belongs to its call by the id alone.
+                    if id.is_empty() || !ids.insert(id.clone()) {
+                        return Err(ModelError::Foreign(format!(
+                            "a call of {name} has no id of its own"
+                        )));
+                    }
                     let json = if json.is_empty() { "{}".to_owned() } else { json };
                     let args = serde_json::from_str(&json).map_err(|error| {
                         ModelError::Foreign(format!("the arguments of {name}: {error}"))
@@ -314,5 +331,10 @@ mod tests {
             {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": "{\"a\":"}},
         ]);
         assert!(matches!(listened(&cut), Err(ModelError::Foreign(_))));
+        let call = |id: &str| json!({"type": "content_block_start", "content_block": {"type": "tool_use", "id": id, "name": "x"}});
+        assert!(matches!(listened(&json!([call("")])), Err(ModelError::Foreign(_))));
+        assert!(matches!(listened(&json!([call("a"), call("a")])), Err(ModelError::Foreign(_))));
+        let full = json!({"type": "message_delta", "delta": {"stop_reason": "max_tokens"}});
+        assert!(matches!(listened(&json!([call("a"), full])), Err(ModelError::Foreign(_))));
     }
 }

@@ -94,9 +94,26 @@ fn shown(task: &Task) -> Value {
     json!(task)
 }
 
+/// Who asks. Who says so in a way that cannot be read is nobody else for it.
+fn asker(headers: &HeaderMap) -> Result<&str, RpcError> {
+    let mut named = headers.get_all("x-user-id").iter();
+    let wrong =
+        || RpcError::Request("X-User-Id must be one name of visible ASCII letters".to_owned());
+    match (named.next(), named.next()) {
+        (None, _) => Ok(NOBODY),
+        (Some(user), None) => match user.to_str().map(str::trim) {
+            Ok(user) if !user.is_empty() => Ok(user),
+            _ => Err(wrong()),
+        },
+        _ => Err(wrong()),
+    }
+}
+
 async fn rpc(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Response {
-    let user = headers.get("x-user-id").and_then(|user| user.to_str().ok()).map(str::trim);
-    let user = user.filter(|user| !user.is_empty()).unwrap_or(NOBODY);
+    let user = match asker(&headers) {
+        Ok(user) => user,
+        Err(error) => return Json(answer(&Value::Null, Err(error))).into_response(),
+    };
     let request: RpcRequest = match serde_json::from_slice::<Value>(&body) {
         Err(error) => {
             return Json(answer(&Value::Null, Err(RpcError::Parse(error.to_string()))))

@@ -42,6 +42,11 @@ pub trait Tasks: Send + Sync {
     /// A user's tasks of one conversation, oldest first.
     fn of_context<'a>(&'a self, user: &'a str, context: &'a str) -> Asked<'a, Vec<Task>>;
 
+    /// Whether other processes may work on the same tasks.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// A user's conversations, the one with the latest task first, each with its first task.
     fn contexts<'a>(&'a self, user: &'a str) -> Asked<'a, Vec<Task>>;
 }

@@ -77,10 +77,16 @@ impl Servers {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // No connection is kept: one that went stale would cost a call.
         let http = reqwest::Client::builder()
+            .no_proxy()
             .pool_max_idle_per_host(0)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         Ok(Self { http, addresses, limit })
+    }
+
+    /// Longest that one call may take.
+    pub fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Connects to all that answer, for a user.
@@ -135,6 +141,11 @@ impl Toolbox {
 
     fn server(&self, tool: &str) -> Option<&Connected> {
         self.servers.iter().find(|server| server.tools.iter().any(|known| known.name == tool))
+    }
+
+    /// Whether nobody who was reached has this tool.
+    pub fn lacks(&self, tool: &str) -> bool {
+        self.server(tool).is_none()
     }
 
     /// Whether a platform reviewer may have to approve calls of this tool.

@@ -64,12 +64,18 @@ pub enum Next {
 pub struct Turn {
     /// Whose it is.
     pub user: String,
+    /// The process that works on it.
+    #[serde(default)]
+    pub instance: String,
     /// Messages as the model's API has them.
     conversation: Vec<Value>,
     steps: Vec<Step>,
     rounds: u32,
     /// Calls that came back with an error, as they were made: none is repeated in the same turn.
     failed: Vec<Value>,
+    /// Why the user is asked again, if so.
+    #[serde(default)]
+    again: Option<String>,
 }
 
 impl Turn {
@@ -79,6 +85,8 @@ impl Turn {
         conversation.push(json!({"role": "user", "content": text}));
         Self {
             user: user.to_owned(),
+            instance: String::new(),
+            again: None,
             conversation,
             steps: Vec::new(),
             rounds: 0,
@@ -89,10 +97,17 @@ impl Turn {
     /// The conversation of a turn that has ended anyhow: every call in it has an answer.
     fn closed(mut self) -> Vec<Value> {
         for step in &mut self.steps {
-            if !matches!(step.progress, Progress::Answered { .. }) {
-                let text = "This call was not made: the conversation went on without it.";
-                step.progress = Progress::Answered { text: text.to_owned(), is_error: true };
-            }
+            let text = match step.progress {
+                Progress::Answered { .. } => continue,
+                Progress::Running => {
+                    "This call was begun, and what became of it is not known. It may have happened, \
+                     or may still happen: look before you repeat it."
+                }
+                Progress::Asked | Progress::Allowed => {
+                    "This call was not made: the conversation went on without it."
+                }
+            };
+            step.progress = Progress::Answered { text: text.to_owned(), is_error: true };
         }
         self.hand_on();
         // Two messages of the user in a row are one: the API wants them to alternate.
@@ -179,6 +194,28 @@ impl Turn {
             }
         }
         rejected
+    }
+
+    /// Notes that a call could not be made, and why; gives what comes next. What the user was asked
+    /// about they are asked about again: their approval was for a call, and there was none.
+    pub fn not_made(&mut self, id: &str, why: &str, ask: bool) -> Next {
+        if ask {
+            for step in self.steps.iter_mut().filter(|step| step.progress == Progress::Allowed) {
+                if step.call.id == id {
+                    step.progress = Progress::Asked;
+                }
+            }
+            self.again = Some(format!("{why} Nothing has run; decide again once it is back."));
+        } else {
+            let text = format!("{why} The call was not made.");
+            self.set(id, Progress::Answered { text, is_error: true });
+        }
+        self.what_next()
+    }
+
+    /// Why the user is asked again, once.
+    pub fn asked_again(&mut self) -> Option<String> {
+        self.again.take()
     }
 
     /// Notes that a call is being made, before it is.
@@ -328,6 +365,28 @@ mod tests {
             next.conversation().iter().map(|m| m["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["user", "assistant", "user", "assistant", "user"]);
         assert_eq!(next.conversation()[2]["content"][0]["tool_use_id"], "x");
+    }
+
+    #[test]
+    fn a_call_that_was_under_way_is_not_said_to_have_not_happened() {
+        let (mut turn, _) = begun(vec![call("x", "run_migration")]);
+        turn.running("x");
+        let next = Turn::begin("alice", Some(turn), "and now?");
+        let told = next.conversation()[2]["content"][0]["content"].to_string();
+        assert!(told.contains("not known"), "{told}");
+    }
+
+    #[test]
+    fn an_approval_that_could_not_be_used_is_asked_for_again() {
+        let (mut turn, _) = begun(vec![call("x", "truncate_table"), call("q", "query")]);
+        turn.decide(&decision(&json!({"decision_type": "approve"})));
+        let Next::Run(run) = turn.what_next() else { panic!() };
+        let next = turn.not_made(&run.id, "It cannot be reached.", true);
+        assert!(matches!(&next, Next::Ask(asked) if ids(asked) == ["x"]), "{next:?}");
+        assert!(turn.asked_again().unwrap().contains("Nothing has run"));
+        assert_eq!(turn.asked_again(), None);
+        turn.decide(&decision(&json!({"decision_type": "approve"})));
+        assert!(matches!(turn.what_next(), Next::Run(call) if call.id == "x"));
     }
 
     #[test]

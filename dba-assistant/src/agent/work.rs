@@ -4,10 +4,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
-
-use super::Agent;
+use super::{Agent, Live};
 use crate::{
     a2a::{Artifact, Event, Part, Task, TaskState, new_id},
     approval::{Call, call_part, request_part, response_part},
@@ -19,6 +16,10 @@ use crate::{
 
 /// A call of a reviewed tool that takes longer than this is being held.
 const HELD: Duration = Duration::from_secs(1);
+
+/// What is said of a task that was under way when its agent ended.
+pub(super) const INTERRUPTED: &str = "The agent was stopped while it was at this. What it had \
+    begun may have happened: look before you ask again.";
 
 /// Why a task comes to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -39,19 +40,22 @@ pub(super) struct Work<'a> {
     pub(super) user: &'a str,
     pub(super) task: Task,
     pub(super) turn: Turn,
-    pub(super) events: broadcast::Sender<Event>,
-    pub(super) pieces: broadcast::Sender<String>,
+    pub(super) live: Live,
 }
 
 impl Work<'_> {
     /// Works until the task waits, is over, or is cancelled.
-    pub(super) async fn run(mut self, rejected: Vec<(Call, String)>, cancel: CancellationToken) {
+    pub(super) async fn run(mut self, rejected: Vec<(Call, String)>) {
+        let cancel = self.live.cancel.clone();
         let worked = cancel.run_until_cancelled(self.work(rejected)).await;
         let (state, text) = match worked {
             Some(Ok(())) => return,
             Some(Err(error)) => {
                 tracing::warn!(task = %self.task.id, %error, "comes to nothing");
                 (TaskState::Failed, error.to_string())
+            }
+            None if self.agent.stopping.is_cancelled() => {
+                (TaskState::Failed, INTERRUPTED.to_owned())
             }
             None => (TaskState::Canceled, "Stopped by its user.".to_owned()),
         };
@@ -74,9 +78,17 @@ impl Work<'_> {
         loop {
             next = match next {
                 Next::Model => self.ask_model(&tools).await?,
+                Next::Run(call) if tools.lacks(&call.name) && !tools.away.is_empty() => {
+                    let why = format!("It cannot be reached: {}.", tools.away.join(", "));
+                    self.turn.not_made(&call.id, &why, self.agent.asks_about(&call.name))
+                }
                 Next::Run(call) => self.make(&tools, &call).await?,
                 Next::Ask(calls) => {
-                    let parts = calls.iter().map(request_part).collect();
+                    let requests = calls.iter().map(request_part);
+                    let parts = match self.turn.asked_again() {
+                        Some(why) => [Part::text(why)].into_iter().chain(requests).collect(),
+                        None => requests.collect(),
+                    };
                     return self.status(TaskState::InputRequired, parts).await;
                 }
                 Next::Finished(text) => return self.finish(text).await,
@@ -93,7 +105,7 @@ impl Work<'_> {
         let model = &self.agent.model;
         let heard = |piece: &str| {
             // An error means that nobody listens.
-            let _ = self.pieces.send(piece.to_owned());
+            let _ = self.live.pieces.send(piece.to_owned());
         };
         let said = model.next(self.turn.conversation(), &offered, heard).await?;
         let calls = said.iter().any(|said| matches!(said, Said::Call(_)));
@@ -102,8 +114,7 @@ impl Work<'_> {
             Said::Call(call) => call_part(call),
         });
         let parts: Vec<_> = parts.collect();
-        let needs = &self.agent.needs_approval;
-        let next = self.turn.said(said, |tool| needs.iter().any(|name| name == tool));
+        let next = self.turn.said(said, |tool| self.agent.asks_about(tool));
         if calls {
             self.status(TaskState::Working, parts).await?;
         }
@@ -168,6 +179,6 @@ impl Work<'_> {
 
     fn tell(&self, event: Event) {
         // An error means that nobody listens.
-        let _ = self.events.send(event);
+        let _ = self.live.events.send(event);
     }
 }

@@ -184,7 +184,9 @@ fn decision(data: &Value) -> String {
     let verdict = match data.get("decision_type").and_then(Value::as_str) {
         Some("approve") => "Approved".to_owned(),
         Some("batch") => match decisions {
-            Some(decisions) if decisions.values().all(approved) => "Approved".to_owned(),
+            Some(decisions) if !decisions.is_empty() && decisions.values().all(approved) => {
+                "Approved".to_owned()
+            }
             Some(decisions) if decisions.len() > 1 && decisions.values().any(approved) => format!(
                 "Approved {} of {}",
                 decisions.values().filter(|value| approved(value)).count(),

@@ -36,7 +36,11 @@ impl KagentTasks {
     pub fn new(base: Url, namespace: &str, name: &str, token: PathBuf) -> Result<Self, StoreError> {
         // An error means that the process has chosen a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(PATIENCE).build().map_err(|e| away(&e))?;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .build()
+            .map_err(|e| away(&e))?;
         let app = format!("{namespace}__NS__{name}").replace('-', "_");
         Ok(Self { http, base, app, token })
     }
@@ -112,6 +116,10 @@ impl Tasks for KagentTasks {
             tasks.sort_by(|a, b| a.id.cmp(&b.id));
             Ok(tasks)
         })
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn contexts<'a>(&'a self, _: &'a str) -> Asked<'a, Vec<Task>> {

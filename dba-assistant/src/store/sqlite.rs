@@ -51,9 +51,12 @@ impl SqliteTasks {
         match (pragma("application_id")?, pragma("user_version")?, objects) {
             (APPLICATION_ID, VERSION, _) => {}
             (0, 0, 0) => {
-                connection.execute_batch(SCHEMA).map_err(broken)?;
-                connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(broken)?;
-                connection.pragma_update(None, "user_version", VERSION).map_err(broken)?;
+                // At once, or not at all: half of it would be nobody's.
+                let all = format!(
+                    "BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};
+                     PRAGMA user_version = {VERSION}; COMMIT;"
+                );
+                connection.execute_batch(&all).map_err(broken)?;
             }
             (APPLICATION_ID, version, _) => {
                 let text = format!("it is of version {version}, and this program knows {VERSION}");

@@ -200,3 +200,88 @@ async fn what_is_no_request_is_an_error_of_json_rpc() {
     );
     assert_eq!(card["url"], lab.address());
 }
+
+#[tokio::test]
+async fn a_cancel_that_races_an_approval_says_what_came_of_it() {
+    let lab = Lab::start().await;
+    for round in 0..12 {
+        let events = lab.say("alice", "truncate orders", None).await;
+        let paused = events.last().unwrap().clone();
+        let before = lab.done().await.len();
+        let (url, message) = (lab.address(), decision(&paused, &all(APPROVE)));
+        let approving = tokio::spawn(async move {
+            stream(&url, "alice", "message/stream", &json!({"message": message})).await
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(round)).await;
+        let cancelled = lab.rpc("alice", "tasks/cancel", json!({"id": paused["taskId"]})).await;
+        approving.await.unwrap();
+        let task = lab.rpc("alice", "tasks/get", json!({"id": paused["taskId"]})).await;
+        let state = &task["result"]["status"]["state"];
+        let ran = lab.done().await.len() - before;
+        if cancelled["result"]["status"]["state"] == "canceled" {
+            assert_eq!(state, "canceled", "round {round}");
+        } else {
+            assert_eq!(cancelled["error"]["code"], -32002, "round {round}: {cancelled}");
+            assert_eq!((state, ran), (&json!("completed"), 1), "round {round}");
+        }
+        assert!(ran <= 1, "round {round}: it ran {ran} times");
+    }
+}
+
+#[tokio::test]
+async fn a_decision_whose_user_hangs_up_is_worked_on_and_never_seen_as_left() {
+    use std::io::Write as _;
+    let lab = Lab::start().await;
+    for round in 0..12_u64 {
+        let events = lab.say("alice", "truncate orders", None).await;
+        let paused = events.last().unwrap();
+        let params = json!({"message": decision(paused, &all(APPROVE))});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "message/stream", "params": params});
+        let body = body.to_string();
+        let address = lab.address().trim_start_matches("http://").to_owned();
+        let mut socket = std::net::TcpStream::connect(&address).unwrap();
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: {address}\r\nx-user-id: alice\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        socket.write_all((head + &body).as_bytes()).unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(round % 6)).await;
+        drop(socket);
+        // Heard or not, it can be decided once, and is never seen as left behind.
+        let before = lab.done().await.len();
+        let over = async {
+            loop {
+                let task = lab.rpc("alice", "tasks/get", json!({"id": paused["taskId"]})).await;
+                match task["result"]["status"]["state"].as_str().unwrap() {
+                    "completed" => return,
+                    "input-required" => drop(lab.decide("alice", paused, all(APPROVE)).await),
+                    "working" => tokio::task::yield_now().await,
+                    other => panic!("round {round}: {other}"),
+                }
+            }
+        };
+        tokio::time::timeout(crate::support::PATIENCE, over).await.unwrap();
+        assert!(lab.done().await.len() <= before + 1, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_read_is_nobody_elses() {
+    let lab = Lab::start().await;
+    let events = lab.say("admin@kagent.dev", "truncate orders", None).await;
+    let id = events.last().unwrap()["taskId"].clone();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tasks/get", "params": {"id": id}});
+    let ask = || http.post(lab.address()).body(body.to_string());
+    let twice = ask().header("x-user-id", "admin@kagent.dev").header("x-user-id", "bob");
+    let other = reqwest::header::HeaderValue::from_bytes("müller".as_bytes()).unwrap();
+    for request in [ask().header("x-user-id", other), ask().header("x-user-id", " "), twice] {
+        let answer = request.send().await.unwrap().bytes().await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["error"]["code"], -32600, "{answer}");
+    }
+    // Nobody at all is the dashboard's own user.
+    let answer = ask().send().await.unwrap().bytes().await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["result"]["status"]["state"], "input-required");
+}

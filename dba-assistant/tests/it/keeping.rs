@@ -132,3 +132,20 @@ async fn at_kagent_the_dashboard_finds_the_question_and_the_agent_its_task() {
     let agents = controller.agents.lock().unwrap();
     assert!(agents.iter().all(|agent| agent == "kagent__NS__dba_assistant"), "{agents:?}");
 }
+
+#[tokio::test]
+async fn an_approval_given_while_the_tools_are_away_is_asked_for_again() {
+    let mut lab = Lab::start().await;
+    let events = lab.say("alice", "truncate orders", None).await;
+    let paused = events.last().unwrap().clone();
+    lab.stop_tools();
+    let events = lab.decide("alice", &paused, json!({"decision_type": "approve"})).await;
+    let again = events.last().unwrap();
+    let text = again["status"]["message"]["parts"][0]["text"].as_str().unwrap();
+    assert!(text.contains("cannot be reached") && text.contains("Nothing has run"), "{text}");
+    assert_eq!(again["status"]["state"], "input-required");
+    lab.start_tools();
+    let events = lab.decide("alice", again, json!({"decision_type": "approve"})).await;
+    assert_eq!(states(&events), ["working", "completed"]);
+    assert_eq!(lab.done().await, ["truncate \"alice\""]);
+}

@@ -108,6 +108,10 @@ impl Lab {
         self.tools = Some(Process::start("mcp-ops-tools", &[&listen]));
     }
 
+    pub(crate) fn stop_tools(&mut self) {
+        drop(self.tools.take());
+    }
+
     pub(crate) fn start_agent(&mut self) {
         let database: PathBuf = self.folder.path().join("tasks.db");
         let tools = format!("http://{}", self.tools_address);

@@ -88,6 +88,8 @@ fn route(path: &str) -> Option<Route> {
 
 async fn handle(State(gateway): State<Gateway>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
+    // Before anything is asked: what the gate judges and sets is what goes on.
+    parts.headers = own_headers(&parts.headers);
     match route(parts.uri.path()) {
         None => (StatusCode::NOT_FOUND, "route not found").into_response(),
         Some(Route::Public) => gateway.forward(&parts, reqwest_body(body)).await,
@@ -125,7 +127,7 @@ impl Gateway {
     /// Sends a request on; what comes back streams through.
     async fn forward(&self, parts: &Parts, body: impl Into<reqwest::Body>) -> Response {
         let url = self.target(&parts.uri);
-        let mut headers = own_headers(&parts.headers);
+        let mut headers = parts.headers.clone();
         // Set anew for what is sent now.
         headers.remove(header::HOST);
         headers.remove(header::CONTENT_LENGTH);

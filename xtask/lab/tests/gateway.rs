@@ -145,7 +145,9 @@ async fn a_read_passes_and_a_migration_runs_with_the_gates_receipt_and_no_other(
     let (status, answer) = text(lab.post("/public/mcp", read)).await;
     assert!(status.is_success() && answer.contains("\\\"n\\\":3"), "{answer}");
     // What a caller sends under the gate's names is taken off; the gate's own receipt is put on.
+    // Nor can it have what the gate sets taken off on the way.
     let held = lab.migrate("v3").header("x-hitl-receipt", "forged");
+    let held = held.header("connection", "x-hitl-receipt");
     let held = tokio::spawn(text(held));
     let request = lab.pending(true).await;
     lab.decide(&request, true).await;

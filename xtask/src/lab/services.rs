@@ -137,7 +137,8 @@ impl Maker<'_> {
                 command.env_remove(variable);
             }
         }
-        command.args(words);
+        // All of it is here.
+        command.args(words).env("NO_PROXY", "127.0.0.1,localhost");
         Service { name, address: local(port), ready, command }
     }
 

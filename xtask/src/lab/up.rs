@@ -146,7 +146,10 @@ pub(crate) fn up(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCod
     }
     let took = begun.elapsed();
     up.facts = facts(&lab, args, &tokens, scripted);
-    lab.write_down(&up)?;
+    if let Err(error) = lab.write_down(&up) {
+        up.stop();
+        return Err(error);
+    }
     println!("{}", up.fact("screen"));
     println!("Up in {:.1} s.", took.as_secs_f64());
     if args.detach {
