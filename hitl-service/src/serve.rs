@@ -117,6 +117,8 @@ pub async fn serve(
         }
     });
     let (stopping, mut stopped) = watch::channel(false);
+    // Handlers may ask who is at the other end.
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
         let signal = stop.await;
         tracing::info!(signal, "stopping: no new connections, requests in flight may finish");

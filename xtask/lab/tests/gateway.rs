@@ -156,6 +156,19 @@ async fn a_read_passes_and_a_migration_runs_with_the_gates_receipt_and_no_other(
 }
 
 #[tokio::test]
+async fn a_caller_who_says_no_name_is_known_by_address() {
+    let lab = Lab::start();
+    let body = call("run_migration", &json!({"version": "v3"}));
+    let url = format!("{}/privileged/mcp", lab.gateway.url("address"));
+    let nobody = lab.http.post(url).header("content-type", "application/json").body(body);
+    let held = tokio::spawn(text(nobody.header("accept", "application/json, text/event-stream")));
+    let request = lab.pending(true).await;
+    let expected = json!({"name": "127.0.0.1", "assurance": "address"});
+    assert_eq!(request["requester"], expected);
+    held.abort();
+}
+
+#[tokio::test]
 async fn a_denial_comes_back_as_the_gate_says_it() {
     let lab = Lab::start();
     let held = tokio::spawn(text(lab.migrate("v3")));

@@ -2,18 +2,22 @@
 //!
 //! Must never read anything but a status of 0 as allowed.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::SocketAddr};
 
 use axum::{
     body::Body,
+    extract::ConnectInfo,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use envoy_types::pb::envoy::{
-    config::core::v3::{HeaderValueOption, header_value_option::HeaderAppendAction},
+    config::core::v3::{
+        Address, HeaderValueOption, SocketAddress, address,
+        header_value_option::HeaderAppendAction, socket_address::PortSpecifier,
+    },
     service::auth::v3::{
         AttributeContext, CheckRequest, CheckResponse,
-        attribute_context::{HttpRequest, Request},
+        attribute_context::{HttpRequest, Peer, Request},
         authorization_client::AuthorizationClient,
         check_response::HttpResponse,
     },
@@ -79,8 +83,23 @@ fn check(parts: &Parts, body: &Whole) -> CheckRequest {
         ..HttpRequest::default()
     };
     let request = Request { http: Some(http), ..Request::default() };
-    let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
+    let attributes = AttributeContext {
+        source: parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(at)| peer(*at)),
+        request: Some(request),
+        ..AttributeContext::default()
+    };
     CheckRequest { attributes: Some(attributes) }
+}
+
+/// Who is at the other end, by address.
+fn peer(at: SocketAddr) -> Peer {
+    let socket = SocketAddress {
+        address: at.ip().to_string(),
+        port_specifier: Some(PortSpecifier::PortValue(at.port().into())),
+        ..SocketAddress::default()
+    };
+    let address = Address { address: Some(address::Address::SocketAddress(socket)) };
+    Peer { address: Some(address), ..Peer::default() }
 }
 
 /// Several headers of one name are one, joined by commas.

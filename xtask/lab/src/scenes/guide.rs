@@ -53,9 +53,8 @@ pub async fn guide(world: &World, chat: &str, queue: &str) -> Result<(), SceneEr
         wait(world, &step.done).await?;
         println!("   ✓");
     }
-    println!(
-        "\nThat was all of it. `curl :8081/state` shows who changed what, and who approved it."
-    );
+    let state = world.state();
+    println!("\nThat was all of it. `curl {state}` shows who changed what, and who approved it.");
     Ok(())
 }
 

@@ -67,13 +67,19 @@ impl World {
         Chat::new(self.http.clone(), self.agent.clone(), &self.user)
     }
 
+    /// Where the database's account is.
+    pub fn state(&self) -> Url {
+        let mut url = self.tools.clone();
+        url.set_path("/state");
+        url
+    }
+
     /// The database's account.
     ///
     /// # Errors
     /// When it is not given.
     pub async fn account(&self) -> Result<Account, SceneError> {
-        let mut url = self.tools.clone();
-        url.set_path("/state");
+        let url = self.state();
         let away = |error: &dyn std::fmt::Display| SceneError::Away(format!("{url}: {error}"));
         let answer = self.http.get(url.clone()).send().await.map_err(|error| away(&error))?;
         let body = answer.bytes().await.map_err(|error| away(&error))?;
