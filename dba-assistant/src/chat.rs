@@ -11,7 +11,7 @@ use std::{convert::Infallible, time::Duration};
 use askama::Template;
 use axum::{
     Form, Router,
-    extract::{Path, Query, Request, State},
+    extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{
@@ -376,7 +376,7 @@ const FILES: [(&str, &str, &str); 3] = [
     ("icon.svg", "image/svg+xml", include_str!("../assets/icon.svg")),
 ];
 
-async fn asset(Path(asked): Path<String>, Query(_): Query<Map<String, Value>>) -> Response {
+async fn asset(Path(asked): Path<String>) -> Response {
     match FILES.iter().find(|(name, ..)| *name == asked) {
         Some((_, kind, text)) => {
             let headers = [(header::CONTENT_TYPE, *kind), (header::CACHE_CONTROL, "no-cache")];

@@ -78,19 +78,19 @@ struct Waiting {
 
 async fn waiting(app: &App, session: &Session, part: &Part) -> Result<Waiting, Problem> {
     let mut after = Some(part.after.clone()).filter(|after| !after.is_empty());
-    let mut found = page_of(session, part, after).await?;
-    for _ in 1..PAGES {
+    let mut pages = 0;
+    let Pending { pending: requests, total, next } = loop {
+        let mut found = page_of(session, part, after).await?;
         if !part.mine.is_empty() {
             found.pending.retain(|request| !request.requester.is(&session.me.name));
         }
+        pages += 1;
         // A page of nothing but one's own is not the end.
-        if !found.pending.is_empty() || found.next.is_none() {
-            break;
+        if !found.pending.is_empty() || found.next.is_none() || pages == PAGES {
+            break found;
         }
-        after = found.next.take();
-        found = page_of(session, part, after).await?;
-    }
-    let Pending { pending: requests, total, next } = found;
+        after = found.next;
+    };
     let catalogs = app.tools.of_all(&requests).await;
     Ok(Waiting { requests, total, next, catalogs })
 }
@@ -241,8 +241,7 @@ pub(crate) async fn list(
     UriQuery(part): UriQuery<Part>,
 ) -> Result<Html<String>, Problem> {
     let waiting = waiting(&app, &session, &part).await?;
-    let selected = part.selected.parse().ok();
-    let selected: Option<RequestId> = selected;
+    let selected: Option<RequestId> = part.selected.parse().ok();
     let found = waiting.requests.iter().find(|request| Some(request.id) == selected).cloned();
     let found = match (found, selected) {
         (None, Some(id)) => session.gate.request(id).await.ok().map(|detail| detail.request),

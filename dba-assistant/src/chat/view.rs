@@ -91,7 +91,7 @@ impl Conversation {
             }
             for part in &message.parts {
                 match part {
-                    Part::Text { text, .. } => match waits(text, task) {
+                    Part::Text { text, .. } => match waits(text) {
                         Some(since) => held = Some(since),
                         None => self.blocks.push(Block::Said(rendered(text))),
                     },
@@ -170,11 +170,11 @@ impl Conversation {
 }
 
 /// Whether a text says that a call is held: the tool, and since when.
-fn waits(text: &str, task: &Task) -> Option<(String, i64)> {
+fn waits(text: &str) -> Option<(String, i64)> {
     let (tool, since) = text.split_once(" is waiting for the platform team since ")?;
     let since: Timestamp = since.trim_end_matches('.').parse().ok()?;
-    // Said by the agent of itself: a model's words are never of this very form, or harmless if so.
-    (!task.id.is_empty()).then(|| (shown_name(tool), since.as_millisecond()))
+    // Said by the agent of itself; a model that says the very same is believed, and changes nothing.
+    Some((shown_name(tool), since.as_millisecond()))
 }
 
 /// A decision in words.
