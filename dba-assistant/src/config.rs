@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Parser;
-use hitl_service::telemetry::TelemetryArgs;
+use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
 use reqwest::Url;
 
 use crate::{model::Key, tools::ServerAddress};
@@ -140,6 +140,10 @@ pub struct Config {
     /// How the service logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+
+    /// Whether to ask another instead
+    #[command(flatten)]
+    pub healthcheck: HealthcheckArgs,
 }
 
 impl Config {

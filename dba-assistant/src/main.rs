@@ -20,7 +20,11 @@ use hitl_service::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    serve::exit_code("dba-assistant", run(&Config::parse()).await)
+    let config = Config::parse();
+    if let Some(code) = config.healthcheck.run("dba-assistant") {
+        return code;
+    }
+    serve::exit_code("dba-assistant", run(&config).await)
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {

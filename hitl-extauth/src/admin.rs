@@ -78,6 +78,17 @@ impl Admin {
             .with_state(self)
     }
 
+    /// What is not secret: health, metrics, and the keys that receipts are verified with.
+    pub fn status(&self) -> Router {
+        Router::new()
+            .route("/.well-known/jwks.json", get(jwks))
+            .route("/healthz", get(health::healthz))
+            .route("/readyz", get(health::readyz))
+            .route("/metrics", get(health::metrics))
+            .fallback(async || Problem::new(StatusCode::NOT_FOUND, "nothing is here"))
+            .with_state(self.clone())
+    }
+
     /// With what only this process knows: whether a caller waits.
     fn seen(&self, mut request: Request) -> Request {
         if request.state == State::Pending {

@@ -12,7 +12,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use hitl_api::{Head, RequestId};
-use hitl_service::telemetry::TelemetryArgs;
+use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
 use jiff::SignedDuration;
 
 use crate::{
@@ -54,6 +54,13 @@ pub struct Config {
     /// Port reviewers decide at, in place of the port of --admin-listen
     #[arg(long, env = "HTTP_PORT", value_name = "PORT")]
     http_port: Option<u16>,
+
+    /// A second address, for what is not secret: /healthz, /readyz, /metrics and the public keys
+    ///
+    /// Where the network lets only the queue reach the admin port, probes, scrapers and tool servers
+    /// ask here.
+    #[arg(long, env = "HITL_STATUS_LISTEN", value_name = "ADDRESS")]
+    pub status_listen: Option<SocketAddr>,
 
     /// File that requests, decisions and the audit are kept in
     #[arg(long, env = "HITL_DATABASE", default_value = "hitl.db", value_name = "PATH")]
@@ -160,6 +167,10 @@ pub struct Config {
     /// How the service logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+
+    /// Whether to ask another instead
+    #[command(flatten)]
+    pub healthcheck: HealthcheckArgs,
 }
 
 /// What the binary does beside serving.

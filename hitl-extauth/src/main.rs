@@ -42,6 +42,9 @@ const LARGEST_CHECK: usize = 16 * 1024 * 1024;
 #[tokio::main]
 async fn main() -> ExitCode {
     let config = Config::parse();
+    if let Some(code) = config.healthcheck.run("hitl-extauth") {
+        return code;
+    }
     let result = match &config.command {
         Some(Command::Audit(command)) => offline::run(command).map_err(Into::into),
         Some(Command::Review(command)) => desk::run(command).await.map_err(Into::into),
@@ -101,7 +104,12 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             server.await
         }
     });
-    let admin = Admin::new(gate.clone(), reviewers, receipts, metrics, stopping.clone()).router();
+    let admin = Admin::new(gate.clone(), reviewers, receipts, metrics, stopping.clone());
+    let _status = match config.status_listen {
+        Some(address) => Some(serve::beside(address, admin.status()).await?),
+        None => None,
+    };
+    let admin = admin.router();
     let parking = gate.parking().clone();
     let mut latest = gate.store().latest();
     let mut store = latest.clone();

@@ -43,6 +43,7 @@ pub enum DenialForm {
     #[default]
     McpResult,
     /// 403 with a JSON body, for callers that are not MCP clients
+    #[value(name = "http-403", alias = "http403")]
     Http403,
 }
 

@@ -4,6 +4,7 @@
 //! keep pages to themselves ([`pages`]), so that all binaries behave alike when they start, when they are asked to stop, and when their peer is
 //! slow. Must never know what a service does: no tool, no approval, no page is named here.
 
+pub mod healthcheck;
 pub mod pages;
 pub mod serve;
 pub mod settings;

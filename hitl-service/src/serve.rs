@@ -91,6 +91,32 @@ pub fn exit_code(service: &str, result: Result<(), impl fmt::Display>) -> ExitCo
     }
 }
 
+/// Serves `app` at another address beside the service's own, until what is given back is dropped:
+/// health and metrics answer while the service itself drains.
+///
+/// # Errors
+/// [`ServeError::Bind`], with what to do about it.
+pub async fn beside(address: SocketAddr, app: Router) -> Result<Beside, ServeError> {
+    let listener = bind(address).await?;
+    tracing::info!(address = %listener.local_addr()?, "status is listening");
+    let never = std::future::pending();
+    Ok(Beside(tokio::spawn(async move {
+        if let Err(error) = serve(listener, app, never, DRAIN_DEADLINE).await {
+            tracing::error!(%error, "status is served no more");
+        }
+    })))
+}
+
+/// A listener beside the service's own; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Beside(tokio::task::JoinHandle<()>);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// How a service left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::Parser;
-use hitl_service::telemetry::TelemetryArgs;
+use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
 use reqwest::Url;
 
 /// The reviewer's queue: what waits for a decision, and deciding about it
@@ -60,6 +60,10 @@ pub struct Config {
     /// How the service logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+
+    /// Whether to ask another instead
+    #[command(flatten)]
+    pub healthcheck: HealthcheckArgs,
 }
 
 impl Config {

@@ -13,7 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    serve::exit_code("hitl-ui", run(&Config::parse()).await)
+    let config = Config::parse();
+    if let Some(code) = config.healthcheck.run("hitl-ui") {
+        return code;
+    }
+    serve::exit_code("hitl-ui", run(&config).await)
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {

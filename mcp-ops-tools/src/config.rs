@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, parser::ValueSource};
-use hitl_service::telemetry::TelemetryArgs;
+use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
 
 use crate::{database::Location, guard::AllowedHost};
 
@@ -39,6 +39,13 @@ pub struct Config {
     /// PORT is passed over where --listen is given.
     #[arg(long, env = "PORT", value_name = "PORT")]
     port: Option<u16>,
+
+    /// A second address, for what is no tool: /state, /migrations, /healthz and /metrics
+    ///
+    /// Where the network lets only the gateway reach the tools, everybody else asks here. Nothing at
+    /// it can change anything.
+    #[arg(long, env = "OPS_TOOLS_STATUS_LISTEN", value_name = "ADDRESS")]
+    pub status_listen: Option<SocketAddr>,
 
     /// File to keep the database in; without it, it lives in memory and starts afresh
     #[arg(long, env = "OPS_TOOLS_DATABASE", value_name = "PATH")]
@@ -81,6 +88,10 @@ pub struct Config {
     /// How the service logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+
+    /// Whether to ask another instead
+    #[command(flatten)]
+    pub healthcheck: HealthcheckArgs,
 }
 
 impl Config {

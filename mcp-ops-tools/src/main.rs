@@ -20,6 +20,9 @@ const LAST_STATEMENT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let config = Config::read();
+    if let Some(code) = config.healthcheck.run("mcp-ops-tools") {
+        return code;
+    }
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -40,7 +43,12 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let stop = serve::stop_signal().context("signal handlers cannot be installed")?;
     let listener = serve::bind(config.listen()).await?;
     let address = listener.local_addr().context("the listener has no address")?;
-    let app = routes::router(&database, receipts, Guard::new(config.allowed_hosts()));
+    let server = routes::Server::new(&database, Guard::new(config.allowed_hosts()));
+    let _status = match config.status_listen {
+        Some(address) => Some(serve::beside(address, server.status()).await?),
+        None => None,
+    };
+    let app = server.tools(receipts);
     tracing::info!(%address, database = ?location, "mcp-ops-tools is listening");
     serve::serve(listener, app, stop, DRAIN_DEADLINE).await?;
     tracing::info!("mcp-ops-tools has stopped");

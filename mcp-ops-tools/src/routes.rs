@@ -36,22 +36,52 @@ struct App {
     metrics: Arc<Metrics>,
 }
 
-/// The whole server as one router.
-pub fn router(database: &Database, receipts: Option<Arc<Receipts>>, hosts: Guard) -> Router {
-    let app = App { database: database.clone(), metrics: Arc::new(Metrics::default()) };
-    let public = Public::new(database.clone());
-    let privileged = Privileged::new(database.clone(), receipts);
-    Router::new()
-        // `route_service`, not `nest_service`: exactly this path, nothing below it.
-        .route_service("/public/mcp", mcp(public, &app.metrics))
-        .route_service("/privileged/mcp", mcp(privileged, &app.metrics))
-        .route("/state", get(state))
-        .route("/migrations/{version}", get(plan))
-        .route("/healthz", get(healthz))
-        .route("/metrics", get(metrics_text))
-        .fallback(async |uri: Uri| Problem::not_found(uri.path()))
-        .with_state(app)
-        .layer(middleware::from_fn_with_state(hosts, guard))
+/// What the server is made of, for each of its listeners.
+pub struct Server {
+    app: App,
+    hosts: Guard,
+}
+
+impl Server {
+    /// A server over a database, known by these names.
+    pub fn new(database: &Database, hosts: Guard) -> Self {
+        Self { app: App { database: database.clone(), metrics: Arc::default() }, hosts }
+    }
+
+    /// All of it: the tools, and what there is to know beside them.
+    pub fn tools(&self, receipts: Option<Arc<Receipts>>) -> Router {
+        let (database, metrics) = (&self.app.database, &self.app.metrics);
+        let public = Public::new(database.clone());
+        let privileged = Privileged::new(database.clone(), receipts);
+        Router::new()
+            // `route_service`, not `nest_service`: exactly this path, nothing below it.
+            .route_service("/public/mcp", mcp(public, metrics))
+            .route_service("/privileged/mcp", mcp(privileged, metrics))
+            .merge(account())
+            .merge(health())
+            .fallback(async |uri: Uri| Problem::not_found(uri.path()))
+            .with_state(self.app.clone())
+            .layer(middleware::from_fn_with_state(self.hosts.clone(), guard))
+    }
+
+    /// What there is to know, and no tool. Probes and scrapers ask a pod by its address, so health
+    /// and metrics answer to any name here; the database's own account does not.
+    pub fn status(&self) -> Router {
+        account()
+            .layer(middleware::from_fn_with_state(self.hosts.clone(), guard))
+            .merge(health())
+            .fallback(async |uri: Uri| Problem::not_found(uri.path()))
+            .with_state(self.app.clone())
+    }
+}
+
+/// What is in the database, and what would change it how.
+fn account() -> Router<App> {
+    Router::new().route("/state", get(state)).route("/migrations/{version}", get(plan))
+}
+
+fn health() -> Router<App> {
+    Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics_text))
 }
 
 /// An MCP server over HTTP that keeps no session: any call may be answered by any replica, and a

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::Parser;
-use hitl_service::telemetry::TelemetryArgs;
+use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
 
 /// An Anthropic Messages API that answers the lab's prompts by rule
 ///
@@ -22,6 +22,10 @@ pub struct Config {
     /// How the service logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+
+    /// Whether to ask another instead
+    #[command(flatten)]
+    pub healthcheck: HealthcheckArgs,
 }
 
 #[cfg(test)]

@@ -12,7 +12,11 @@ use scripted_model::{config::Config, routes};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    serve::exit_code("scripted-model", run(&Config::parse()).await)
+    let config = Config::parse();
+    if let Some(code) = config.healthcheck.run("scripted-model") {
+        return code;
+    }
+    serve::exit_code("scripted-model", run(&config).await)
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
