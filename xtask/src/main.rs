@@ -7,12 +7,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod cluster;
 mod fuzz;
 mod lab;
 mod test;
 mod workspace;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -28,14 +29,22 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start the lab: chat, queue, gate, gateway, tools, and a model if there is no key for one
+    /// Bring the lab up on kind; with --local on this machine, without Docker and without a cluster
+    ///
+    /// Chat, queue, gate, gateway, tools, and a model if there is no key for one.
     Up(lab::UpArgs),
-    /// Say what of the lab is up
+    /// Say what of the lab is up (--json on kind)
     Status,
     /// End what `up` has started
     Teardown,
     /// Play the four scenes against what is up
     Scenes(lab::ScenesArgs),
+    /// Show what a part of the lab on kind logs
+    Logs(Words),
+    /// Look for ways past the gate of the lab on kind
+    Doctor(Words),
+    /// Build the images of the services
+    Images(Words),
     /// Check format, lints, tests, dependencies, and that other people's clients work
     Test(test::TestArgs),
     /// Measure the services beside bare baselines, in release builds
@@ -44,14 +53,32 @@ enum Command {
     Fuzz(fuzz::FuzzArgs),
 }
 
+/// Passed on as they are
+#[derive(clap::Args)]
+struct Words {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    words: Vec<OsString>,
+}
+
 fn main() -> anyhow::Result<ExitCode> {
-    let args = Args::parse();
     let workspace = Workspace::find()?;
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if cluster::is_meant(&workspace, &words) {
+        cluster::become_it(&workspace, &words)?;
+    }
+    let args = Args::parse();
     match args.command {
         Command::Up(args) => lab::up(&workspace, &args),
         Command::Status => Ok(lab::status(&workspace)),
         Command::Teardown => Ok(lab::teardown(&workspace)),
         Command::Scenes(args) => lab::scenes(&workspace, &args),
+        // Only reached with words of others in front: these are the other program's.
+        Command::Logs(Words { words })
+        | Command::Doctor(Words { words })
+        | Command::Images(Words { words }) => {
+            cluster::become_it(&workspace, &words)?;
+            Ok(ExitCode::FAILURE)
+        }
         Command::Test(args) => Ok(test::run(&workspace, &args)),
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Fuzz(args) => fuzz::run(&workspace, &args),

@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// What to start, and where
 #[derive(Args)]
 pub(crate) struct UpArgs {
-    /// On this machine, without Docker and without a cluster
+    /// On this machine, without Docker and without a cluster; `up` by itself is for kind
     #[arg(long, required = true)]
     local: bool,
 

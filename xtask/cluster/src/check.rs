@@ -1,0 +1,167 @@
+//! The look from outside that ends `up`: MCP through the gateway on both routes, and a call on the
+//! privileged one that must be held.
+//!
+//! Must never call a lab up whose gate does not hold. The call it makes asks for the schema version
+//! that is there already, so that even behind a gate that lets it pass nothing is changed.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Context as _, bail};
+use hitl_client::{Client, Query, Token, plain_http};
+use reqwest::{RequestBuilder, Url};
+use serde_json::{Value, json};
+
+use crate::{
+    objects::CHECKER,
+    run::Progress,
+    steps::{self, Lab},
+};
+
+/// Longest that one answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest that the whole may take, while proxies learn of their routes.
+const WHOLE: Duration = Duration::from_mins(1);
+
+/// Looks from outside, until it is as it should be or time runs out.
+pub(crate) async fn from_outside(lab: &Lab, progress: &Progress) -> anyhow::Result<Vec<String>> {
+    // TLS to the API server and plain HTTP here share no provider by themselves.
+    let http = plain_http()?;
+    let gateway = format!("http://localhost:{}", lab.record.ports.gateway);
+    progress.say("asking both routes");
+    for (path, tool) in [("public", "cluster_db_query"), ("privileged", "run_migration")] {
+        let url = format!("{gateway}/{path}/mcp");
+        until(|| lists(&http, &url, tool)).await.with_context(|| format!("{url} from outside"))?;
+    }
+    progress.say("asking for a call that must be held");
+    held(lab, &http, &gateway).await?;
+    for (port, path) in [(lab.record.ports.queue, "healthz"), (lab.record.ports.tools, "state")] {
+        let url = format!("http://localhost:{port}/{path}");
+        until(|| ok(http.get(&url))).await.with_context(|| format!("{url} from outside"))?;
+    }
+    if lab.record.has(crate::options::Part::Agents) || lab.record.has(crate::options::Part::Kagent)
+    {
+        let url = format!("http://localhost:{}/", lab.record.ports.chat);
+        until(|| ok(http.get(&url)))
+            .await
+            .with_context(|| format!("the chat at {url} from outside"))?;
+    }
+    Ok(Vec::new())
+}
+
+async fn until<T, Asking>(ask: impl Fn() -> Asking) -> anyhow::Result<T>
+where
+    Asking: Future<Output = anyhow::Result<T>>,
+{
+    let begun = tokio::time::Instant::now();
+    loop {
+        match ask().await {
+            // What nobody can watch from outside is asked again.
+            Err(_) if begun.elapsed() < WHOLE => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn ok(request: RequestBuilder) -> anyhow::Result<()> {
+    let response = request.timeout(PATIENCE).send().await?;
+    if !response.status().is_success() {
+        bail!("it answers {}", response.status());
+    }
+    Ok(())
+}
+
+fn post(http: &reqwest::Client, url: &str, body: &Value) -> RequestBuilder {
+    http.post(url)
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .header("mcp-protocol-version", "2025-06-18")
+        .header("x-user-id", CHECKER)
+        .body(body.to_string())
+}
+
+/// The handshake, and that the tool is listed.
+async fn lists(http: &reqwest::Client, url: &str, tool: &str) -> anyhow::Result<()> {
+    let client = json!({"name": CHECKER, "version": env!("CARGO_PKG_VERSION")});
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}});
+    let answer = answer(post(http, url, &hello)).await?;
+    if answer.pointer("/result/serverInfo").is_none() {
+        bail!("no MCP server answers: {answer}");
+    }
+    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
+    let answer = self::answer(post(http, url, &list)).await?;
+    let tools = answer.pointer("/result/tools").and_then(Value::as_array);
+    let there = tools.is_some_and(|tools| {
+        tools.iter().any(|one| one.get("name").is_some_and(|name| name == tool))
+    });
+    if !there {
+        bail!("{tool} is not listed: {answer}");
+    }
+    Ok(())
+}
+
+/// The JSON of an answer, which may be one event of a stream.
+async fn answer(request: RequestBuilder) -> anyhow::Result<Value> {
+    let response = request.timeout(PATIENCE).send().await?;
+    let (status, text) = (response.status(), response.text().await?);
+    if !status.is_success() {
+        bail!("it answers {status}: {}", text.chars().take(300).collect::<String>());
+    }
+    let event = text.lines().find_map(|line| line.strip_prefix("data:"));
+    serde_json::from_str(event.unwrap_or(&text).trim())
+        .with_context(|| format!("not JSON: {text:?}"))
+}
+
+/// Makes a call that must be held, sees it wait at the gate, and withdraws it.
+async fn held(lab: &Lab, http: &reqwest::Client, gateway: &str) -> anyhow::Result<()> {
+    let state = http.get(format!("http://localhost:{}/state", lab.record.ports.tools));
+    let state: Value = serde_json::from_str(&state.timeout(PATIENCE).send().await?.text().await?)?;
+    let version = state
+        .pointer("/schema_version")
+        .and_then(Value::as_str)
+        .context("/state names no version")?;
+    let cluster = lab.cluster().await?;
+    let tokens = steps::tokens(cluster).await?;
+    let token = tokens.get(CHECKER).context("the lab's tokens are gone")?;
+    let forward = cluster
+        .forward("hitl", "app.kubernetes.io/name=hitl,app.kubernetes.io/component=gate", 8081)
+        .await?;
+    let gate = Client::new(Url::parse(&forward.url())?, Some(Token::new(token.clone())))?;
+
+    let call = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/call",
+        "params": {"name": "run_migration", "arguments": {"version": version}}});
+    let url = format!("{gateway}/privileged/mcp");
+    let calling = answer(post(http, &url, &call).timeout(WHOLE));
+    let mut calling = std::pin::pin!(calling);
+    let seeing = async {
+        let only = |name, value: &str| (name, Some(value.to_owned()));
+        let query = [only("state", "pending"), only("requester", CHECKER)].into_iter();
+        let query = query.fold(Query::default(), |query, (name, value)| query.with(name, value));
+        loop {
+            let pending = gate.requests(&query).await?;
+            let mine = pending.requests.into_iter().find(|request| request.waiting);
+            if let Some(mine) = mine {
+                return anyhow::Ok(mine.id);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let id = tokio::select! {
+        answered = &mut calling => {
+            let answered = answered.map_or_else(|error| format!("{error:#}"), |answer| answer.to_string());
+            bail!("THE GATE DOES NOT HOLD: a call of run_migration on {url} was answered before anybody decided: {answered}")
+        }
+        seen = tokio::time::timeout(PATIENCE, seeing) => seen.context("a call on /privileged waits, but the gate does not show it")??,
+    };
+    gate.withdraw(id).await.context("the check's own request cannot be withdrawn")?;
+    let answered = tokio::time::timeout(PATIENCE, calling)
+        .await
+        .context("a call that was withdrawn is still held")??;
+    if answered.pointer("/result/isError") != Some(&json!(true)) {
+        bail!("a call that was withdrawn was answered as if it had run: {answered}");
+    }
+    Ok(())
+}

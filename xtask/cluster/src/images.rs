@@ -1,0 +1,263 @@
+//! Images of our services: built, named by their content, and in the nodes.
+//!
+//! Must never give a name to two different images: a Deployment would not notice that it changed.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    kind::{Kind, engine},
+    lab::Place,
+    options::BuildArgs,
+    shell::{command, follow, output},
+};
+
+/// The services that have an image; the binary is called like the image.
+pub(crate) const SERVICES: [&str; 5] =
+    ["dba-assistant", "hitl-extauth", "hitl-ui", "mcp-ops-tools", "scripted-model"];
+
+/// Where our images are said to be from; nobody pulls them.
+const REPOSITORY: &str = "docker.io/hitl";
+
+/// Largest that an image may be, in bytes.
+const LARGEST: u64 = 20 * 1000 * 1000;
+
+/// Where an image build looks for the certificates that a service trusts.
+const CERTIFICATES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// An image of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) service: &'static str,
+    /// Its tag: the beginning of its content's digest.
+    pub(crate) tag: String,
+    /// In bytes.
+    pub(crate) size: u64,
+}
+
+impl Image {
+    /// The whole name.
+    pub(crate) fn name(&self) -> String {
+        format!("{REPOSITORY}/{}:{}", self.service, self.tag)
+    }
+
+    /// Its size, for people.
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn megabytes(&self) -> f64 {
+        self.size as f64 / 1e6
+    }
+
+    /// The name without registry, tag and digest, for charts.
+    pub(crate) fn repository(service: &str) -> String {
+        format!("{}/{service}", REPOSITORY.trim_start_matches("docker.io/"))
+    }
+}
+
+/// Builds every image, and gives those that were not there before a line each.
+pub(crate) async fn build(
+    place: &Place,
+    args: &BuildArgs,
+    line: impl Fn(&str),
+) -> anyhow::Result<(Vec<Image>, Vec<String>)> {
+    let before = tagged().await?;
+    let contexts = if args.host_build { Some(compile(place, &line).await?) } else { None };
+    let mut images = Vec::new();
+    for service in SERVICES {
+        line(&format!("packaging {service}"));
+        let latest = format!("{REPOSITORY}/{service}:latest");
+        let mut build = command(engine());
+        build.args(["build", "--tag", &latest, "--file"]).arg(place.source("Dockerfile"));
+        if let Some(folder) = &contexts {
+            build.args(["--target", "packaged"]).arg(folder.join(service));
+        } else {
+            let base = format!("BUILD_IMAGE={}", args.build_image);
+            build.args(["--build-arg", &base, "--build-arg", &format!("SERVICE={service}")]);
+            build.args(["--target", "service"]).arg(place.source("."));
+        }
+        follow(&mut build, &line).await?;
+        let inspected = output(command(engine()).args([
+            "image",
+            "inspect",
+            "--format",
+            "{{.Id}} {{.Size}}",
+            &latest,
+        ]))
+        .await?;
+        let (id, size) =
+            inspected.trim().split_once(' ').context("the engine's account of an image")?;
+        let tag: String = id.trim_start_matches("sha256:").chars().take(12).collect();
+        let image = Image { service, tag, size: size.parse().unwrap_or_default() };
+        if image.size > LARGEST {
+            bail!("the image of {service} has {} MB; 20 are allowed", image.size / 1_000_000);
+        }
+        output(command(engine()).args(["tag", &latest, &image.name()])).await?;
+        images.push(image);
+    }
+    let new = images.iter().filter(|image| !before.contains(&image.name()));
+    let new = new.map(|image| format!("image {} built", image.name())).collect();
+    Ok((images, new))
+}
+
+/// Names of our images that the engine has.
+async fn tagged() -> anyhow::Result<Vec<String>> {
+    let format = "{{.Repository}}:{{.Tag}}";
+    let list = output(command(engine()).args(["images", "--format", format])).await?;
+    let full = |name: &str| {
+        if name.starts_with("hitl/") { format!("docker.io/{name}") } else { name.to_owned() }
+    };
+    Ok(list.lines().map(full).filter(|name| name.starts_with(REPOSITORY)).collect())
+}
+
+/// Removes our images from the engine.
+pub(crate) async fn remove() -> anyhow::Result<usize> {
+    let all = tagged().await?;
+    if !all.is_empty() {
+        output(command(engine()).args(["rmi", "--force"]).args(&all)).await?;
+    }
+    Ok(all.len())
+}
+
+/// Compiles here, statically, and lays out a folder for each image: so that packaging needs neither
+/// a base image nor a network.
+async fn compile(place: &Place, line: impl Fn(&str)) -> anyhow::Result<PathBuf> {
+    let target = static_target().await?;
+    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(place.source(".")).args([
+        "build",
+        "--release",
+        "--locked",
+        "--target",
+        target,
+    ]);
+    for service in SERVICES {
+        cargo.args(["--package", service]);
+    }
+    follow(&mut cargo, &line).await.with_context(|| {
+        format!("compiling for {target}: it needs `rustup target add {target}` and a C compiler for musl (apt install musl-tools)")
+    })?;
+    let contexts = place.kept("images");
+    let certificates = CERTIFICATES.iter().map(Path::new).find(|path| path.is_file());
+    for service in SERVICES {
+        let folder = contexts.join(service);
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let binary = place.target().join(target).join("release").join(service);
+        copy_changed(&binary, &folder.join("service"))?;
+        match certificates {
+            Some(path) => copy_changed(path, &folder.join("ca-certificates.crt"))?,
+            None => bail!(
+                "no certificates of authorities at {}: install ca-certificates",
+                CERTIFICATES.join(", ")
+            ),
+        }
+    }
+    Ok(contexts)
+}
+
+/// Copies a file unless the copy is the same, so that its time, and an image of it, stay.
+fn copy_changed(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(from).with_context(|| from.display().to_string())?;
+    if fs::read(to).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    fs::write(to, bytes).with_context(|| to.display().to_string())?;
+    let mode = fs::metadata(from)?.permissions();
+    fs::set_permissions(to, mode).with_context(|| to.display().to_string())
+}
+
+/// The target of a static binary for the engine's machines.
+async fn static_target() -> anyhow::Result<&'static str> {
+    let architecture =
+        output(command(engine()).args(["version", "--format", "{{.Server.Arch}}"])).await;
+    let architecture = architecture.unwrap_or_default();
+    let architecture =
+        if architecture.trim().is_empty() { std::env::consts::ARCH } else { architecture.trim() };
+    match architecture {
+        "amd64" | "x86_64" => Ok("x86_64-unknown-linux-musl"),
+        "arm64" | "aarch64" => Ok("aarch64-unknown-linux-musl"),
+        other => bail!("no image is built for {other}: linux/amd64 and linux/arm64 are"),
+    }
+}
+
+/// Loads what the nodes do not have yet, and names it.
+pub(crate) async fn load(
+    place: &Place,
+    kind: &Kind,
+    names: &[String],
+) -> anyhow::Result<Vec<String>> {
+    let mut missing: BTreeMap<&String, usize> = BTreeMap::new();
+    for node in kind.nodes().await? {
+        let there = kind.images(&node).await?;
+        for name in names.iter().filter(|name| !there.contains(name)) {
+            *missing.entry(name).or_default() += 1;
+        }
+    }
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    place.make()?;
+    let archive = place.kept("images.tar");
+    let mut save = command(engine());
+    save.args(["save", "--output"]).arg(&archive).args(missing.keys());
+    output(&mut save).await?;
+    let loaded = kind.load(&archive).await;
+    // It is as large as the images are, and made anew when it is needed.
+    let _ = fs::remove_file(&archive);
+    loaded?;
+    Ok(missing.keys().map(|name| format!("image {name} loaded")).collect())
+}
+
+/// Loads archives of a folder, each once, and names them.
+pub(crate) async fn preload(
+    kind: &Kind,
+    folder: &Path,
+    seen: &Path,
+) -> anyhow::Result<Vec<String>> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("--preload {}", folder.display()))?;
+    let mut archives: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    archives.retain(|path| path.extension().is_some_and(|extension| extension == "tar"));
+    archives.sort();
+    if archives.is_empty() {
+        bail!("--preload {}: no archive (*.tar) is in it", folder.display());
+    }
+    // An archive is known by size and time: reading gigabytes to find them unchanged is no use.
+    let known = fs::read_to_string(seen).unwrap_or_default();
+    let (mut lines, mut loaded) = (Vec::new(), Vec::new());
+    for archive in archives {
+        let meta = fs::metadata(&archive)?;
+        let time = meta.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let line = format!("{} {} {}", archive.display(), meta.len(), time.as_nanos());
+        if !known.lines().any(|known| known == line) {
+            kind.load(&archive).await?;
+            loaded.push(format!("archive {} loaded", archive.display()));
+        }
+        lines.push(line);
+    }
+    fs::write(seen, lines.join("\n"))?;
+    Ok(loaded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_made_anew_only_when_it_differs() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("a"), folder.path().join("b"));
+        fs::write(&from, "one").unwrap();
+        copy_changed(&from, &to).unwrap();
+        let time = fs::metadata(&to).unwrap().modified().unwrap();
+        copy_changed(&from, &to).unwrap();
+        assert_eq!(fs::metadata(&to).unwrap().modified().unwrap(), time);
+        fs::write(&from, "two").unwrap();
+        copy_changed(&from, &to).unwrap();
+        assert_eq!(fs::read_to_string(&to).unwrap(), "two");
+    }
+}

@@ -1,0 +1,162 @@
+//! What the steps share: options, where things are, and the cluster once it is there.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cluster::Cluster,
+    kind::Kind,
+    options::{GatewayKind, Part, Ports, UpArgs},
+    plan::{Plan, Step},
+};
+
+/// Where the checkout is, and what is kept of a lab.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    root: PathBuf,
+    target: PathBuf,
+    folder: PathBuf,
+}
+
+impl Place {
+    /// The checkout that this was built in.
+    pub(crate) fn find() -> anyhow::Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+        let root = root.context("no workspace around this program")?.to_owned();
+        if !root.join("charts").is_dir() {
+            bail!(
+                "{} is not the checkout this was built in: run `cargo xtask` inside it",
+                root.display()
+            );
+        }
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let lab = std::env::var_os("HITL_LAB").map_or_else(|| target.join("lab"), PathBuf::from);
+        let folder = lab.join("cluster");
+        Ok(Self { root, target, folder })
+    }
+
+    /// Something of the checkout.
+    pub(crate) fn source(&self, relative: &str) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// Where cargo builds.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Something that is kept of the lab.
+    pub(crate) fn kept(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Makes the folder of what is kept.
+    pub(crate) fn make(&self) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())
+    }
+
+    /// Forgets everything that is kept.
+    pub(crate) fn forget(&self) {
+        // What is not there needs no removing.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Writes a file that only its owner reads.
+pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let said = || path.display().to_string();
+    // Made anew: permissions are given to a new file only.
+    let _ = fs::remove_file(path);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(path).with_context(said)?;
+    file.write_all(text.as_bytes()).with_context(said)
+}
+
+/// What is written down of a lab, for those who come later.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) gateway: GatewayKind,
+    pub(crate) ports: Ports,
+    pub(crate) hold: u32,
+    pub(crate) left_out: Vec<(Part, String)>,
+    pub(crate) scripted: bool,
+}
+
+impl Record {
+    /// What is written down; nothing where there is no lab.
+    pub(crate) fn read(place: &Place) -> Option<Self> {
+        serde_json::from_str(&fs::read_to_string(place.kept("lab.json")).ok()?).ok()
+    }
+
+    /// Writes it down.
+    pub(crate) fn write(&self, place: &Place) -> anyhow::Result<()> {
+        place.make()?;
+        write_private(&place.kept("lab.json"), &serde_json::to_string_pretty(self)?)
+    }
+
+    /// Whether a part is in the lab.
+    pub(crate) fn has(&self, part: Part) -> bool {
+        !self.left_out.iter().any(|(out, _)| *out == part)
+    }
+
+    /// The namespace of the agents.
+    pub(crate) fn agents(&self) -> &'static str {
+        if self.has(Part::Kagent) { "kagent" } else { "dba-assistant" }
+    }
+
+    /// kind, for this cluster.
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::new(&self.name)
+    }
+
+    /// The cluster, which must be there.
+    pub(crate) async fn cluster(&self, place: &Place) -> anyhow::Result<Cluster> {
+        let kubeconfig = self.kind().kubeconfig().await?;
+        write_private(&place.kept("kubeconfig"), &kubeconfig)?;
+        Cluster::connect(&kubeconfig).await
+    }
+}
+
+/// The lab that is written down.
+///
+/// # Errors
+/// When none is, with what to do.
+pub(crate) fn written_down(place: &Place) -> anyhow::Result<Record> {
+    Record::read(place).context("no lab on kind is known here: `cargo xtask up` brings one up")
+}
+
+impl UpArgs {
+    /// What will be written down.
+    pub(crate) fn record(&self, plan: &Plan, scripted: bool) -> Record {
+        let mut left_out = plan.left_out.clone();
+        for (part, step) in [
+            (Part::Metallb, Step::Metallb),
+            (Part::Kagent, Step::Kagent),
+            (Part::Hitl, Step::Hitl),
+            (Part::OpsTools, Step::OpsTools),
+            (Part::Agents, Step::Agents),
+        ] {
+            if !plan.has(step) && !left_out.iter().any(|(out, _)| *out == part) {
+                left_out.push((part, "not in the plan".to_owned()));
+            }
+        }
+        Record {
+            name: self.name.clone(),
+            gateway: self.gateway,
+            ports: self.ports.clone(),
+            hold: self.hold,
+            left_out,
+            scripted,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What others make, and where it comes from: `kind/platform.toml`, what is laid over it, and single
+//! keys.
+//!
+//! Must never let a key pass that means nothing: a typing error would leave the default in place
+//! without a word.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Where every part of the platform comes from.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Platform {
+    pub(crate) node: Node,
+    pub(crate) manifest: Manifests,
+    pub(crate) chart: Charts,
+    pub(crate) version: Versions,
+    pub(crate) image: Images,
+    /// Registries, and what is asked in their place.
+    #[serde(default)]
+    pub(crate) mirror: BTreeMap<String, String>,
+    /// More values for charts of others.
+    #[serde(default)]
+    pub(crate) values: ExtraValues,
+}
+
+/// Nodes of the cluster.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Node {
+    /// Their image; empty for the one that the installed kind has built in.
+    pub(crate) image: String,
+}
+
+/// Plain manifests.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Manifests {
+    pub(crate) metallb: Source,
+    pub(crate) gateway_api: Source,
+}
+
+/// Charts.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Charts {
+    pub(crate) agentgateway_crds: Source,
+    pub(crate) agentgateway: Source,
+    pub(crate) kagent_crds: Source,
+    pub(crate) kagent: Source,
+}
+
+/// Versions of charts.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Versions {
+    pub(crate) agentgateway: String,
+    pub(crate) kagent: String,
+}
+
+/// Images that our charts take from others.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Images {
+    pub(crate) envoy: String,
+}
+
+/// Values for charts of others, as they are given to helm.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExtraValues {
+    #[serde(default)]
+    pub(crate) agentgateway: Option<Value>,
+    #[serde(default)]
+    pub(crate) kagent: Option<Value>,
+}
+
+/// Where a manifest or a chart comes from.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(from = "String")]
+pub(crate) enum Source {
+    /// An address: `https://…`, `oci://…`.
+    Address(String),
+    /// A file or a folder here.
+    Here(PathBuf),
+}
+
+impl From<String> for Source {
+    fn from(text: String) -> Self {
+        if text.contains("://") { Self::Address(text) } else { Self::Here(text.into()) }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => f.write_str(address),
+            Self::Here(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Source {
+    fn relative_to(&mut self, folder: &Path) {
+        if let Self::Here(path) = self
+            && path.is_relative()
+        {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+impl Platform {
+    /// The checkout's own file, another laid over it, and single keys over both.
+    ///
+    /// Paths in a file are relative to its folder, those of single keys to where the command runs.
+    ///
+    /// # Errors
+    /// What cannot be read, and which key means nothing.
+    pub(crate) fn read(
+        own: &Path,
+        other: Option<&Path>,
+        keys: &[(String, String)],
+    ) -> anyhow::Result<Self> {
+        let mut table = parse(own)?;
+        if let Some(other) = other {
+            lay_over(&mut table, parse(other)?);
+        }
+        let here = std::env::current_dir().context("where this runs")?;
+        for (key, value) in keys {
+            lay_over(&mut table, nested(key, from_here(key, value, &here)));
+        }
+        toml::Value::Table(table).try_into().with_context(|| {
+            let keys: Vec<_> = keys.iter().map(|(key, _)| format!("--set {key}")).collect();
+            let other = other.map(|path| path.display().to_string());
+            format!(
+                "the platform ({})",
+                other.into_iter().chain(keys).collect::<Vec<_>>().join(", ")
+            )
+        })
+    }
+
+    /// An image of this name, from the mirror of its registry if there is one.
+    pub(crate) fn image(&self, name: &str) -> String {
+        let mirrored = self.mirror.iter().find_map(|(registry, mirror)| {
+            let rest = name.strip_prefix(registry.as_str())?.strip_prefix('/')?;
+            Some(format!("{mirror}/{rest}"))
+        });
+        mirrored.unwrap_or_else(|| name.to_owned())
+    }
+}
+
+/// Reads one file, with its paths made whole.
+fn parse(file: &Path) -> anyhow::Result<toml::Table> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let mut table: toml::Table =
+        text.parse().with_context(|| format!("{} is not TOML", file.display()))?;
+    let folder = file.parent().unwrap_or(Path::new(".")).to_owned();
+    for section in ["manifest", "chart"] {
+        let Some(toml::Value::Table(sources)) = table.get_mut(section) else { continue };
+        for (_, value) in sources.iter_mut() {
+            if let toml::Value::String(text) = value {
+                let mut source = Source::from(text.clone());
+                source.relative_to(&folder);
+                *text = source.to_string();
+            }
+        }
+    }
+    Ok(table)
+}
+
+fn from_here(key: &str, value: &str, here: &Path) -> String {
+    if !key.starts_with("manifest.") && !key.starts_with("chart.") {
+        return value.to_owned();
+    }
+    let mut source = Source::from(value.to_owned());
+    source.relative_to(here);
+    source.to_string()
+}
+
+/// `a.b` and a value as a table of tables.
+fn nested(key: &str, value: String) -> toml::Table {
+    let (first, rest) =
+        key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
+    let value = match rest {
+        Some(rest) => toml::Value::Table(nested(rest, value)),
+        None => toml::Value::String(value),
+    };
+    toml::Table::from_iter([(first.to_owned(), value)])
+}
+
+fn lay_over(table: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => lay_over(under, over),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Reads `KEY=VALUE`.
+///
+/// # Errors
+/// When there is no `=`.
+pub(crate) fn key_value(text: &str) -> anyhow::Result<(String, String)> {
+    match text.split_once('=') {
+        Some((key, value)) if key.contains('.') => Ok((key.to_owned(), value.to_owned())),
+        _ => bail!("write it as SECTION.KEY=VALUE, like chart.kagent=./kagent"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kind/platform.toml")
+    }
+
+    #[test]
+    fn single_keys_and_another_file_lie_over_the_lab_s_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join("mirror.toml");
+        fs::write(&other, "[chart]\nkagent = \"charts/kagent\"\n[mirror]\n\"quay.io\" = \"m/q\"\n")
+            .unwrap();
+        let keys = [("version.kagent".to_owned(), "0.10.5".to_owned())];
+        let platform = Platform::read(&own(), Some(&other), &keys).unwrap();
+        assert_eq!(platform.chart.kagent, Source::Here(folder.path().join("charts/kagent")));
+        assert!(matches!(platform.chart.kagent_crds, Source::Address(_)));
+        assert_eq!(platform.version.kagent, "0.10.5");
+        assert_eq!(platform.image("quay.io/metallb/speaker:v1"), "m/q/metallb/speaker:v1");
+        assert_eq!(platform.image("quay.iox/metallb"), "quay.iox/metallb");
+    }
+
+    #[test]
+    fn a_key_that_means_nothing_is_an_error_that_names_it() {
+        let keys = [("chart.kagnet".to_owned(), "./x".to_owned())];
+        let error = format!("{:#}", Platform::read(&own(), None, &keys).unwrap_err());
+        assert!(error.contains("kagnet") && error.contains("--set"), "{error}");
+        key_value("chart.kagent").unwrap_err();
+    }
+}

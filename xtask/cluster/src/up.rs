@@ -1,0 +1,160 @@
+//! `up`, from options to what is shown at its end; and playing the scenes against it.
+
+use std::{env, fs, future::Future, process::ExitCode, sync::Arc, time::Instant};
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    lab::{Place, written_down},
+    options::{ScenesArgs, UpArgs},
+    plan::Plan,
+    platform::Platform,
+    preflight,
+    run::{self, Failure},
+    status, steps,
+    steps::Lab,
+};
+
+/// The environment's name for the model's key, and a secrets file's.
+const KEY: &str = "ANTHROPIC_API_KEY";
+
+/// Brings the lab up.
+pub(crate) async fn up(place: Place, args: UpArgs) -> anyhow::Result<ExitCode> {
+    let begun = Instant::now();
+    let own = place.source("kind/platform.toml");
+    let platform = Platform::read(&own, args.platform.as_deref(), &args.keys)?;
+    let key = key(&args)?;
+    let plan = Plan::of(args.gateway, &args.skip, args.preload.is_some());
+    preflight::look(&place, &args, &plan).await?;
+    let record = args.record(&plan, key.is_none());
+    if record.scripted {
+        println!("No {KEY}: a scripted model answers the lab's prompts by rule.");
+    }
+    for (part, why) in &plan.left_out {
+        println!("Left out: {part}, {why}.");
+    }
+    record.write(&place)?;
+    let lab = Arc::new(Lab::new(place.clone(), args, platform, record.clone(), key));
+    let acting = Arc::clone(&lab);
+    let interrupted = interruption()?;
+    let done =
+        run::run(&plan, move |step, progress| Arc::clone(&acting).act(step, progress), interrupted)
+            .await;
+    let done = match done {
+        Ok(done) => done,
+        Err(Failure::Interrupted) => {
+            bail!(
+                "Interrupted. What was done is kept: `cargo xtask up` goes on, `cargo xtask teardown` removes it."
+            );
+        }
+        Err(failure) => {
+            bail!(
+                "{failure}\n\nWhat was done is kept: `cargo xtask up` goes on once this is mended."
+            );
+        }
+    };
+    match done.changed.as_slice() {
+        [] => println!("\nChanged: nothing."),
+        changed => println!(
+            "\nChanged:\n{}",
+            changed.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+        ),
+    }
+    let status = status::look(&record, lab.cluster().await?).await?;
+    println!("{}", status::screen(&status));
+    println!(
+        "Up in {:.1} s. `cargo xtask scenes` plays it, `cargo xtask teardown` removes it.",
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends when somebody wants it to: Ctrl-C, or SIGTERM.
+fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate()).context("no handler of signals")?;
+    let mut int = signal(SignalKind::interrupt()).context("no handler of signals")?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// The model's key: of a file that is named, or of the environment.
+fn key(args: &UpArgs) -> anyhow::Result<Option<String>> {
+    let Some(file) = &args.secrets_file else {
+        return Ok(env::var(KEY).ok().filter(|key| !key.is_empty()));
+    };
+    let text =
+        fs::read_to_string(file).with_context(|| format!("--secrets-file {}", file.display()))?;
+    match secret(&text) {
+        Some(key) => Ok(Some(key)),
+        None => bail!("--secrets-file {}: no line {KEY}=… is in it", file.display()),
+    }
+}
+
+/// The key out of `NAME=VALUE` lines, as shells and env files write them.
+fn secret(text: &str) -> Option<String> {
+    let value = text.lines().find_map(|line| {
+        let line = line.trim();
+        line.strip_prefix("export ")
+            .unwrap_or(line)
+            .trim_start()
+            .strip_prefix(KEY)?
+            .strip_prefix('=')
+    })?;
+    let value = value.trim();
+    let quoted = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+/// Plays the scenes: the program that does is the one for every lab, this gives it the addresses.
+pub(crate) async fn scenes(place: &Place, args: &ScenesArgs) -> anyhow::Result<ExitCode> {
+    let lab = written_down(place)?;
+    let cluster = lab.cluster(place).await?;
+    let tokens = steps::tokens(&cluster).await?;
+    let (_, token) = tokens
+        .iter()
+        .find(|(name, _)| **name == "dana")
+        .context("the lab's tokens are gone; `cargo xtask up` makes new ones")?;
+    let forward = cluster.forward("hitl", status::GATE_PODS, status::GATE_ADMIN).await?;
+    let local = |port: u16| format!("http://localhost:{port}");
+    let agent = if lab.has(crate::options::Part::Kagent) {
+        format!("{}/a2a/kagent/dba-assistant", local(lab.ports.chat))
+    } else {
+        local(lab.ports.chat)
+    };
+    let mut player = crate::shell::command(&args.player);
+    player.args(["scenes", "--agent", &agent, "--gate", &forward.url()]);
+    player.args(["--tools", &local(lab.ports.tools)]);
+    player.args(["--queue", &format!("{}/login#token={token}", local(lab.ports.queue))]);
+    player.env("HITL_TOKEN", token);
+    if args.guide {
+        player.arg("--guide").stdin(std::process::Stdio::inherit());
+    }
+    let status =
+        player.status().await.with_context(|| format!("cannot start {}", args.player.display()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_as_shells_and_env_files_write_it() {
+        for text in [
+            "ANTHROPIC_API_KEY=sk-1",
+            "# mine\nexport ANTHROPIC_API_KEY='sk-1'\n",
+            "OTHER=x\n ANTHROPIC_API_KEY=\"sk-1\" \n",
+        ] {
+            assert_eq!(secret(text).as_deref(), Some("sk-1"), "{text}");
+        }
+        for text in ["", "ANTHROPIC_API_KEY=", "XANTHROPIC_API_KEY=sk", "ANTHROPIC_API_KEYS=sk"] {
+            assert_eq!(secret(text), None, "{text}");
+        }
+    }
+}

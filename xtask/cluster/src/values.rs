@@ -1,0 +1,248 @@
+//! Values for the charts. Pure.
+//!
+//! Must never carry a secret: helm keeps values where others can read them.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::{
+    helm::Release,
+    images::Image,
+    json::set,
+    lab::Record,
+    objects::{GATEWAY, GATEWAY_PORT},
+    options::{
+        CHAT_NODE_PORT, GATEWAY_NODE_PORT, GatewayKind, Part, QUEUE_NODE_PORT, TOOLS_NODE_PORT,
+    },
+    platform::{Platform, Source},
+};
+
+/// Seconds that an agent and a gateway wait longer than the gate holds.
+const MARGIN: u32 = 60;
+
+/// What the charts are installed with.
+pub(crate) struct Charts<'a> {
+    pub(crate) lab: &'a Record,
+    pub(crate) platform: &'a Platform,
+    pub(crate) images: &'a [Image],
+    /// The folder of our charts.
+    pub(crate) folder: &'a Path,
+}
+
+impl Charts<'_> {
+    fn ours(
+        &self,
+        chart: &str,
+        name: &'static str,
+        namespace: &'static str,
+        values: Value,
+    ) -> Release {
+        Release {
+            name,
+            namespace,
+            chart: Source::Here(self.folder.join(chart)),
+            version: None,
+            values,
+        }
+    }
+
+    fn image(&self, service: &str) -> Value {
+        let tag = self
+            .images
+            .iter()
+            .find(|image| image.service == service)
+            .map(|image| image.tag.clone());
+        json!({"registry": "docker.io", "repository": Image::repository(service), "tag": tag.unwrap_or_default()})
+    }
+
+    fn gateway_pods(&self) -> Value {
+        json!({"namespace": self.lab.gateway.namespace(), "podLabels": {"gateway.networking.k8s.io/gateway-name": GATEWAY}})
+    }
+
+    /// Where the gateway is in the cluster.
+    fn gateway_url(&self) -> String {
+        format!("http://{GATEWAY}.{}:{GATEWAY_PORT}", self.lab.gateway.namespace())
+    }
+
+    /// Gate and queue.
+    pub(crate) fn hitl(&self) -> Release {
+        let agentgateway = self.lab.gateway == GatewayKind::Agentgateway;
+        self.ours(
+            "hitl",
+            "hitl",
+            "hitl",
+            json!({
+                "gate": {"image": self.image("hitl-extauth"), "hold": self.lab.hold},
+                "reviewers": {"existingSecret": "hitl-reviewers"},
+                "ui": {
+                    "image": self.image("hitl-ui"),
+                    "service": {"type": "NodePort", "nodePort": QUEUE_NODE_PORT},
+                    "opsTools": ["http://mcp-ops-tools.ops-tools:8083"],
+                    // Through the gateway: nothing else reaches the tools.
+                    "mcp": [format!("mcp-ops-tools={}/privileged/mcp", self.gateway_url())],
+                },
+                "gatewayPolicy": {"kind": if agentgateway { "agentgateway" } else { "none" }},
+                "networkPolicy": {"gateway": self.gateway_pods()},
+            }),
+        )
+    }
+
+    /// Tool server and routes.
+    pub(crate) fn ops_tools(&self) -> Release {
+        let namespace = self.lab.gateway.namespace();
+        let agentgateway = self.lab.gateway == GatewayKind::Agentgateway;
+        let hosts =
+            ["", ".svc", ".svc.cluster.local"].map(|end| format!("{GATEWAY}.{namespace}{end}"));
+        self.ours("mcp-ops-tools", "mcp-ops-tools", "ops-tools", json!({
+            "image": self.image("mcp-ops-tools"),
+            "allowedHosts": hosts,
+            "stateService": {"enabled": true, "type": "NodePort", "nodePort": TOOLS_NODE_PORT},
+            "gateway": {"kind": if agentgateway { "agentgateway" } else { "none" }, "name": GATEWAY, "namespace": namespace},
+            "networkPolicy": {"gateway": self.gateway_pods()},
+        }))
+    }
+
+    /// The plain Envoy.
+    pub(crate) fn envoy(&self) -> Release {
+        let image = self.platform.image(&self.platform.image.envoy);
+        let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
+        let (registry, repository) = name.split_once('/').unwrap_or(("docker.io", name));
+        self.ours("envoy", GATEWAY, GatewayKind::Envoy.namespace(), json!({
+            "image": {"registry": registry, "repository": repository, "tag": tag},
+            "service": {"type": if self.lab.has(Part::Metallb) { "LoadBalancer" } else { "NodePort" }, "nodePort": GATEWAY_NODE_PORT},
+            "test": {"image": self.image("hitl-extauth")},
+        }))
+    }
+
+    /// Agents.
+    pub(crate) fn agents(&self) -> Release {
+        let kagent = self.lab.has(Part::Kagent);
+        let mut values = json!({
+            "mode": if kagent { "kagent" } else { "standalone" },
+            "gatewayUrl": self.gateway_url(),
+            "callLimit": self.lab.hold + MARGIN,
+            "image": self.image("dba-assistant"),
+            "scriptedModel": {"enabled": self.lab.scripted, "image": self.image("scripted-model")},
+        });
+        if self.lab.scripted {
+            set(&mut values, "model", json!({"name": "scripted"}));
+        }
+        if !kagent {
+            set(&mut values, "service", json!({"type": "NodePort", "nodePort": CHAT_NODE_PORT}));
+        }
+        self.ours("dba-assistant", "dba-assistant", self.lab.agents(), values)
+    }
+
+    /// agentgateway, in two releases.
+    pub(crate) fn agentgateway(&self) -> [Release; 2] {
+        let namespace = GatewayKind::Agentgateway.namespace();
+        let version = Some(self.platform.version.agentgateway.clone());
+        let more = self.platform.values.agentgateway.clone().unwrap_or_else(|| json!({}));
+        let (definitions, chart) = (
+            self.platform.chart.agentgateway_crds.clone(),
+            self.platform.chart.agentgateway.clone(),
+        );
+        [
+            Release {
+                name: "agentgateway-crds",
+                namespace,
+                chart: definitions,
+                version: version.clone(),
+                values: json!({}),
+            },
+            Release { name: "agentgateway", namespace, chart, version, values: more },
+        ]
+    }
+
+    /// kagent, in two releases, with nothing but what the lab needs.
+    pub(crate) fn kagent(&self) -> [Release; 2] {
+        let version = Some(self.platform.version.kagent.clone());
+        let off = [
+            "k8s-agent",
+            "kgateway-agent",
+            "istio-agent",
+            "promql-agent",
+            "observability-agent",
+            "argo-rollouts-agent",
+            "helm-agent",
+            "cilium-policy-agent",
+            "cilium-manager-agent",
+            "cilium-debug-agent",
+            "kagent-tools",
+            "grafana-mcp",
+            "querydoc",
+            "kmcp",
+            "oauth2-proxy",
+        ];
+        let mut values = json!({"providers": {"default": "anthropic", "anthropic": {"model": "claude-haiku-4-5"}}});
+        for part in off {
+            set(&mut values, part, json!({"enabled": false}));
+        }
+        if let Some(more) = &self.platform.values.kagent {
+            merge(&mut values, more);
+        }
+        let (definitions, chart) =
+            (self.platform.chart.kagent_crds.clone(), self.platform.chart.kagent.clone());
+        [
+            Release {
+                name: "kagent-crds",
+                namespace: "kagent",
+                chart: definitions,
+                version: version.clone(),
+                values: json!({}),
+            },
+            Release { name: "kagent", namespace: "kagent", chart, version, values },
+        ]
+    }
+}
+
+/// Lays values over others.
+fn merge(under: &mut Value, over: &Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(under.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Ports;
+
+    fn releases(gateway: GatewayKind, left_out: Vec<(Part, String)>, scripted: bool) -> Value {
+        let ports = Ports { chat: 8080, queue: 8090, tools: 8081, gateway: 8088 };
+        let lab = Record { name: "hitl".into(), gateway, ports, hold: 240, left_out, scripted };
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kind/platform.toml");
+        let keys = [("values.kagent.registry".to_owned(), "mirror.example".to_owned())];
+        let platform = Platform::read(&own, None, &keys).unwrap();
+        let images = crate::images::SERVICES.map(|service| Image {
+            service,
+            tag: "0123456789ab".into(),
+            size: 1,
+        });
+        let charts =
+            Charts { lab: &lab, platform: &platform, images: &images, folder: Path::new("charts") };
+        let mut all = vec![charts.hitl(), charts.ops_tools(), charts.envoy(), charts.agents()];
+        all.extend(charts.agentgateway());
+        all.extend(charts.kagent());
+        all.into_iter().map(|release| (release.name.to_owned(), json!({
+            "namespace": release.namespace, "chart": release.chart.to_string(), "version": release.version, "values": release.values,
+        }))).collect()
+    }
+
+    #[test]
+    fn values_of_the_whole_lab() {
+        insta::assert_json_snapshot!(releases(GatewayKind::Agentgateway, vec![], false));
+    }
+
+    #[test]
+    fn values_with_envoy_and_without_kagent_and_key() {
+        let left_out = vec![(Part::Kagent, String::new()), (Part::Metallb, String::new())];
+        insta::assert_json_snapshot!(releases(GatewayKind::Envoy, left_out, true));
+    }
+}
