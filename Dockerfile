@@ -2,21 +2,11 @@
 #
 #   docker build --target service --build-arg SERVICE=hitl-extauth -t hitl-extauth .
 #
-# `cargo xtask images` builds all of them; with --host-build it compiles outside and only the first
-# stage below is used, which takes nothing from anywhere.
+# `cargo xtask images` builds all of them; with --host-build it compiles outside and uses the last stage
+# alone, which takes nothing from anywhere.
 
 # A Rust for musl with a C compiler; from a mirror, or with another tag, as you like.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-alpine
-
-# What was compiled elsewhere.
-FROM scratch AS packaged
-COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY service /usr/local/bin/service
-# In a container everything else is elsewhere, so services listen to all of it.
-ENV HITL_GRPC_LISTEN=0.0.0.0:9001 HITL_ADMIN_LISTEN=0.0.0.0:8081 HITL_UI_LISTEN=0.0.0.0:8090 \
-    OPS_TOOLS_LISTEN=0.0.0.0:8080 DBA_ASSISTANT_LISTEN=0.0.0.0:8080 SCRIPTED_MODEL_LISTEN=0.0.0.0:8082
-USER 65532:65532
-ENTRYPOINT ["/usr/local/bin/service"]
 
 # What decides about dependencies: manifests, and a stub for every target. As long as these are the
 # same, the layer with the compiled dependencies is.
@@ -41,6 +31,7 @@ FROM scratch AS service
 ARG SERVICE
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /workspace/target/release/${SERVICE} /usr/local/bin/service
+# In a container everything else is elsewhere, so services listen to all of it.
 ENV HITL_GRPC_LISTEN=0.0.0.0:9001 HITL_ADMIN_LISTEN=0.0.0.0:8081 HITL_UI_LISTEN=0.0.0.0:8090 \
     OPS_TOOLS_LISTEN=0.0.0.0:8080 DBA_ASSISTANT_LISTEN=0.0.0.0:8080 SCRIPTED_MODEL_LISTEN=0.0.0.0:8082
 USER 65532:65532

@@ -98,7 +98,7 @@ pub fn exit_code(service: &str, result: Result<(), impl fmt::Display>) -> ExitCo
 /// [`ServeError::Bind`], with what to do about it.
 pub async fn beside(address: SocketAddr, app: Router) -> Result<Beside, ServeError> {
     let listener = bind(address).await?;
-    tracing::info!(address = %listener.local_addr()?, "status is listening");
+    tracing::info!(status = %listener.local_addr()?, "status is served");
     let never = std::future::pending();
     Ok(Beside(tokio::spawn(async move {
         if let Err(error) = serve(listener, app, never, DRAIN_DEADLINE).await {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Commands that only the lab on kind has.
-const ITS_OWN: [&str; 3] = ["logs", "doctor", "images"];
+const ITS_OWN: [&str; 4] = ["logs", "doctor", "images", "render"];
 
 /// Commands that both labs have.
 const SHARED: [&str; 3] = ["status", "teardown", "scenes"];
@@ -34,8 +34,8 @@ pub(crate) fn is_meant(workspace: &Workspace, words: &[OsString]) -> bool {
         _ if ITS_OWN.contains(&command) => true,
         _ if SHARED.contains(&command) => {
             let said = words.iter().any(|word| ITS_FLAGS.iter().any(|flag| is_flag(word, flag)));
-            let there = workspace.target().join("lab/cluster/lab.json").exists();
-            said || (there && Lab::of(workspace).read().is_none())
+            let lab = Lab::of(workspace);
+            said || (lab.path("cluster").is_dir() && lab.read().is_none())
         }
         _ => false,
     }

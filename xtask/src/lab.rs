@@ -47,7 +47,7 @@ impl Lab {
         Self { folder: other.unwrap_or_else(|| workspace.target().join("lab")) }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
@@ -142,8 +142,9 @@ pub(crate) fn scenes(workspace: &Workspace, args: &ScenesArgs) -> anyhow::Result
     };
     let mut command = workspace.command(workspace.binary("lab"));
     command.args(["scenes", "--agent", &up.fact("agent"), "--gate", &up.fact("gate")]);
-    command.args(["--tools", &up.fact("tools"), "--queue", &up.fact("queue")]);
-    command.env("HITL_TOKEN", up.fact("token"));
+    command.args(["--tools", &up.fact("tools")]);
+    // Not on a command line, which everybody on this machine can read.
+    command.env("HITL_QUEUE", up.fact("queue")).env("HITL_TOKEN", up.fact("token"));
     if args.guide {
         command.arg("--guide");
     }

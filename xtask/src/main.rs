@@ -45,6 +45,8 @@ enum Command {
     Doctor(Words),
     /// Build the images of the services
     Images(Words),
+    /// Print the manifests that `up` would apply
+    Render(Words),
     /// Check format, lints, tests, dependencies, and that other people's clients work
     Test(test::TestArgs),
     /// Measure the services beside bare baselines, in release builds
@@ -75,7 +77,8 @@ fn main() -> anyhow::Result<ExitCode> {
         // Only reached with words of others in front: these are the other program's.
         Command::Logs(Words { words })
         | Command::Doctor(Words { words })
-        | Command::Images(Words { words }) => {
+        | Command::Images(Words { words })
+        | Command::Render(Words { words }) => {
             cluster::become_it(&workspace, &words)?;
             Ok(ExitCode::FAILURE)
         }

@@ -7,6 +7,7 @@ mod adversarial;
 mod browser;
 mod cargo;
 mod clients;
+mod cluster;
 mod dependencies;
 mod gateway;
 mod install;
@@ -82,6 +83,11 @@ const SUITES: &[Suite] = &[
         name: "scenes",
         checks: "the whole lab on this machine, played by a program and by two people",
         run: scenes::run,
+    },
+    Suite {
+        name: "cluster",
+        checks: "the whole lab on kind, and every object before a real API server",
+        run: cluster::run,
     },
     Suite {
         name: "adversarial",

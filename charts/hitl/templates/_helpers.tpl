@@ -140,13 +140,20 @@ or name a Secret that holds such a list under the key reviewers.yaml (reviewers.
 {{- if and .Values.ui.service.nodePort (eq .Values.ui.service.type "ClusterIP") -}}
 {{- fail "ui.service.nodePort needs ui.service.type NodePort or LoadBalancer" -}}
 {{- end -}}
+{{- if and .Values.reviewers.insecureAnybody .Values.ui.enabled -}}
+{{- $open := "" -}}
+{{- if ne .Values.ui.service.type "ClusterIP" }}{{ $open = printf "ui.service.type is %s" .Values.ui.service.type }}{{ end -}}
+{{- if .Values.ui.ingress.enabled }}{{ $open = "ui.ingress.enabled is true" }}{{ end -}}
+{{- if $open -}}
+{{- fail (printf "reviewers.insecureAnybody lets anybody approve who reaches the queue, and %s: whoever is outside the cluster could; name reviewers (reviewers.list or reviewers.existingSecret), or keep ui.service.type ClusterIP without an Ingress and use kubectl port-forward" $open) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.ui.ingress.enabled (not .Values.ui.ingress.host) -}}
 {{- fail "ui.ingress.enabled needs ui.ingress.host, the name reviewers open" -}}
 {{- end -}}
+{{- /* The schema leaves one form, whole seconds, so that nothing passes uncompared. */ -}}
 {{- $timeout := .Values.gatewayPolicy.requestTimeout -}}
-{{- if regexMatch "^[0-9]+s$" $timeout -}}
-{{- if le (atoi (trimSuffix "s" $timeout)) (int .Values.gate.hold) -}}
+{{- if and $timeout (le (atoi (trimSuffix "s" $timeout)) (int .Values.gate.hold)) -}}
 {{- fail (printf "gatewayPolicy.requestTimeout is %s, but a call is held for %ds (gate.hold): the gateway would give up first; make it longer, or leave it empty" $timeout (int .Values.gate.hold)) -}}
-{{- end -}}
 {{- end -}}
 {{- end }}

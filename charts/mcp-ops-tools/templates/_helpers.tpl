@@ -138,6 +138,13 @@ Refuses values that contradict each other, where their schema cannot.
 {{- if and .Values.stateService.nodePort (eq .Values.stateService.type "ClusterIP") -}}
 {{- fail "stateService.nodePort needs stateService.type NodePort or LoadBalancer" -}}
 {{- end -}}
+{{- if and (eq .Values.gateway.kind "agentgateway") (not .Values.allowedHosts) -}}
+{{- range .Values.gateway.hostnames -}}
+{{- if hasPrefix "*" . -}}
+{{- fail (printf "gateway.hostnames has the wildcard %s, but the server answers to names it knows alone: write the names that agents use into allowedHosts, for example --set 'allowedHosts={tools%s}'" . (trimPrefix "*" .)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq .Values.gateway.kind "agentgateway") .Values.receipts.enabled -}}
 {{- $audience := get (.Values.gateway.contextExtensions | default dict) "audience" -}}
 {{- if and $audience (ne $audience .Values.receipts.audience) -}}

@@ -233,3 +233,32 @@ async fn the_metrics_say_what_is_held_and_what_was_decided() {
         assert!(text.contains(line), "{line}:\n{text}");
     }
 }
+
+#[tokio::test]
+async fn the_second_address_serves_what_is_not_secret_and_nothing_else() {
+    let lab = Lab::new();
+    // Free a moment ago; nobody else here asks for ports by number.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gate = lab.start(&["--status-listen", &free.to_string()]);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let status = async |path: &str| {
+        let get = http.get(format!("http://{free}{path}")).bearer_auth("dana-token");
+        get.send().await.unwrap().status().as_u16()
+    };
+    for path in ["/.well-known/jwks.json", "/metrics", "/healthz", "/readyz"] {
+        assert_eq!(status(path).await, 200, "{path}");
+    }
+    for path in
+        ["/me", "/pending", "/requests", "/audit", "/audit/head", "/events", "/openapi.json"]
+    {
+        assert_eq!(status(path).await, 404, "{path}");
+    }
+    let call = gate.hold(migrate("bob", "v3", 1)).await;
+    let id = gate.waiting_one().await;
+    let decide = http.post(format!("http://{free}/decide/{id}")).bearer_auth("dana-token");
+    let decide = decide.header("content-type", "application/json");
+    let decided = decide.body(r#"{"approved":true,"reason":""}"#).send().await.unwrap();
+    assert_eq!(decided.status().as_u16(), 404);
+    assert_eq!(gate.waiting_one().await, id);
+    call.abort();
+}

@@ -107,3 +107,32 @@ async fn port_in_the_environment_counts_only_where_no_address_was_said() {
     let empty = Server::start_with(&[], &[("OPS_TOOLS_ALLOWED_HOSTS", "")]).await;
     assert_eq!(empty.get("/healthz").await.0, 200);
 }
+
+#[tokio::test]
+async fn the_second_address_serves_what_is_no_tool_and_answers_probes_by_any_name() {
+    let mut server = Server::start(&["--status-listen=127.0.0.1:0"]).await;
+    let line = server.wait_for_log("status is served").await;
+    let (_, port) = line.split_once("127.0.0.1:").unwrap();
+    let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+    let at = |path: &str| format!("http://127.0.0.1:{port}{path}");
+    let status = async |path: &str, host: &str| {
+        let get = server.http.get(at(path)).header("host", host.to_owned());
+        get.send().await.unwrap().status().as_u16()
+    };
+    for path in ["/state", "/migrations/v3", "/healthz", "/metrics"] {
+        assert_eq!(status(path, "localhost").await, 200, "{path}");
+    }
+    // A probe knows the pod's address; a browser that was sent here under another name does not
+    // learn what is in the database.
+    assert_eq!(status("/healthz", "10.244.0.7:8083").await, 200);
+    assert_eq!(status("/metrics", "10.244.0.7:8083").await, 200);
+    assert_eq!(status("/state", "rebound.example").await, 403);
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"truncate_table","arguments":{"table":"orders"}}}"#;
+    for path in ["/public/mcp", "/privileged/mcp"] {
+        let call_there = server.http.post(at(path)).header("content-type", "application/json");
+        let call_there =
+            call_there.header("accept", "application/json, text/event-stream").body(call);
+        assert_eq!(call_there.send().await.unwrap().status().as_u16(), 404, "{path}");
+    }
+    assert_eq!(server.state().await["row_counts"]["orders"], 3);
+}

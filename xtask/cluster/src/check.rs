@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     objects::CHECKER,
     run::Progress,
+    status::{GATE_ADMIN, GATE_PODS},
     steps::{self, Lab},
 };
 
@@ -100,6 +101,10 @@ async fn lists(http: &reqwest::Client, url: &str, tool: &str) -> anyhow::Result<
     if !there {
         bail!("{tool} is not listed: {answer}");
     }
+    let privileged = |one: &Value| one.get("name").is_some_and(|name| name == "run_migration");
+    if tool != "run_migration" && tools.is_some_and(|tools| tools.iter().any(privileged)) {
+        bail!("run_migration is offered on a route that no gate stands before");
+    }
     Ok(())
 }
 
@@ -117,32 +122,33 @@ async fn answer(request: RequestBuilder) -> anyhow::Result<Value> {
 
 /// Makes a call that must be held, sees it wait at the gate, and withdraws it.
 async fn held(lab: &Lab, http: &reqwest::Client, gateway: &str) -> anyhow::Result<()> {
-    let state = http.get(format!("http://localhost:{}/state", lab.record.ports.tools));
-    let state: Value = serde_json::from_str(&state.timeout(PATIENCE).send().await?.text().await?)?;
-    let version = state
-        .pointer("/schema_version")
-        .and_then(Value::as_str)
-        .context("/state names no version")?;
+    let tools = lab.record.ports.tools;
+    let version = schema_version(tools).await?;
+    let before = audited(tools).await?;
     let cluster = lab.cluster().await?;
     let tokens = steps::tokens(cluster).await?;
     let token = tokens.get(CHECKER).context("the lab's tokens are gone")?;
-    let forward = cluster
-        .forward("hitl", "app.kubernetes.io/name=hitl,app.kubernetes.io/component=gate", 8081)
-        .await?;
+    let forward = cluster.forward("hitl", GATE_PODS, GATE_ADMIN).await?;
     let gate = Client::new(Url::parse(&forward.url())?, Some(Token::new(token.clone())))?;
+    // What an interrupted check has left would wait in the queue for a day.
+    for left in own(&gate).await? {
+        gate.withdraw(left.id).await?;
+    }
 
+    let arguments = json!({"version": version});
     let call = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/call",
-        "params": {"name": "run_migration", "arguments": {"version": version}}});
+        "params": {"name": "run_migration", "arguments": arguments}});
     let url = format!("{gateway}/privileged/mcp");
     let calling = answer(post(http, &url, &call).timeout(WHOLE));
     let mut calling = std::pin::pin!(calling);
     let seeing = async {
-        let only = |name, value: &str| (name, Some(value.to_owned()));
-        let query = [only("state", "pending"), only("requester", CHECKER)].into_iter();
-        let query = query.fold(Query::default(), |query, (name, value)| query.with(name, value));
         loop {
-            let pending = gate.requests(&query).await?;
-            let mine = pending.requests.into_iter().find(|request| request.waiting);
+            // Anybody may claim the checker's name; the call must be the very one.
+            let all = own(&gate).await?;
+            let mine = all.into_iter().find(|request| {
+                let same = Value::from(request.tool_args.clone()) == arguments;
+                request.waiting && request.tool_name == "run_migration" && same
+            });
             if let Some(mine) = mine {
                 return anyhow::Ok(mine.id);
             }
@@ -150,18 +156,83 @@ async fn held(lab: &Lab, http: &reqwest::Client, gateway: &str) -> anyhow::Resul
         }
     };
     let id = tokio::select! {
-        answered = &mut calling => {
-            let answered = answered.map_or_else(|error| format!("{error:#}"), |answer| answer.to_string());
-            bail!("THE GATE DOES NOT HOLD: a call of run_migration on {url} was answered before anybody decided: {answered}")
+        answered = &mut calling => bail!(unheld(&url, answered)),
+        seen = tokio::time::timeout(PATIENCE, seeing) => {
+            seen.context("a call on /privileged waits somewhere, but the gate does not show it")??
         }
-        seen = tokio::time::timeout(PATIENCE, seeing) => seen.context("a call on /privileged waits, but the gate does not show it")??,
     };
     gate.withdraw(id).await.context("the check's own request cannot be withdrawn")?;
-    let answered = tokio::time::timeout(PATIENCE, calling)
-        .await
-        .context("a call that was withdrawn is still held")??;
+    let answered = tokio::time::timeout(PATIENCE, calling).await;
+    let answered = answered.context("a call that was withdrawn is still held")??;
     if answered.pointer("/result/isError") != Some(&json!(true)) {
         bail!("a call that was withdrawn was answered as if it had run: {answered}");
     }
+    if !answered.to_string().contains("withdrawn") {
+        bail!("a call that was withdrawn was answered by somebody else than the gate: {answered}");
+    }
+    if audited(tools).await? != before {
+        bail!("THE GATE DOES NOT HOLD: the database's audit grew by a call that nobody approved");
+    }
     Ok(())
+}
+
+/// What to say of a call that was answered although nobody decided.
+fn unheld(url: &str, answered: anyhow::Result<Value>) -> String {
+    match answered {
+        Ok(answer)
+            if answer.get("result").is_some()
+                && answer.pointer("/result/isError") != Some(&json!(true)) =>
+        {
+            format!(
+                "THE GATE DOES NOT HOLD: a call of run_migration on {url} ran before anybody decided: {answer}"
+            )
+        }
+        Ok(answer) => format!(
+            "a call on {url} was refused and not held: nothing passes, but no reviewer could approve it either: {answer}"
+        ),
+        Err(error) => format!(
+            "a call on {url} was not held: nothing passes, but no reviewer could approve it either: {error:#}"
+        ),
+    }
+}
+
+/// The checker's own requests that wait for a decision.
+pub(crate) async fn own(gate: &Client) -> anyhow::Result<Vec<hitl_api::Request>> {
+    let query = Query::default().with("state", Some("pending".to_owned()));
+    let query = query.with("requester", Some(CHECKER.to_owned()));
+    Ok(gate.requests(&query).await?.requests)
+}
+
+async fn state(tools: u16) -> anyhow::Result<Value> {
+    let state = plain_http()?.get(format!("http://localhost:{tools}/state")).timeout(PATIENCE);
+    Ok(serde_json::from_str(&state.send().await?.text().await?)?)
+}
+
+/// The number of the last row of the database's audit.
+async fn audited(tools: u16) -> anyhow::Result<Option<i64>> {
+    let state = state(tools).await?;
+    let rows = state.get("audit").and_then(Value::as_array).cloned().unwrap_or_default();
+    Ok(rows.iter().filter_map(|row| row.get("id")?.as_i64()).max())
+}
+
+/// The schema version that is there, of which a call changes nothing.
+pub(crate) async fn schema_version(tools: u16) -> anyhow::Result<String> {
+    let state = state(tools).await?;
+    let version = state.get("schema_version").and_then(Value::as_str);
+    version.map(str::to_owned).context("/state names no schema version")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_call_that_ran_is_called_a_gate_that_does_not_hold() {
+        let said = |answer: Value| unheld("u", Ok(answer));
+        assert!(said(json!({"result": {"content": []}})).contains("DOES NOT HOLD"));
+        for closed in [json!({"result": {"isError": true}}), json!({"error": {"code": -32000}})] {
+            assert!(!said(closed).contains("DOES NOT HOLD"));
+        }
+        assert!(!unheld("u", Err(anyhow::anyhow!("503"))).contains("DOES NOT HOLD"));
+    }
 }

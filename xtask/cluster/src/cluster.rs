@@ -3,7 +3,10 @@
 //! Owns the connection. Must never act on another cluster than the lab's: it knows only the
 //! kubeconfig that kind gives for it, never the context that happens to be current.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::Pod;
@@ -23,6 +26,8 @@ const MANAGER: &str = "hitl-lab";
 #[derive(Clone)]
 pub(crate) struct Cluster {
     client: Client,
+    /// The file that other programs reach it by.
+    kubeconfig: PathBuf,
 }
 
 /// What an object is called.
@@ -45,13 +50,21 @@ pub(crate) const fn unspaced<'a>(api: &'a str, kind: &'a str) -> Named<'a> {
 }
 
 impl Cluster {
-    /// Connects as a kubeconfig says.
-    pub(crate) async fn connect(kubeconfig: &str) -> anyhow::Result<Self> {
-        let kubeconfig = Kubeconfig::from_yaml(kubeconfig).context("kind's kubeconfig")?;
+    /// Connects as a kubeconfig says, which is kept in a file.
+    pub(crate) async fn connect(text: &str, file: &Path) -> anyhow::Result<Self> {
+        let kubeconfig = Kubeconfig::from_yaml(text).context("kind's kubeconfig")?;
         let config =
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-        let client = Client::try_from(config.context("kind's kubeconfig")?)?;
-        Ok(Self { client })
+        let mut config = config.context("kind's kubeconfig")?;
+        // The API server is on this machine: no proxy of the environment stands before it.
+        config.proxy_url = None;
+        let client = Client::try_from(config)?;
+        Ok(Self { client, kubeconfig: file.to_owned() })
+    }
+
+    /// The file that other programs reach it by.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// The client itself.
@@ -65,44 +78,61 @@ impl Cluster {
         Ok(())
     }
 
-    async fn resource(
+    /// A kind of objects, as the cluster knows it; none where it does not.
+    async fn find(
         &self,
         api: &str,
         kind: &str,
-    ) -> anyhow::Result<(ApiResource, ApiCapabilities)> {
+    ) -> anyhow::Result<Option<(ApiResource, ApiCapabilities)>> {
         let (group, version) = api.split_once('/').unwrap_or(("", api));
-        let kind = GroupVersionKind::gvk(group, version, kind);
-        kube::discovery::pinned_kind(&self.client, &kind)
-            .await
-            .with_context(|| format!("the cluster does not know {} of {api}", kind.kind))
+        let gvk = GroupVersionKind::gvk(group, version, kind);
+        match kube::discovery::pinned_kind(&self.client, &gvk).await {
+            Ok(known) => Ok(Some(known)),
+            // Only these say that there is no such kind. Everything else says nothing at all, and
+            // nothing at all must not be taken for "nothing is there".
+            Err(kube::Error::Discovery(_)) => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => {
+                Err(error).with_context(|| format!("asking the cluster for {kind} of {api}"))
+            }
+        }
     }
 
-    /// The objects of a kind.
-    pub(crate) async fn api(&self, of: &Named<'_>) -> anyhow::Result<Api<DynamicObject>> {
-        let (resource, capabilities) = self.resource(of.api, of.kind).await?;
-        Ok(match (capabilities.scope, of.namespace) {
+    /// The objects of a kind; none where the cluster does not know it.
+    async fn maybe(&self, of: &Named<'_>) -> anyhow::Result<Option<Api<DynamicObject>>> {
+        let Some((resource, capabilities)) = self.find(of.api, of.kind).await? else {
+            return Ok(None);
+        };
+        Ok(Some(match (capabilities.scope, of.namespace) {
             (Scope::Namespaced, Some(namespace)) => {
                 Api::namespaced_with(self.client.clone(), namespace, &resource)
             }
             _ => Api::all_with(self.client.clone(), &resource),
-        })
+        }))
+    }
+
+    /// The objects of a kind.
+    ///
+    /// # Errors
+    /// When the cluster does not know it, or cannot be asked.
+    pub(crate) async fn api(&self, of: &Named<'_>) -> anyhow::Result<Api<DynamicObject>> {
+        let known = self.maybe(of).await?;
+        known.with_context(|| format!("the cluster does not know {} of {}", of.kind, of.api))
     }
 
     /// One object; none where it is not there, or where its kind is not known.
     pub(crate) async fn get(&self, of: &Named<'_>, name: &str) -> anyhow::Result<Option<Value>> {
-        let Ok(api) = self.api(of).await else { return Ok(None) };
+        let Some(api) = self.maybe(of).await? else { return Ok(None) };
         let object = api.get_opt(name).await?;
         object.map(|object| serde_json::to_value(object).map_err(Into::into)).transpose()
     }
 
     /// All objects of a kind with these labels; none where the kind is not known.
     pub(crate) async fn list(&self, of: &Named<'_>, labels: &str) -> anyhow::Result<Vec<Value>> {
-        let Ok(api) = self.api(of).await else { return Ok(Vec::new()) };
+        let Some(api) = self.maybe(of).await? else { return Ok(Vec::new()) };
         let list = api.list(&ListParams::default().labels(labels)).await?;
-        list.items
-            .into_iter()
-            .map(|object| serde_json::to_value(object).map_err(Into::into))
-            .collect()
+        let items = list.items.into_iter();
+        items.map(|object| serde_json::to_value(object).map_err(Into::into)).collect()
     }
 
     /// Applies objects on the server's side, in order, and names those that were not so before.
@@ -124,21 +154,31 @@ impl Cluster {
                 bail!("an object without a name or a kind: {object}");
             }
             let api = self.api(&Named { api, kind, namespace }).await?;
-            let version = |object: &DynamicObject| object.metadata.resource_version.clone();
-            let before = api.get_metadata_opt(name).await.with_context(|| shown.clone())?;
-            let before = before.and_then(|object| object.metadata.resource_version);
+            let before = api.get_opt(name).await.with_context(|| shown.clone())?;
             let params = PatchParams::apply(MANAGER).force();
             let after = api.patch(name, &params, &Patch::Apply(object)).await;
             let after = after.with_context(|| format!("{shown} is not taken by the cluster"))?;
             match before {
                 None => changed.push(format!("{shown} created")),
-                Some(before) if Some(&before) != version(&after).as_ref() => {
+                Some(before) if content(&before)? != content(&after)? => {
                     changed.push(format!("{shown} changed"));
                 }
                 Some(_) => {}
             }
         }
         Ok(changed)
+    }
+
+    /// Deletes an object and waits until it is gone; one that is not there is fine.
+    pub(crate) async fn delete(&self, of: &Named<'_>, name: &str) -> anyhow::Result<()> {
+        let api = self.api(of).await?;
+        if let Some(object) = api.get_opt(name).await? {
+            let uid = object.metadata.uid.unwrap_or_default();
+            let deleted = kube::runtime::conditions::is_deleted(&uid);
+            api.delete(name, &kube::api::DeleteParams::default().grace_period(0)).await?;
+            kube::runtime::wait::await_condition(api, name, deleted).await?;
+        }
+        Ok(())
     }
 
     /// Forwards a port of loopback to a port of the first ready pod with these labels, until what is
@@ -177,6 +217,20 @@ impl Cluster {
         });
         Ok(Forward { address, task })
     }
+}
+
+/// What somebody has said of an object: without what the cluster says of it.
+fn content(object: &DynamicObject) -> anyhow::Result<Value> {
+    let mut content = serde_json::to_value(object)?;
+    if let Some(content) = content.as_object_mut() {
+        content.remove("status");
+    }
+    if let Some(meta) = content.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["managedFields", "resourceVersion", "generation"] {
+            meta.remove(field);
+        }
+    }
+    Ok(content)
 }
 
 /// A port that is forwarded; not any more when this is dropped.

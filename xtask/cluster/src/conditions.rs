@@ -25,7 +25,9 @@ fn all_true(object: &Value, conditions: Option<&Value>, kinds: &[&str]) -> Verdi
         let Some(found) = condition(conditions, kind) else {
             return Err(format!("{kind} is not known yet"));
         };
-        let seen = found.get("observedGeneration").and_then(Value::as_i64);
+        // Some controllers say it of each condition, some of the whole status, some not at all.
+        let whole = object.pointer("/status/observedGeneration");
+        let seen = found.get("observedGeneration").or(whole).and_then(Value::as_i64);
         if seen.is_some_and(|seen| seen < generation) {
             return Err(format!("{kind} is known of an older generation only"));
         }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    json::hex,
+    cluster::{Cluster, Named, objects},
+    json::{hex, name, text},
     lab::{Place, write_private},
     platform::Source,
     shell::{command, output},
@@ -52,12 +53,15 @@ impl Release {
         let digest = self.digest()?;
         let kubeconfig = place.kept("kubeconfig");
         let known = self.known(&kubeconfig).await?;
+        let same = known
+            .as_ref()
+            .is_some_and(|known| known.status == "deployed" && known.description == digest);
+        if same && self.is_there(place, &kubeconfig).await? {
+            return Ok(Vec::new());
+        }
         match known {
-            Some(known) if known.status == "deployed" && known.description == digest => {
-                return Ok(Vec::new());
-            }
-            // An install that was interrupted blocks the next one.
-            Some(known) if known.status == "pending-install" => {
+            // What was interrupted here blocks every install that comes after.
+            Some(known) if matches!(known.status.as_str(), "pending-install" | "uninstalling") => {
                 output(self.helm(&kubeconfig, &["uninstall", self.name]).arg("--wait")).await?;
             }
             Some(known) if known.status.starts_with("pending") => {
@@ -79,26 +83,46 @@ impl Release {
 
     /// What helm knows of it; nothing where it was never installed.
     async fn known(&self, kubeconfig: &Path) -> anyhow::Result<Option<Known>> {
-        let mut list = self.helm(kubeconfig, &["list", "--all", "--output", "json"]);
-        list.args(["--filter", &format!("^{}$", self.name)]);
-        let list: Vec<Value> =
-            serde_json::from_str(&output(&mut list).await?).context("helm's list")?;
-        if list.is_empty() {
-            return Ok(None);
-        }
-        let status = output(
-            self.helm(kubeconfig, &["status", self.name, "--output", "json"]).kill_on_drop(true),
-        )
-        .await?;
-        let status: Value = serde_json::from_str(&status).context("helm's status")?;
-        let text = |pointer| {
-            status.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+        let mut status = self.helm(kubeconfig, &["status", self.name, "--output", "json"]);
+        let status = match output(&mut status).await {
+            Ok(status) => status,
+            Err(error) if error.to_string().contains("not found") => return Ok(None),
+            Err(error) => return Err(error),
         };
+        let status: Value = serde_json::from_str(&status).context("helm's status")?;
+        let text = |pointer| text(&status, pointer).to_owned();
         Ok(Some(Known { status: text("/info/status"), description: text("/info/description") }))
+    }
+
+    /// Whether every object of the release is there: somebody may have deleted one, which helm does
+    /// not notice by itself.
+    async fn is_there(&self, place: &Place, kubeconfig: &Path) -> anyhow::Result<bool> {
+        let manifest = output(&mut self.helm(kubeconfig, &["get", "manifest", self.name])).await?;
+        let file = place.kept("kubeconfig");
+        let cluster = Cluster::connect(&std::fs::read_to_string(&file)?, &file).await?;
+        for object in objects(&manifest).context("helm's manifest")? {
+            let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
+            let of = Named {
+                api: text(&object, "/apiVersion"),
+                kind: text(&object, "/kind"),
+                namespace: Some(namespace.unwrap_or(self.namespace)),
+            };
+            if cluster.get(&of, name(&object)).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn helm(&self, kubeconfig: &Path, words: &[&str]) -> tokio::process::Command {
         let mut helm = command("helm");
+        // Only the lab's cluster, whatever the environment names.
+        for (variable, _) in std::env::vars_os() {
+            let name = variable.to_string_lossy();
+            if name.starts_with("HELM_KUBE") || name == "HELM_NAMESPACE" || name == "HELM_DRIVER" {
+                helm.env_remove(variable);
+            }
+        }
         helm.args(words).args(["--namespace", self.namespace]).arg("--kubeconfig").arg(kubeconfig);
         helm
     }

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -72,10 +73,13 @@ pub(crate) async fn build(
         line(&format!("packaging {service}"));
         let latest = format!("{REPOSITORY}/{service}:latest");
         let mut build = command(engine());
-        build.args(["build", "--tag", &latest, "--file"]).arg(place.source("Dockerfile"));
+        build.args(["build", "--tag", &latest, "--file"]);
+        // Else a build that took everything from its cache is called a new image nevertheless.
+        build.env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1");
         if let Some(folder) = &contexts {
-            build.args(["--target", "packaged"]).arg(folder.join(service));
+            build.arg(folder.join(service).join("Dockerfile")).arg(folder.join(service));
         } else {
+            build.arg(place.source("Dockerfile"));
             let base = format!("BUILD_IMAGE={}", args.build_image);
             build.args(["--build-arg", &base, "--build-arg", &format!("SERVICE={service}")]);
             build.args(["--target", "service"]).arg(place.source("."));
@@ -111,16 +115,24 @@ async fn tagged() -> anyhow::Result<Vec<String>> {
     let full = |name: &str| {
         if name.starts_with("hitl/") { format!("docker.io/{name}") } else { name.to_owned() }
     };
-    Ok(list.lines().map(full).filter(|name| name.starts_with(REPOSITORY)).collect())
+    Ok(list
+        .lines()
+        .map(full)
+        .filter(|name| name.strip_prefix(REPOSITORY).is_some_and(|rest| rest.starts_with('/')))
+        .collect())
 }
 
 /// Removes our images from the engine.
 pub(crate) async fn remove() -> anyhow::Result<usize> {
     let all = tagged().await?;
-    if !all.is_empty() {
-        output(command(engine()).args(["rmi", "--force"]).args(&all)).await?;
+    let mut removed = 0;
+    for image in &all {
+        // One that somebody else has removed meanwhile is gone as well.
+        if output(command(engine()).args(["rmi", "--force", image])).await.is_ok() {
+            removed += 1;
+        }
     }
-    Ok(all.len())
+    Ok(removed)
 }
 
 /// Compiles here, statically, and lays out a folder for each image: so that packaging needs neither
@@ -142,14 +154,20 @@ async fn compile(place: &Place, line: impl Fn(&str)) -> anyhow::Result<PathBuf> 
         format!("compiling for {target}: it needs `rustup target add {target}` and a C compiler for musl (apt install musl-tools)")
     })?;
     let contexts = place.kept("images");
+    let dockerfile = place.source("Dockerfile");
+    let dockerfile =
+        fs::read_to_string(&dockerfile).with_context(|| dockerfile.display().to_string())?;
+    let recipe = packaging(&dockerfile)
+        .context("the Dockerfile's last stage is another than this was made for")?;
     let certificates = CERTIFICATES.iter().map(Path::new).find(|path| path.is_file());
     for service in SERVICES {
         let folder = contexts.join(service);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let binary = place.target().join(target).join("release").join(service);
-        copy_changed(&binary, &folder.join("service"))?;
+        write_changed(&folder.join("Dockerfile"), recipe.as_bytes(), 0o644)?;
+        copy_changed(&binary, &folder.join("service"), 0o755)?;
         match certificates {
-            Some(path) => copy_changed(path, &folder.join("ca-certificates.crt"))?,
+            Some(path) => copy_changed(path, &folder.join("ca-certificates.crt"), 0o644)?,
             None => bail!(
                 "no certificates of authorities at {}: install ca-certificates",
                 CERTIFICATES.join(", ")
@@ -159,15 +177,43 @@ async fn compile(place: &Place, line: impl Fn(&str)) -> anyhow::Result<PathBuf> 
     Ok(contexts)
 }
 
+/// The last stage of the Dockerfile, with what it takes from the stage before taken from beside it.
+fn packaging(dockerfile: &str) -> Option<String> {
+    let (_, stage) = dockerfile.split_once("\nFROM scratch AS service\n")?;
+    let mut recipe = vec!["FROM scratch".to_owned()];
+    let mut copies = 0;
+    for line in stage.lines().filter(|line| !line.starts_with("ARG ")) {
+        let Some(copy) = line.strip_prefix("COPY --from=build ") else {
+            recipe.push(line.to_owned());
+            continue;
+        };
+        let (from, to) = copy.split_once(' ')?;
+        let name =
+            if from.ends_with("${SERVICE}") { "service" } else { from.rsplit('/').next()? };
+        recipe.push(format!("COPY {name} {to}"));
+        copies += 1;
+    }
+    recipe.push(String::new());
+    (copies == 2).then(|| recipe.join("\n"))
+}
+
 /// Copies a file unless the copy is the same, so that its time, and an image of it, stay.
-fn copy_changed(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let bytes = fs::read(from).with_context(|| from.display().to_string())?;
-    if fs::read(to).is_ok_and(|there| there == bytes) {
+fn copy_changed(from: &Path, to: &Path, mode: u32) -> anyhow::Result<()> {
+    write_changed(to, &fs::read(from).with_context(|| from.display().to_string())?, mode)
+}
+
+/// Writes a file unless it is so already. Its mode is said: a service runs as nobody in particular.
+fn write_changed(to: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    let said = || to.display().to_string();
+    if fs::read(to).is_ok_and(|there| there == bytes)
+        && fs::metadata(to).is_ok_and(|meta| meta.permissions().mode() & 0o777 == mode)
+    {
         return Ok(());
     }
-    fs::write(to, bytes).with_context(|| to.display().to_string())?;
-    let mode = fs::metadata(from)?.permissions();
-    fs::set_permissions(to, mode).with_context(|| to.display().to_string())
+    let beside = to.with_extension("new");
+    fs::write(&beside, bytes).with_context(said)?;
+    fs::set_permissions(&beside, fs::Permissions::from_mode(mode)).with_context(said)?;
+    fs::rename(&beside, to).with_context(said)
 }
 
 /// The target of a static binary for the engine's machines.
@@ -203,7 +249,12 @@ pub(crate) async fn load(
     place.make()?;
     let archive = place.kept("images.tar");
     let mut save = command(engine());
-    save.args(["save", "--output"]).arg(&archive).args(missing.keys());
+    save.arg("save");
+    if engine() == "podman" {
+        // Else it takes all names for names of the first image.
+        save.arg("--multi-image-archive");
+    }
+    save.arg("--output").arg(&archive).args(missing.keys());
     output(&mut save).await?;
     let loaded = kind.load(&archive).await;
     // It is as large as the images are, and made anew when it is needed.
@@ -248,16 +299,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn packaging_is_the_last_stage_of_the_dockerfile() {
+        let recipe = packaging(include_str!("../../../Dockerfile")).unwrap();
+        insta::assert_snapshot!(recipe);
+    }
+
+    #[test]
     fn a_copy_is_made_anew_only_when_it_differs() {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("a"), folder.path().join("b"));
         fs::write(&from, "one").unwrap();
-        copy_changed(&from, &to).unwrap();
+        copy_changed(&from, &to, 0o644).unwrap();
         let time = fs::metadata(&to).unwrap().modified().unwrap();
-        copy_changed(&from, &to).unwrap();
+        copy_changed(&from, &to, 0o644).unwrap();
         assert_eq!(fs::metadata(&to).unwrap().modified().unwrap(), time);
         fs::write(&from, "two").unwrap();
-        copy_changed(&from, &to).unwrap();
+        copy_changed(&from, &to, 0o755).unwrap();
+        assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o755);
         assert_eq!(fs::read_to_string(&to).unwrap(), "two");
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! Must never delete a cluster that this lab has not made.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -13,6 +17,20 @@ use crate::{
     options::Ports,
     shell::{command, follow, output},
 };
+
+/// Where a folder of the checkout that made it is mounted in every node.
+const MARK: &str = "/etc/hitl-lab";
+
+/// Who has made a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// There is no such cluster.
+    None,
+    /// A lab, of the checkout that this folder belongs to.
+    Lab(PathBuf),
+    /// Somebody else.
+    Stranger,
+}
 
 /// One cluster of kind.
 #[derive(Clone, Debug)]
@@ -45,6 +63,8 @@ impl Kind {
 
     fn kind(&self, words: &[&str]) -> Command {
         let mut kind = command("kind");
+        // Kind looks for an engine by itself; it must find the one that is asked here.
+        kind.env("KIND_EXPERIMENTAL_PROVIDER", self.engine);
         kind.args(words).args(["--name", &self.name]);
         kind
     }
@@ -55,20 +75,31 @@ impl Kind {
 
     /// Whether kind knows the cluster, whole or not.
     pub(crate) async fn exists(&self) -> anyhow::Result<bool> {
-        let clusters = output(command("kind").args(["get", "clusters"])).await?;
+        let mut kind = command("kind");
+        kind.env("KIND_EXPERIMENTAL_PROVIDER", self.engine);
+        let clusters = output(kind.args(["get", "clusters"])).await?;
         Ok(clusters.lines().any(|line| line.trim() == self.name))
     }
 
     /// Makes the cluster.
-    pub(crate) async fn create(&self, config: &Path, line: impl Fn(&str)) -> anyhow::Result<()> {
+    ///
+    /// Its kubeconfig goes into a file of the lab: which cluster a person's kubectl acts on is theirs
+    /// to choose.
+    pub(crate) async fn create(
+        &self,
+        config: &Path,
+        kubeconfig: &Path,
+        line: impl Fn(&str),
+    ) -> anyhow::Result<()> {
         let mut create = self.kind(&["create", "cluster", "--wait", "0s"]);
-        follow(create.arg("--config").arg(config), line).await?;
+        create.arg("--config").arg(config).arg("--kubeconfig").arg(kubeconfig);
+        follow(&mut create, line).await?;
         Ok(())
     }
 
     /// Deletes the cluster; one that is not there is fine.
-    pub(crate) async fn delete(&self) -> anyhow::Result<()> {
-        output(&mut self.kind(&["delete", "cluster"])).await?;
+    pub(crate) async fn delete(&self, kubeconfig: &Path) -> anyhow::Result<()> {
+        output(self.kind(&["delete", "cluster"]).arg("--kubeconfig").arg(kubeconfig)).await?;
         Ok(())
     }
 
@@ -85,6 +116,24 @@ impl Kind {
             .map(|line| line.trim().to_owned())
             .filter(|line| !line.is_empty())
             .collect())
+    }
+
+    /// Who has made the cluster: what is mounted into its nodes tells.
+    pub(crate) async fn owner(&self) -> anyhow::Result<Owner> {
+        if !self.exists().await? {
+            return Ok(Owner::None);
+        }
+        // Known to kind, but without nodes: nothing that could be lost.
+        let nodes = self.nodes().await?;
+        let Some(node) = nodes.first() else { return Ok(Owner::None) };
+        let mut inspect = self.engine();
+        let text = output(inspect.args(["inspect", "--format", "{{json .Mounts}}", node])).await?;
+        let mounts: Vec<Value> =
+            serde_json::from_str(&text).context("the engine's account of a node")?;
+        let ours =
+            mounts.iter().find(|mount| mount.get("Destination").is_some_and(|to| to == MARK));
+        let folder = ours.and_then(|mount| mount.get("Source")?.as_str());
+        Ok(folder.map_or(Owner::Stranger, |folder| Owner::Lab(folder.into())))
     }
 
     /// Starts nodes that were stopped, as a machine's restart leaves them; says which.
@@ -184,6 +233,7 @@ pub(crate) fn config(
     workers: u8,
     image: &str,
     ports: &Ports,
+    own: &Path,
 ) -> anyhow::Result<Value> {
     let mut config: Value = serde_saphyr::from_str(template).context("kind/cluster.yaml")?;
     let nodes = config.get("nodes").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -202,6 +252,10 @@ pub(crate) fn config(
     let worker = role("worker").unwrap_or_else(|| json!({"role": "worker"}));
     let mut all = vec![first];
     all.extend(std::iter::repeat_n(worker, usize::from(workers)));
+    for node in &mut all {
+        let mount = json!({"hostPath": own, "containerPath": MARK, "readOnly": true});
+        set(node, "extraMounts", json!([mount]));
+    }
     if !image.is_empty() {
         for node in &mut all {
             set(node, "image", json!(image));
@@ -231,9 +285,9 @@ mod tests {
     #[test]
     fn the_cluster_s_configuration_has_what_was_asked_for() {
         insta::assert_json_snapshot!(
-            config(TEMPLATE, "hitl", 2, "kindest/node:v1", &ports()).unwrap()
+            config(TEMPLATE, "hitl", 2, "kindest/node:v1", &ports(), Path::new("/lab")).unwrap()
         );
-        let one = config(TEMPLATE, "hitl", 0, "", &ports()).unwrap();
+        let one = config(TEMPLATE, "hitl", 0, "", &ports(), Path::new("/lab")).unwrap();
         assert_eq!(one["nodes"].as_array().unwrap().len(), 1);
         assert!(one["nodes"][0].get("image").is_none());
     }
@@ -242,7 +296,10 @@ mod tests {
     fn the_file_by_itself_maps_what_the_options_say_by_default() {
         let own: Value = serde_saphyr::from_str(TEMPLATE).unwrap();
         let defaults = Ports { gateway: 8088, ..ports() };
-        let made = config(TEMPLATE, "hitl", 1, "", &defaults).unwrap();
+        let mut made = config(TEMPLATE, "hitl", 1, "", &defaults, Path::new("/lab")).unwrap();
+        for node in made["nodes"].as_array_mut().unwrap() {
+            node.as_object_mut().unwrap().remove("extraMounts").unwrap();
+        }
         assert_eq!(own, made);
     }
 

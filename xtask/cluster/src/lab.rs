@@ -63,6 +63,21 @@ impl Place {
         fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())
     }
 
+    /// Keeps others from bringing up or taking down the same lab meanwhile, until what is given back
+    /// is dropped.
+    ///
+    /// # Errors
+    /// When somebody does it already.
+    pub(crate) fn lock(&self) -> anyhow::Result<fs::File> {
+        self.make()?;
+        let path = self.folder.with_extension("lock");
+        let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
+        if file.try_lock().is_err() {
+            bail!("another `up` or `teardown` of this lab is running: wait for it, or end it");
+        }
+        Ok(file)
+    }
+
     /// Forgets everything that is kept.
     pub(crate) fn forget(&self) {
         // What is not there needs no removing.
@@ -70,15 +85,19 @@ impl Place {
     }
 }
 
-/// Writes a file that only its owner reads.
+/// Writes a file that only its owner reads: all of it or nothing, and not at all where it is so already,
+/// since other programs may be reading it.
 pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let said = || path.display().to_string();
-    // Made anew: permissions are given to a new file only.
-    let _ = fs::remove_file(path);
+    if fs::read_to_string(path).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    let beside = path.with_extension(format!("new-{}", std::process::id()));
     let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(path).with_context(said)?;
-    file.write_all(text.as_bytes()).with_context(said)
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&beside).with_context(said)?;
+    file.write_all(text.as_bytes()).with_context(said)?;
+    fs::rename(&beside, path).with_context(said)
 }
 
 /// What is written down of a lab, for those who come later.
@@ -123,7 +142,7 @@ impl Record {
     pub(crate) async fn cluster(&self, place: &Place) -> anyhow::Result<Cluster> {
         let kubeconfig = self.kind().kubeconfig().await?;
         write_private(&place.kept("kubeconfig"), &kubeconfig)?;
-        Cluster::connect(&kubeconfig).await
+        Cluster::connect(&kubeconfig, &place.kept("kubeconfig")).await
     }
 }
 

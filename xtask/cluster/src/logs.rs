@@ -1,6 +1,6 @@
 //! What a part of the lab logs.
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt as _,
@@ -61,9 +61,14 @@ pub(crate) async fn print(place: &Place, args: &LogsArgs) -> anyhow::Result<()> 
             LogParams { follow: args.follow, tail_lines: Some(args.tail), ..LogParams::default() };
         async move {
             let from = if several { format!("{name}  ") } else { String::new() };
-            cluster.log(namespace, &name, &params, |line| println!("{from}{line}")).await
+            let logged =
+                cluster.log(namespace, &name, &params, |line| println!("{from}{line}")).await;
+            if let Err(error) = logged {
+                // One that has not begun, beside others that have.
+                eprintln!("{name}: {error:#}");
+            }
         }
     });
-    try_join_all(printing).await?;
+    join_all(printing).await;
     Ok(())
 }

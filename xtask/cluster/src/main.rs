@@ -9,18 +9,21 @@ mod bundle;
 mod check;
 mod cluster;
 mod conditions;
+mod doctor;
 mod helm;
 mod images;
 mod json;
 mod kind;
 mod lab;
 mod logs;
+mod making;
 mod objects;
 mod options;
 mod plan;
 mod platform;
 mod pool;
 mod preflight;
+mod render;
 mod run;
 mod shell;
 mod status;
@@ -70,6 +73,8 @@ async fn act(command: Command) -> anyhow::Result<ExitCode> {
             Ok(if status.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Logs(args) => logs::print(&place, &args).await.map(|()| ExitCode::SUCCESS),
+        Command::Render(args) => render::print(&place, &args).await.map(|()| ExitCode::SUCCESS),
+        Command::Doctor => doctor::look(&place).await,
         Command::Scenes(args) => up::scenes(&place, &args).await,
         Command::Images(args) => {
             place.make()?;

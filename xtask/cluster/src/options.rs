@@ -36,6 +36,10 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Play the four scenes against the lab
     Scenes(ScenesArgs),
+    /// Look for ways past the gate, and for settings that would end a hold too early
+    Doctor,
+    /// Print the manifests that `up` would apply, without a cluster; secrets stand as words
+    Render(UpArgs),
     /// Build the images of the services
     Images(ImagesArgs),
 }
@@ -44,7 +48,7 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UpArgs {
     /// Name of the kind cluster
-    #[arg(long, default_value = "hitl", value_name = "NAME", value_parser = cluster_name)]
+    #[arg(long, default_value = DEFAULT_NAME, value_name = "NAME", value_parser = cluster_name)]
     pub(crate) name: String,
 
     /// Workers beside the control plane; 0 for a cluster of one node
@@ -134,6 +138,9 @@ impl Ports {
     }
 }
 
+/// What the cluster is called unless said otherwise.
+pub(crate) const DEFAULT_NAME: &str = "hitl";
+
 pub(crate) const CHAT_NODE_PORT: u16 = 30080;
 pub(crate) const QUEUE_NODE_PORT: u16 = 30090;
 pub(crate) const TOOLS_NODE_PORT: u16 = 30081;
@@ -220,7 +227,7 @@ pub(crate) struct LogsArgs {
     pub(crate) follow: bool,
 
     /// How many of the last lines of each container
-    #[arg(long, default_value_t = 100, value_name = "LINES")]
+    #[arg(long, default_value_t = 100, value_name = "LINES", value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) tail: i64,
 }
 

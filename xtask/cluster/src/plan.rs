@@ -125,7 +125,8 @@ impl Plan {
         add(
             Step::Gateway,
             has_gateway,
-            &[Step::Agentgateway, Step::Metallb, Step::Namespaces, Step::Preload],
+            // The plain Envoy's test asks with an image of ours.
+            &[Step::Agentgateway, Step::Metallb, Step::Namespaces, Step::Preload, Step::Images],
         );
         add(Step::Kagent, has(Part::Kagent), &ready);
         add(Step::Hitl, has(Part::Hitl), &[Step::Load, Step::Namespaces, Step::Agentgateway]);

@@ -135,7 +135,7 @@ impl Platform {
         }
         let here = std::env::current_dir().context("where this runs")?;
         for (key, value) in keys {
-            lay_over(&mut table, nested(key, from_here(key, value, &here)));
+            lay_over(&mut table, nested(key, &from_here(key, value, &here)));
         }
         toml::Value::Table(table).try_into().with_context(|| {
             let keys: Vec<_> = keys.iter().map(|(key, _)| format!("--set {key}")).collect();
@@ -187,14 +187,22 @@ fn from_here(key: &str, value: &str, here: &Path) -> String {
 }
 
 /// `a.b` and a value as a table of tables.
-fn nested(key: &str, value: String) -> toml::Table {
-    let (first, rest) =
-        key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
-    let value = match rest {
-        Some(rest) => toml::Value::Table(nested(rest, value)),
-        None => toml::Value::String(value),
-    };
-    toml::Table::from_iter([(first.to_owned(), value)])
+fn nested(key: &str, value: &str) -> toml::Table {
+    let mut parts: Vec<&str> = key.split('.').collect();
+    // Registries have dots of their own.
+    if let Some(("mirror", registry)) = key.split_once('.') {
+        parts = vec!["mirror", registry];
+    }
+    // Values of charts may be numbers and yes or no; everything else is text.
+    let text = toml::Value::String(value.to_owned());
+    let typed = || format!("v = {value}").parse::<toml::Table>().ok()?.remove("v");
+    let typed = if parts.first() == Some(&"values") { typed() } else { None };
+    let leaf = typed.filter(|value| value.is_bool() || value.is_integer()).unwrap_or(text);
+    let (first, rest) = parts.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
+    let inner = rest.iter().rev().fold(leaf, |value, part| {
+        toml::Value::Table(toml::Table::from_iter([((*part).to_owned(), value)]))
+    });
+    toml::Table::from_iter([(first.to_owned(), inner)])
 }
 
 fn lay_over(table: &mut toml::Table, over: toml::Table) {
@@ -240,6 +248,17 @@ mod tests {
         assert_eq!(platform.version.kagent, "0.10.5");
         assert_eq!(platform.image("quay.io/metallb/speaker:v1"), "m/q/metallb/speaker:v1");
         assert_eq!(platform.image("quay.iox/metallb"), "quay.iox/metallb");
+        let keys = [
+            "mirror.ghcr.io=m/g",
+            "values.kagent.x.on=true",
+            "values.kagent.x.n=3",
+            "values.kagent.x.tag=1.2",
+        ];
+        let keys = keys.map(|key| key_value(key).unwrap());
+        let platform = Platform::read(&own(), None, &keys).unwrap();
+        assert_eq!(platform.image("ghcr.io/a:1"), "m/g/a:1");
+        let values = platform.values.kagent.unwrap();
+        assert_eq!(values, serde_json::json!({"x": {"on": true, "n": 3, "tag": "1.2"}}));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What must be there before anything is begun: everything that is missing is named at once, with the
 //! command that installs it.
 
-use std::{fs, net::TcpListener};
+use std::{fs, io::ErrorKind, net::TcpListener};
 
 use anyhow::bail;
 use serde_json::Value;
@@ -11,6 +11,7 @@ use crate::{
     lab::Place,
     options::UpArgs,
     plan::{Plan, Step},
+    platform::Platform,
     shell::{command, output},
 };
 
@@ -21,16 +22,25 @@ const MEMORY: [u64; 2] = [6 * 1024, 3 * 1024];
 const DISK: u64 = 8 * 1024;
 
 /// Versions that are known to do: the oldest of each.
-const KIND: (u64, u64) = (0, 27);
+// Of the release that knows the pinned image of the nodes.
+const KIND: (u64, u64) = (0, 33);
 const HELM: (u64, u64) = (3, 14);
 
 /// Finds everything that is in the way.
 ///
 /// # Errors
 /// All of it, one a line.
-pub(crate) async fn look(place: &Place, args: &UpArgs, plan: &Plan) -> anyhow::Result<()> {
+pub(crate) async fn look(
+    place: &Place,
+    args: &UpArgs,
+    platform: &Platform,
+    plan: &Plan,
+) -> anyhow::Result<()> {
     let mut wrong = Vec::new();
     let engine = engine();
+    if std::env::var("KIND_EXPERIMENTAL_PROVIDER").is_ok_and(|provider| provider == "nerdctl") {
+        wrong.push("KIND_EXPERIMENTAL_PROVIDER is nerdctl, with which this was never run: docker or podman".to_owned());
+    }
     if on_path(engine).is_none() {
         wrong.push(missing(
             "docker (or podman)",
@@ -39,7 +49,10 @@ pub(crate) async fn look(place: &Place, args: &UpArgs, plan: &Plan) -> anyhow::R
         ));
     } else {
         match output(command(engine).args(["info", "--format", "{{json .}}"])).await {
-            Ok(info) => wrong.extend(machine(&serde_json::from_str(&info).unwrap_or_default(), plan)),
+            Ok(info) => {
+                let pinned = platform.node.image.starts_with("kindest/");
+                wrong.extend(machine(&serde_json::from_str(&info).unwrap_or_default(), plan, pinned));
+            },
             Err(error) => wrong.push(format!(
                 "{engine} is installed but does not answer: start it (systemctl start {engine}, or open Docker Desktop). It says: {}",
                 last_line(&error)
@@ -79,11 +92,27 @@ pub(crate) async fn look(place: &Place, args: &UpArgs, plan: &Plan) -> anyhow::R
     if let Some(mib) = free_disk(place).await.filter(|mib| *mib < DISK) {
         wrong.push(format!("{mib} MiB of disk are free where this is built; {DISK} are needed"));
     }
+    let ports = args.ports.all();
+    for (at, (port, what, flag, _)) in ports.iter().enumerate() {
+        if *port == 0 || ports.iter().take(at).any(|(other, ..)| other == port) {
+            wrong.push(format!(
+                "port {port} for {what} cannot be it: each needs one of its own ({flag})"
+            ));
+        }
+    }
     // Ports of a cluster that is there are its own.
     if wrong.is_empty() && !Kind::new(&args.name).exists().await? {
-        for (port, what, flag, _) in args.ports.all() {
-            if let Err(error) = TcpListener::bind(("127.0.0.1", port)) {
-                wrong.push(format!("port {port} for {what} is taken ({error}): stop what listens there, or choose another by {flag}"));
+        for (port, what, flag, _) in ports {
+            // A browser may take `localhost` for either.
+            let taken = ["127.0.0.1", "::1"]
+                .iter()
+                .filter_map(|host| TcpListener::bind((*host, port)).err());
+            if let Some(error) =
+                taken.into_iter().find(|error| error.kind() == ErrorKind::AddrInUse)
+            {
+                wrong.push(format!(
+                    "port {port} for {what} is taken ({error}): stop what listens there, or choose another by {flag}"
+                ));
             }
         }
     }
@@ -139,7 +168,7 @@ fn parse_version(text: &str) -> Option<(u64, u64)> {
 }
 
 /// What the engine says of its machine.
-fn machine(info: &Value, plan: &Plan) -> Vec<String> {
+fn machine(info: &Value, plan: &Plan, pinned: bool) -> Vec<String> {
     let mut wrong = Vec::new();
     let memory =
         info.get("MemTotal").or_else(|| info.pointer("/host/memTotal")).and_then(Value::as_u64);
@@ -157,6 +186,13 @@ fn machine(info: &Value, plan: &Plan) -> Vec<String> {
             "the engine has no cgroups: a rootless engine needs cgroup v2 with delegation"
                 .to_owned(),
         );
+    }
+    let cgroups = info
+        .get("CgroupVersion")
+        .or_else(|| info.pointer("/host/cgroupVersion"))
+        .and_then(Value::as_str);
+    if pinned && matches!(cgroups, Some("1" | "v1")) {
+        wrong.push("the machine has cgroup v1, which the nodes' kubelet refuses: boot with systemd.unified_cgroup_hierarchy=1, or --set node.image=… with one that takes it".to_owned());
     }
     wrong
 }
@@ -193,9 +229,15 @@ mod tests {
         let whole = Plan::of(GatewayKind::Agentgateway, &[], false);
         let small = Plan::of(GatewayKind::Envoy, &[Part::Kagent], false);
         let four = json!({"MemTotal": 4_u64 * 1024 * 1024 * 1024, "CgroupDriver": "systemd"});
-        assert!(machine(&four, &whole).concat().contains("4096 MiB"));
-        assert!(machine(&four, &small).is_empty());
-        assert!(machine(&json!({"CgroupDriver": "none"}), &small).concat().contains("cgroup"));
-        assert!(machine(&json!({}), &whole).is_empty());
+        assert!(machine(&four, &whole, true).concat().contains("4096 MiB"));
+        assert!(machine(&four, &small, true).is_empty());
+        assert!(
+            machine(&json!({"CgroupDriver": "none"}), &small, true).concat().contains("cgroup")
+        );
+        assert!(machine(&json!({}), &whole, true).is_empty());
+        let old = json!({"CgroupVersion": "1"});
+        assert!(machine(&old, &small, true).concat().contains("cgroup v1"));
+        // Somebody's own image may take it.
+        assert!(machine(&old, &small, false).is_empty());
     }
 }

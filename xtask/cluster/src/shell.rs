@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, BufReader},
     process::Command,
@@ -17,11 +18,23 @@ use tokio::{
 /// Lines of a command's output that an error carries.
 const LAST_LINES: usize = 12;
 
-/// A command that ends with its step.
+/// A command that ends with its step, with everything it has started.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    command.kill_on_drop(true).stdin(Stdio::null());
+    command.process_group(0).stdin(Stdio::null());
     command
+}
+
+/// A group of processes that is asked to end when this is dropped before they have.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // An error means that all of it is gone.
+            let _ = kill_process_group(group, Signal::TERM);
+        }
+    }
 }
 
 /// A command as a person would type it.
@@ -47,11 +60,14 @@ pub(crate) async fn follow(command: &mut Command, line: impl Fn(&str)) -> anyhow
     let name = shown(command.as_std());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot start `{name}`"))?;
+    let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let mut group = Group(id);
     let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
         bail!("`{name}` has no output");
     };
     let (out, err) = tokio::join!(lines(out, &line), lines(err, &line));
     let status = child.wait().await.with_context(|| format!("`{name}`"))?;
+    group.0 = None;
     if status.success() {
         return Ok(out.join("\n"));
     }
@@ -86,6 +102,16 @@ mod tests {
         assert!(
             error.contains("broken") && error.contains("sh -c") && error.contains('3'),
             "{error}"
+        );
+        let begun = std::time::Instant::now();
+        let mut sleeping = command("sh");
+        sleeping.args(["-c", "sleep 60 & wait"]);
+        let ended =
+            tokio::time::timeout(std::time::Duration::from_millis(200), output(&mut sleeping));
+        ended.await.unwrap_err();
+        assert!(
+            begun.elapsed().as_secs() < 30,
+            "a step that ends early waits for what it has started"
         );
         assert_eq!(output(command("echo").arg("said")).await.unwrap(), "said");
         let error = output(&mut command("no-such-program-here")).await.unwrap_err();

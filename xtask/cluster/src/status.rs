@@ -90,7 +90,11 @@ pub(crate) async fn look(lab: &Record, cluster: &Cluster) -> anyhow::Result<Stat
     let queue = local(lab.ports.queue);
     let urls = Urls {
         chat: local(lab.ports.chat),
-        sign_in: format!("{queue}/login#token={token}"),
+        sign_in: if token.is_empty() {
+            String::new()
+        } else {
+            format!("{queue}/login#token={token}")
+        },
         queue,
         reviewer,
         state: format!("{}/state", local(lab.ports.tools)),
@@ -162,24 +166,44 @@ async fn pending(cluster: &Cluster, token: &str) -> anyhow::Result<u64> {
 }
 
 /// What is shown when a lab is up.
-pub(crate) fn screen(status: &Status) -> String {
+pub(crate) fn screen(status: &Status, sign_in: bool) -> String {
     let urls = &status.urls;
     let model = if status.scripted_model {
         "scripted, by rule: set ANTHROPIC_API_KEY for a real one"
     } else {
         "Anthropic's, with your key"
     };
-    format!(
-        "
-  Chat       {}
-  Queue      {}
-             (signs you in as {}; open it in another browser, or in a private window)
-  Database   curl {}
-  Gateway    {}
-  Model      {model}
-",
-        urls.chat, urls.sign_in, urls.reviewer, urls.state, urls.gateway
-    )
+    let mut lines = vec![String::new()];
+    if status.has(Part::Agents) || status.has(Part::Kagent) {
+        lines.push(format!("  Chat       {}", urls.chat));
+    }
+    if status.has(Part::Hitl) {
+        if sign_in && !urls.sign_in.is_empty() {
+            let who = urls.reviewer;
+            lines.push(format!("  Queue      {}", urls.sign_in));
+            lines.push(format!("             (signs you in as {who}; open it in another browser, or in a private window)"));
+        } else {
+            lines.push(format!(
+                "  Queue      {} (`cargo xtask status` shows the link that signs you in)",
+                urls.queue
+            ));
+        }
+    }
+    if status.has(Part::OpsTools) {
+        lines.push(format!("  Database   curl {}", urls.state));
+    }
+    lines.push(format!("  Gateway    {}", urls.gateway));
+    if status.has(Part::Agents) {
+        lines.push(format!("  Model      {model}"));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+impl Status {
+    fn has(&self, part: Part) -> bool {
+        !self.left_out.iter().any(|(out, _)| *out == part)
+    }
 }
 
 /// A status as a person reads it.
@@ -200,7 +224,7 @@ pub(crate) fn shown(status: &Status) -> String {
         "{}{}{}\n{pending}\n",
         parts.collect::<String>(),
         out.collect::<String>(),
-        screen(status)
+        screen(status, true)
     )
 }
 

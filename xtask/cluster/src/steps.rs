@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     future::Future,
     path::PathBuf,
     sync::{Arc, OnceLock},
@@ -11,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -19,9 +19,9 @@ use crate::{
     cluster::{Cluster, Named, named, objects as documents, unspaced},
     conditions::{self, Verdict},
     images::{self, Image},
-    json::name,
+    json::{name, text},
     kind::{self, Kind},
-    lab::{Place, Record, write_private},
+    lab::{Place, Record},
     objects::{self, GATEWAY, REVIEWERS, TOKENS},
     options::{GatewayKind, Part, UpArgs},
     plan::Step,
@@ -31,13 +31,7 @@ use crate::{
 };
 
 /// Longest that one thing may take to be ready: an image may have to be pulled first.
-const PATIENCE: Duration = Duration::from_mins(5);
-
-/// Longest that an API server may take to answer that was just started.
-const AWAKE: Duration = Duration::from_secs(90);
-
-/// Whatever is there when a cluster of this lab is whole; without it, its creation was interrupted.
-const WHOLE: &str = "hitl-lab";
+pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 
 /// What the steps share.
 pub(crate) struct Lab {
@@ -47,6 +41,8 @@ pub(crate) struct Lab {
     pub(crate) record: Record,
     /// The model's key, when there is one.
     pub(crate) key: Option<String>,
+    /// What was written down before: then the cluster was whole once.
+    pub(crate) known: Option<Record>,
     charts: PathBuf,
     cluster: OnceCell<Cluster>,
     images: OnceLock<Vec<Image>>,
@@ -59,6 +55,7 @@ impl Lab {
         platform: Platform,
         record: Record,
         key: Option<String>,
+        known: Option<Record>,
     ) -> Self {
         let charts = place.source("charts");
         Self {
@@ -67,13 +64,14 @@ impl Lab {
             platform,
             record,
             key,
+            known,
             charts,
             cluster: OnceCell::new(),
             images: OnceLock::new(),
         }
     }
 
-    fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.record.kind()
     }
 
@@ -83,27 +81,29 @@ impl Lab {
     }
 
     /// Does one step.
-    pub(crate) async fn act(
+    pub(crate) fn act(
         self: Arc<Self>,
         step: Step,
         progress: Progress,
-    ) -> anyhow::Result<Vec<String>> {
-        match step {
-            Step::Images => self.build(&progress).await,
-            Step::Cluster => self.make_cluster(&progress).await,
-            Step::Preload => self.preload().await,
-            Step::Load => self.load().await,
-            Step::Namespaces => self.namespaces().await,
-            Step::Metallb => self.metallb(&progress).await,
-            Step::GatewayApi => self.gateway_api().await,
-            Step::Agentgateway => self.agentgateway(&progress).await,
-            Step::Gateway => self.gateway(&progress).await,
-            Step::Kagent => self.kagent(&progress).await,
-            Step::Hitl => self.hitl(&progress).await,
-            Step::OpsTools => self.ops_tools(&progress).await,
-            Step::Agents => self.agents(&progress).await,
-            Step::Check => check::from_outside(&self, &progress).await,
-        }
+    ) -> BoxFuture<'static, anyhow::Result<Vec<String>>> {
+        Box::pin(async move {
+            match step {
+                Step::Images => self.build(&progress).await,
+                Step::Cluster => self.make_cluster(&progress).await,
+                Step::Preload => self.preload().await,
+                Step::Load => self.load().await,
+                Step::Namespaces => self.namespaces().await,
+                Step::Metallb => self.metallb(&progress).await,
+                Step::GatewayApi => self.gateway_api().await,
+                Step::Agentgateway => self.agentgateway(&progress).await,
+                Step::Gateway => self.gateway(&progress).await,
+                Step::Kagent => self.kagent(&progress).await,
+                Step::Hitl => self.hitl(&progress).await,
+                Step::OpsTools => self.ops_tools(&progress).await,
+                Step::Agents => self.agents(&progress).await,
+                Step::Check => check::from_outside(&self, &progress).await,
+            }
+        })
     }
 
     async fn build(&self, progress: &Progress) -> anyhow::Result<Vec<String>> {
@@ -111,95 +111,6 @@ impl Lab {
             images::build(&self.place, &self.args.build, |line| progress.say(line)).await?;
         let _ = self.images.set(images);
         Ok(changed)
-    }
-
-    async fn make_cluster(&self, progress: &Progress) -> anyhow::Result<Vec<String>> {
-        let (kind, begun) = (self.kind(), self.place.kept("creating"));
-        let mut changed = Vec::new();
-        if kind.exists().await? {
-            changed.extend(kind.wake().await?);
-            if self.is_whole(&kind).await? {
-                self.same_ports(&kind).await?;
-                return Ok(changed);
-            }
-            if !begun.exists() {
-                bail!(
-                    "a kind cluster {0:?} is there that this lab has not made, or that was left half made elsewhere: choose \
-                     another --name, or delete it with `kind delete cluster --name {0}`",
-                    self.args.name
-                );
-            }
-            progress.say("deleting what an interruption has left");
-            kind.delete().await?;
-        }
-        let template = self.place.source("kind/cluster.yaml");
-        let template =
-            fs::read_to_string(&template).with_context(|| template.display().to_string())?;
-        let image = &self.platform.node.image;
-        let config =
-            kind::config(&template, &self.args.name, self.args.workers, image, &self.args.ports)?;
-        let file = self.place.kept("kind.json");
-        fs::write(&file, serde_json::to_string_pretty(&config)?)?;
-        fs::write(&begun, "")?;
-        kind.create(&file, |line| progress.say(line)).await?;
-        self.mark_whole().await?;
-        let _ = fs::remove_file(begun);
-        changed.push(format!("cluster {} created", self.args.name));
-        Ok(changed)
-    }
-
-    /// Whether the cluster answers, and is one of ours whose making was not interrupted.
-    async fn is_whole(&self, kind: &Kind) -> anyhow::Result<bool> {
-        // Without one, not even its first node is there.
-        let Ok(kubeconfig) = kind.kubeconfig().await else { return Ok(false) };
-        write_private(&self.place.kept("kubeconfig"), &kubeconfig)?;
-        let cluster = Cluster::connect(&kubeconfig).await?;
-        let half_made = self.place.kept("creating").exists();
-        let answering = async {
-            while cluster.answers().await.is_err() {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-        };
-        let patience = if half_made { Duration::from_secs(10) } else { AWAKE };
-        if tokio::time::timeout(patience, answering).await.is_err() {
-            if half_made {
-                return Ok(false);
-            }
-            bail!(
-                "the cluster {:?} is there and does not answer: `docker ps` shows its nodes, `cargo xtask teardown` removes it",
-                self.args.name
-            );
-        }
-        Ok(cluster.get(&named("v1", "ConfigMap", "kube-system"), WHOLE).await?.is_some())
-    }
-
-    async fn mark_whole(&self) -> anyhow::Result<()> {
-        let cluster = self.cluster().await?;
-        for node in cluster.list(&unspaced("v1", "Node"), "").await? {
-            let of = unspaced("v1", "Node");
-            cluster.until(&of, name(&node), PATIENCE, conditions::ready).await?;
-        }
-        cluster
-            .apply(&[serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": WHOLE, "namespace": "kube-system"}})])
-            .await?;
-        Ok(())
-    }
-
-    async fn same_ports(&self, kind: &Kind) -> anyhow::Result<()> {
-        let there = kind.host_ports().await?;
-        for (wanted, what, flag, node) in self.args.ports.all() {
-            match there.get(&node) {
-                Some(port) if *port == wanted => {}
-                Some(port) => bail!(
-                    "the cluster was made with port {port} for {what}, which cannot be changed: give {flag} {port}, or begin anew with `cargo xtask teardown`"
-                ),
-                None => bail!(
-                    "the cluster was made without a port for {what}: begin anew with `cargo xtask teardown`"
-                ),
-            }
-        }
-        Ok(())
     }
 
     async fn preload(&self) -> anyhow::Result<Vec<String>> {
@@ -281,10 +192,10 @@ impl Lab {
     }
 
     async fn agentgateway(&self, progress: &Progress) -> anyhow::Result<Vec<String>> {
-        let mut changed = Vec::new();
-        for release in self.charts(&[]).agentgateway() {
-            changed.extend(release.install(&self.place).await?);
-        }
+        let [definitions, controller] = self.charts(&[]).agentgateway();
+        let mut changed = definitions.install(&self.place).await?;
+        self.established("agentgateway.dev").await?;
+        changed.extend(controller.install(&self.place).await?);
         progress.say("waiting for its controller");
         self.deployments("agentgateway-system", "app.kubernetes.io/instance=agentgateway").await?;
         Ok(changed)
@@ -303,17 +214,17 @@ impl Lab {
                 }
                 changed
             }
-            GatewayKind::Envoy => self.charts(&[]).envoy().install(&self.place).await?,
+            GatewayKind::Envoy => self.charts(self.built()?).envoy().install(&self.place).await?,
         };
         self.rolled_out(namespace, GATEWAY).await?;
         Ok(changed)
     }
 
     async fn kagent(&self, progress: &Progress) -> anyhow::Result<Vec<String>> {
-        let mut changed = Vec::new();
-        for release in self.charts(&[]).kagent() {
-            changed.extend(release.install(&self.place).await?);
-        }
+        let [definitions, dashboard] = self.charts(&[]).kagent();
+        let mut changed = definitions.install(&self.place).await?;
+        self.established("kagent.dev").await?;
+        changed.extend(dashboard.install(&self.place).await?);
         changed.extend(self.cluster().await?.apply(&objects::chat()).await?);
         progress.say("waiting for its controller and its chat");
         self.deployments("kagent", "app.kubernetes.io/instance=kagent").await?;
@@ -359,7 +270,11 @@ impl Lab {
             }
             progress.say("waiting for the agents");
             let of = named("kagent.dev/v1alpha2", "Agent", namespace);
-            for agent in self.cluster().await?.list(&of, "app.kubernetes.io/part-of=hitl").await? {
+            let agents = self.cluster().await?.list(&of, "app.kubernetes.io/part-of=hitl").await?;
+            if agents.is_empty() {
+                bail!("no Agent of this lab is in {namespace}");
+            }
+            for agent in agents {
                 self.ready(&of, name(&agent), conditions::agent).await?;
             }
         } else {
@@ -389,8 +304,31 @@ impl Lab {
     /// Waits for every Deployment with these labels.
     async fn deployments(&self, namespace: &str, labels: &str) -> anyhow::Result<()> {
         let of = named("apps/v1", "Deployment", namespace);
-        for deployment in self.cluster().await?.list(&of, labels).await? {
+        let all = self.cluster().await?.list(&of, labels).await?;
+        if all.is_empty() {
+            bail!(
+                "no Deployment with {labels} is in {namespace}: the chart is another than this was made for"
+            );
+        }
+        for deployment in all {
             self.rolled_out(namespace, name(&deployment)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the definitions of a group, of which there must be some.
+    async fn established(&self, group: &str) -> anyhow::Result<()> {
+        let of = unspaced("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+        let cluster = self.cluster().await?;
+        let all = cluster.list(&of, "").await?;
+        let all: Vec<_> = all.iter().filter(|one| text(one, "/spec/group") == group).collect();
+        if all.is_empty() {
+            bail!(
+                "no definitions of {group} are in the cluster: the chart is another than this was made for"
+            );
+        }
+        for definition in all {
+            cluster.until(&of, name(definition), PATIENCE, conditions::established).await?;
         }
         Ok(())
     }

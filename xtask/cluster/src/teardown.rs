@@ -9,34 +9,49 @@ use anyhow::bail;
 
 use crate::{
     images,
-    kind::Kind,
+    kind::{Kind, Owner},
     lab::{Place, Record},
-    options::TeardownArgs,
+    options::{DEFAULT_NAME, TeardownArgs},
 };
 
 /// Takes it down; one that is not there is fine.
 pub(crate) async fn teardown(place: &Place, args: &TeardownArgs) -> anyhow::Result<ExitCode> {
+    let _lock = place.lock()?;
     let written = Record::read(place).map(|record| record.name);
-    let Some(name) = args.name.clone().or(written) else {
-        println!(
-            "No lab on kind is known here; `--name NAME` takes down one that was brought up elsewhere."
-        );
-        return Ok(ExitCode::SUCCESS);
-    };
+    // One whose making was interrupted is not written down yet, and has the name that `up` gives.
+    let name = args.name.clone().or(written.clone()).unwrap_or_else(|| DEFAULT_NAME.to_owned());
     let kind = Kind::new(&name);
-    if kind.exists().await? {
-        if !args.yes && !agreed(&name)? {
-            println!("Left as it is.");
-            return Ok(ExitCode::FAILURE);
+    let mine = match kind.owner().await? {
+        Owner::None => {
+            println!("There is no cluster {name}.");
+            written.as_ref().is_none_or(|written| *written == name)
         }
-        println!("deleting the cluster {name}, with everything in it …");
-        kind.delete().await?;
-    } else {
-        println!("There is no cluster {name}.");
+        Owner::Stranger => bail!(
+            "the cluster {name} was not made by a lab, so it is left alone: `kind delete cluster --name {name}` deletes it"
+        ),
+        Owner::Lab(folder) => {
+            let mine = folder == place.kept("owner");
+            if !mine && args.name.is_none() {
+                bail!(
+                    "the cluster {name} belongs to the lab in {}: --name {name} takes it down nevertheless",
+                    folder.display()
+                );
+            }
+            if !args.yes && !agreed(&name)? {
+                println!("Left as it is.");
+                return Ok(ExitCode::FAILURE);
+            }
+            println!("deleting the cluster {name}, with everything in it …");
+            kind.delete(&place.kept("kubeconfig")).await?;
+            println!("Deleted: the cluster {name}.");
+            mine
+        }
+    };
+    if mine {
+        place.forget();
+        let removed = images::remove().await?;
+        println!("Removed: {removed} images, and what was kept of the lab here.");
     }
-    let removed = images::remove().await?;
-    place.forget();
-    println!("Removed: the cluster, {removed} images, and what was kept of it here.");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,13 +1,15 @@
 //! `up`, from options to what is shown at its end; and playing the scenes against it.
 
-use std::{env, fs, future::Future, process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    env, fs, future::Future, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Instant,
+};
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    lab::{Place, written_down},
-    options::{ScenesArgs, UpArgs},
+    lab::{Place, Record, written_down},
+    options::{Part, ScenesArgs, UpArgs},
     plan::Plan,
     platform::Platform,
     preflight,
@@ -15,6 +17,9 @@ use crate::{
     status, steps,
     steps::Lab,
 };
+
+/// How a command ends that was interrupted, as shells count.
+const INTERRUPTED: u8 = 130;
 
 /// The environment's name for the model's key, and a secrets file's.
 const KEY: &str = "ANTHROPIC_API_KEY";
@@ -26,16 +31,20 @@ pub(crate) async fn up(place: Place, args: UpArgs) -> anyhow::Result<ExitCode> {
     let platform = Platform::read(&own, args.platform.as_deref(), &args.keys)?;
     let key = key(&args)?;
     let plan = Plan::of(args.gateway, &args.skip, args.preload.is_some());
-    preflight::look(&place, &args, &plan).await?;
+    let _lock = place.lock()?;
     let record = args.record(&plan, key.is_none());
+    let known = Record::read(&place);
+    if let Some(known) = &known {
+        same_lab(known, &record)?;
+    }
+    preflight::look(&place, &args, &platform, &plan).await?;
     if record.scripted {
         println!("No {KEY}: a scripted model answers the lab's prompts by rule.");
     }
     for (part, why) in &plan.left_out {
         println!("Left out: {part}, {why}.");
     }
-    record.write(&place)?;
-    let lab = Arc::new(Lab::new(place.clone(), args, platform, record.clone(), key));
+    let lab = Arc::new(Lab::new(place.clone(), args, platform, record.clone(), key, known));
     let acting = Arc::clone(&lab);
     let interrupted = interruption()?;
     let done =
@@ -44,9 +53,10 @@ pub(crate) async fn up(place: Place, args: UpArgs) -> anyhow::Result<ExitCode> {
     let done = match done {
         Ok(done) => done,
         Err(Failure::Interrupted) => {
-            bail!(
-                "Interrupted. What was done is kept: `cargo xtask up` goes on, `cargo xtask teardown` removes it."
+            eprintln!(
+                "\nInterrupted. What was done is kept: `cargo xtask up` goes on, `cargo xtask teardown` removes it."
             );
+            return Ok(ExitCode::from(INTERRUPTED));
         }
         Err(failure) => {
             bail!(
@@ -61,13 +71,33 @@ pub(crate) async fn up(place: Place, args: UpArgs) -> anyhow::Result<ExitCode> {
             changed.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
         ),
     }
+    // Written down anew: parts may have come to it.
+    record.write(&place)?;
     let status = status::look(&record, lab.cluster().await?).await?;
-    println!("{}", status::screen(&status));
+    println!("{}", status::screen(&status, std::io::stdout().is_terminal()));
+    println!("  kubectl and helm: export KUBECONFIG={}", place.kept("kubeconfig").display());
     println!(
         "Up in {:.1} s. `cargo xtask scenes` plays it, `cargo xtask teardown` removes it.",
         begun.elapsed().as_secs_f64()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// What an `up` must not make of a lab that is up: its gateway and its chat have one place each.
+fn same_lab(known: &Record, asked: &Record) -> anyhow::Result<()> {
+    let begin = "take it down first (`cargo xtask teardown`), or set HITL_LAB to another folder for a second lab";
+    if known.name != asked.name {
+        bail!("the lab that is known here is the cluster {:?}: {begin}", known.name);
+    }
+    if known.gateway != asked.gateway {
+        bail!("the lab is up with another gateway: {begin}");
+    }
+    if known.has(Part::Kagent) && !asked.has(Part::Kagent)
+        || known.has(Part::Agents) && asked.has(Part::Kagent) && !known.has(Part::Kagent)
+    {
+        bail!("the lab is up with another chat, with or without kagent: {begin}");
+    }
+    Ok(())
 }
 
 /// Ends when somebody wants it to: Ctrl-C, or SIGTERM.
@@ -122,7 +152,7 @@ pub(crate) async fn scenes(place: &Place, args: &ScenesArgs) -> anyhow::Result<E
         .context("the lab's tokens are gone; `cargo xtask up` makes new ones")?;
     let forward = cluster.forward("hitl", status::GATE_PODS, status::GATE_ADMIN).await?;
     let local = |port: u16| format!("http://localhost:{port}");
-    let agent = if lab.has(crate::options::Part::Kagent) {
+    let agent = if lab.has(Part::Kagent) {
         format!("{}/a2a/kagent/dba-assistant", local(lab.ports.chat))
     } else {
         local(lab.ports.chat)
@@ -130,7 +160,8 @@ pub(crate) async fn scenes(place: &Place, args: &ScenesArgs) -> anyhow::Result<E
     let mut player = crate::shell::command(&args.player);
     player.args(["scenes", "--agent", &agent, "--gate", &forward.url()]);
     player.args(["--tools", &local(lab.ports.tools)]);
-    player.args(["--queue", &format!("{}/login#token={token}", local(lab.ports.queue))]);
+    // Not on a command line, which everybody on this machine can read.
+    player.env("HITL_QUEUE", format!("{}/login#token={token}", local(lab.ports.queue)));
     player.env("HITL_TOKEN", token);
     if args.guide {
         player.arg("--guide").stdin(std::process::Stdio::inherit());

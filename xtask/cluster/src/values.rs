@@ -56,6 +56,11 @@ impl Charts<'_> {
         json!({"registry": "docker.io", "repository": Image::repository(service), "tag": tag.unwrap_or_default()})
     }
 
+    /// Whether there will be anybody who knows agentgateway's policies.
+    fn has_agentgateway(&self) -> bool {
+        self.lab.gateway == GatewayKind::Agentgateway && self.lab.has(Part::Agentgateway)
+    }
+
     fn gateway_pods(&self) -> Value {
         json!({"namespace": self.lab.gateway.namespace(), "podLabels": {"gateway.networking.k8s.io/gateway-name": GATEWAY}})
     }
@@ -67,7 +72,7 @@ impl Charts<'_> {
 
     /// Gate and queue.
     pub(crate) fn hitl(&self) -> Release {
-        let agentgateway = self.lab.gateway == GatewayKind::Agentgateway;
+        let agentgateway = self.has_agentgateway();
         self.ours(
             "hitl",
             "hitl",
@@ -91,7 +96,7 @@ impl Charts<'_> {
     /// Tool server and routes.
     pub(crate) fn ops_tools(&self) -> Release {
         let namespace = self.lab.gateway.namespace();
-        let agentgateway = self.lab.gateway == GatewayKind::Agentgateway;
+        let agentgateway = self.has_agentgateway();
         let hosts =
             ["", ".svc", ".svc.cluster.local"].map(|end| format!("{GATEWAY}.{namespace}{end}"));
         self.ours("mcp-ops-tools", "mcp-ops-tools", "ops-tools", json!({

@@ -15,8 +15,8 @@ use kube::{
 use serde_json::Value;
 
 use crate::{
-    cluster::{Cluster, Named},
-    conditions::Verdict,
+    cluster::{Cluster, Named, unspaced},
+    conditions::{self, Verdict},
     json::text,
 };
 
@@ -63,31 +63,25 @@ impl Cluster {
 
     /// The objects of a kind, once the cluster knows the kind.
     async fn known(&self, of: &Named<'_>) -> anyhow::Result<Api<DynamicObject>> {
-        match self.api(of).await {
-            Ok(api) => Ok(api),
-            Err(_) if of.kind != "CustomResourceDefinition" && of.api.contains('.') => {
-                // A kind that a definition of a moment ago brings.
-                let definitions =
-                    crate::cluster::unspaced("apiextensions.k8s.io/v1", "CustomResourceDefinition");
-                let api = self.api(&definitions).await?;
-                let kind = of.kind.to_owned();
-                let of_kind = |object: &DynamicObject| {
-                    object.data.pointer("/spec/names/kind").is_some_and(|name| *name == kind)
-                };
-                let stream =
-                    watcher(api, watcher::Config::default()).default_backoff().applied_objects();
-                let mut stream = std::pin::pin!(stream.filter_map(|object| ready(object.ok())));
-                while let Some(object) = stream.next().await {
-                    let established = serde_json::to_value(&object)
-                        .is_ok_and(|object| crate::conditions::established(&object).is_ok());
-                    if of_kind(&object) && established {
-                        break;
-                    }
-                }
-                self.api(of).await
-            }
-            Err(error) => Err(error),
+        if let Ok(api) = self.api(of).await {
+            return Ok(api);
         }
+        // A kind that a definition of a moment ago brings.
+        let definitions = unspaced("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+        let watched = watcher(self.api(&definitions).await?, watcher::Config::default());
+        let stream = watched.default_backoff().applied_objects();
+        let mut stream = std::pin::pin!(stream.filter_map(|object| ready(object.ok())));
+        while let Some(object) = stream.next().await {
+            let definition = serde_json::to_value(&object)?;
+            let group = of.api.split_once('/').map_or("", |(group, _)| group);
+            if text(&definition, "/spec/names/kind") == of.kind
+                && text(&definition, "/spec/group") == group
+                && conditions::established(&definition).is_ok()
+            {
+                break;
+            }
+        }
+        self.api(of).await
     }
 
     /// What there is to see around an object that is not as it should be.
@@ -99,8 +93,9 @@ impl Cluster {
         }
         said.extend(self.events_of(namespace, name).await);
         let space = of.namespace.map(|space| format!(" --namespace {space}")).unwrap_or_default();
+        let file = self.kubeconfig().display();
         said.push(format!(
-            "  look further: kubectl{space} describe {} {name}",
+            "  look further: kubectl --kubeconfig {file}{space} describe {} {name}",
             of.kind.to_lowercase()
         ));
         said.join("\n")

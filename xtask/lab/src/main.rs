@@ -66,7 +66,13 @@ struct ScenesArgs {
     tools: Url,
 
     /// The reviewer's queue, for the guide
-    #[arg(long, default_value = "http://localhost:8090", value_name = "URL")]
+    #[arg(
+        long,
+        env = "HITL_QUEUE",
+        hide_env_values = true,
+        default_value = "http://localhost:8090",
+        value_name = "URL"
+    )]
     queue: String,
 
     /// A reviewer's token
