@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Commands that only the lab on kind has.
-const ITS_OWN: [&str; 4] = ["logs", "doctor", "images", "render"];
+const ITS_OWN: [&str; 5] = ["logs", "doctor", "images", "render", "bundle"];
 
 /// Commands that both labs have.
 const SHARED: [&str; 3] = ["status", "teardown", "scenes"];

@@ -47,6 +47,8 @@ enum Command {
     Images(Words),
     /// Print the manifests that `up` would apply
     Render(Words),
+    /// Collect what `up` takes from elsewhere, for a machine without network
+    Bundle(Words),
     /// Check format, lints, tests, dependencies, and that other people's clients work
     Test(test::TestArgs),
     /// Measure the services beside bare baselines, in release builds
@@ -78,7 +80,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Logs(Words { words })
         | Command::Doctor(Words { words })
         | Command::Images(Words { words })
-        | Command::Render(Words { words }) => {
+        | Command::Render(Words { words })
+        | Command::Bundle(Words { words }) => {
             cluster::become_it(&workspace, &words)?;
             Ok(ExitCode::FAILURE)
         }

@@ -25,6 +25,9 @@ pub(crate) const SERVICES: [&str; 5] =
 /// Where our images are said to be from; nobody pulls them.
 const REPOSITORY: &str = "docker.io/hitl";
 
+/// Cargo's profile for images that are compiled here.
+const PROFILE: &str = "lab";
+
 /// Largest that an image may be, in bytes.
 const LARGEST: u64 = 20 * 1000 * 1000;
 
@@ -142,7 +145,8 @@ async fn compile(place: &Place, line: impl Fn(&str)) -> anyhow::Result<PathBuf> 
     let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(place.source(".")).args([
         "build",
-        "--release",
+        "--profile",
+        PROFILE,
         "--locked",
         "--target",
         target,
@@ -163,7 +167,7 @@ async fn compile(place: &Place, line: impl Fn(&str)) -> anyhow::Result<PathBuf> 
     for service in SERVICES {
         let folder = contexts.join(service);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let binary = place.target().join(target).join("release").join(service);
+        let binary = place.target().join(target).join(PROFILE).join(service);
         write_changed(&folder.join("Dockerfile"), recipe.as_bytes(), 0o644)?;
         copy_changed(&binary, &folder.join("service"), 0o755)?;
         match certificates {
@@ -248,14 +252,7 @@ pub(crate) async fn load(
     }
     place.make()?;
     let archive = place.kept("images.tar");
-    let mut save = command(engine());
-    save.arg("save");
-    if engine() == "podman" {
-        // Else it takes all names for names of the first image.
-        save.arg("--multi-image-archive");
-    }
-    save.arg("--output").arg(&archive).args(missing.keys());
-    output(&mut save).await?;
+    crate::bundle::save(&archive, missing.keys().map(|name| name.as_str())).await?;
     let loaded = kind.load(&archive).await;
     // It is as large as the images are, and made anew when it is needed.
     let _ = fs::remove_file(&archive);

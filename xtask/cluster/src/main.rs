@@ -73,6 +73,7 @@ async fn act(command: Command) -> anyhow::Result<ExitCode> {
             Ok(if status.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Logs(args) => logs::print(&place, &args).await.map(|()| ExitCode::SUCCESS),
+        Command::Bundle(args) => bundle::make(&place, &args).await,
         Command::Render(args) => render::print(&place, &args).await.map(|()| ExitCode::SUCCESS),
         Command::Doctor => doctor::look(&place).await,
         Command::Scenes(args) => up::scenes(&place, &args).await,

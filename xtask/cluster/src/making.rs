@@ -9,13 +9,15 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, bail};
 
 use crate::{
+    bundle::NODE,
     cluster::{Cluster, named, unspaced},
     conditions,
     json::name,
     kind::{self, Owner},
     lab::write_private,
     run::Progress,
-    steps::{Lab, PATIENCE},
+    shell::output,
+    steps::Lab,
 };
 
 /// Longest that an API server may take to answer that was just started.
@@ -69,6 +71,12 @@ impl Lab {
                 kind.delete(&self.place.kept("kubeconfig")).await?;
             }
         }
+        // A bundle brings the image that nodes are made from.
+        let bundled = self.args.preload.as_ref().map(|folder| folder.join("..").join(NODE));
+        if let Some(archive) = bundled.filter(|archive| archive.is_file()) {
+            progress.say("the image of the nodes");
+            output(kind.engine().args(["load", "--input"]).arg(archive)).await?;
+        }
         fs::create_dir_all(&own).with_context(|| own.display().to_string())?;
         let template = self.place.source("kind/cluster.yaml");
         let template =
@@ -114,7 +122,7 @@ impl Lab {
         }
         for node in nodes {
             cluster
-                .until(&unspaced("v1", "Node"), name(&node), PATIENCE, conditions::ready)
+                .until(&unspaced("v1", "Node"), name(&node), self.patience(), conditions::ready)
                 .await?;
         }
         let mark = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap",

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Scenes(ScenesArgs),
     /// Look for ways past the gate, and for settings that would end a hold too early
     Doctor,
+    /// Collect everything that `up` takes from elsewhere into a folder, for a machine without network
+    Bundle(BundleArgs),
     /// Print the manifests that `up` would apply, without a cluster; secrets stand as words
     Render(UpArgs),
     /// Build the images of the services
@@ -66,6 +68,10 @@ pub(crate) struct UpArgs {
     /// How long the gate holds a call, in seconds
     #[arg(long, default_value_t = 240, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) hold: u32,
+
+    /// Longest that one part may take to be ready, in seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) timeout: u32,
 
     /// Where the parts of the platform come from, laid over kind/platform.toml
     #[arg(long, value_name = "FILE")]
@@ -272,6 +278,54 @@ pub(crate) struct ImagesArgs {
     /// How images are built
     #[command(flatten)]
     pub(crate) build: BuildArgs,
+}
+
+/// Where to collect
+#[derive(Args, Debug)]
+pub(crate) struct BundleArgs {
+    /// The folder; made if it is not there
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+
+    /// Which gateway it is for
+    #[arg(long, value_enum, default_value_t = GatewayKind::Agentgateway)]
+    pub(crate) gateway: GatewayKind,
+
+    /// A part that is not needed. May be repeated
+    #[arg(long, value_enum, value_name = "PART")]
+    pub(crate) skip: Vec<Part>,
+
+    /// How the services' images are built
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+
+    /// Where the parts of the platform come from, laid over kind/platform.toml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) platform: Option<PathBuf>,
+
+    /// A single key of kind/platform.toml. May be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = platform::key_value)]
+    pub(crate) keys: Vec<(String, String)>,
+}
+
+impl BundleArgs {
+    /// An `up` of the same parts.
+    pub(crate) fn as_up(&self) -> UpArgs {
+        UpArgs {
+            name: DEFAULT_NAME.to_owned(),
+            workers: 1,
+            gateway: self.gateway,
+            skip: self.skip.clone(),
+            hold: 240,
+            timeout: 300,
+            platform: self.platform.clone(),
+            keys: self.keys.clone(),
+            preload: None,
+            secrets_file: None,
+            build: self.build.clone(),
+            ports: Ports { chat: 8080, queue: 8090, tools: 8081, gateway: 8088 },
+        }
+    }
 }
 
 /// A name that kind and Docker take.

@@ -112,7 +112,8 @@ impl Plan {
         add(Step::Images, ours, &[]);
         add(Step::Cluster, true, &[]);
         add(Step::Preload, preload, &[Step::Cluster]);
-        add(Step::Load, ours, &[Step::Images, Step::Cluster]);
+        // What archives bring is there already then.
+        add(Step::Load, ours, &[Step::Images, Step::Cluster, Step::Preload]);
         add(Step::Namespaces, true, &[Step::Cluster]);
         let ready = [Step::Namespaces, Step::Preload];
         add(Step::Metallb, has(Part::Metallb), &ready);

@@ -65,11 +65,16 @@ pub(crate) struct Versions {
     pub(crate) kagent: String,
 }
 
-/// Images that our charts take from others.
+/// Images of others that no chart or manifest of theirs names.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Images {
+    /// The plain Envoy's, in a chart of ours.
     pub(crate) envoy: String,
+    /// Of the proxies that agentgateway's controller makes.
+    pub(crate) agentgateway: String,
+    /// Of the agents that kagent's controller makes.
+    pub(crate) kagent_agent: String,
 }
 
 /// Values for charts of others, as they are given to helm.

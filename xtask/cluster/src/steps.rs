@@ -30,9 +30,6 @@ use crate::{
     values::Charts,
 };
 
-/// Longest that one thing may take to be ready: an image may have to be pulled first.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
-
 /// What the steps share.
 pub(crate) struct Lab {
     pub(crate) place: Place,
@@ -75,6 +72,11 @@ impl Lab {
         self.record.kind()
     }
 
+    /// Longest that one thing may take to be ready: an image may have to be pulled first.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(u64::from(self.args.timeout))
+    }
+
     /// The cluster; the step that makes it is done.
     pub(crate) async fn cluster(&self) -> anyhow::Result<&Cluster> {
         self.cluster.get_or_try_init(|| self.record.cluster(&self.place)).await
@@ -107,6 +109,12 @@ impl Lab {
     }
 
     async fn build(&self, progress: &Progress) -> anyhow::Result<Vec<String>> {
+        // A bundle brings them.
+        let bundled = self.args.preload.as_deref().map(crate::bundle::ours).transpose()?.flatten();
+        if let Some(images) = bundled {
+            let _ = self.images.set(images);
+            return Ok(Vec::new());
+        }
         let (images, changed) =
             images::build(&self.place, &self.args.build, |line| progress.say(line)).await?;
         let _ = self.images.set(images);
@@ -158,7 +166,7 @@ impl Lab {
             .until(
                 &named(apps, "Deployment", namespace),
                 "controller",
-                PATIENCE,
+                self.patience(),
                 conditions::deployment,
             )
             .await?;
@@ -166,7 +174,7 @@ impl Lab {
             .until(
                 &named(apps, "DaemonSet", namespace),
                 "speaker",
-                PATIENCE,
+                self.patience(),
                 conditions::daemon_set,
             )
             .await?;
@@ -185,7 +193,7 @@ impl Lab {
         for object in &manifest {
             if object.get("kind").is_some_and(|kind| kind == "CustomResourceDefinition") {
                 let of = unspaced("apiextensions.k8s.io/v1", "CustomResourceDefinition");
-                cluster.until(&of, name(object), PATIENCE, conditions::established).await?;
+                cluster.until(&of, name(object), self.patience(), conditions::established).await?;
             }
         }
         Ok(changed)
@@ -210,7 +218,7 @@ impl Lab {
                 progress.say("waiting until it is programmed");
                 let of = named("gateway.networking.k8s.io/v1", "Gateway", namespace);
                 if self.record.has(Part::Metallb) {
-                    cluster.until(&of, GATEWAY, PATIENCE, conditions::gateway).await?;
+                    cluster.until(&of, GATEWAY, self.patience(), conditions::gateway).await?;
                 }
                 changed
             }
@@ -294,7 +302,7 @@ impl Lab {
         name: &str,
         judge: fn(&Value) -> Verdict,
     ) -> anyhow::Result<()> {
-        self.cluster().await?.until(of, name, PATIENCE, judge).await
+        self.cluster().await?.until(of, name, self.patience(), judge).await
     }
 
     async fn rolled_out(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
@@ -328,7 +336,7 @@ impl Lab {
             );
         }
         for definition in all {
-            cluster.until(&of, name(definition), PATIENCE, conditions::established).await?;
+            cluster.until(&of, name(definition), self.patience(), conditions::established).await?;
         }
         Ok(())
     }

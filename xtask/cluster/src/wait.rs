@@ -15,13 +15,16 @@ use kube::{
 use serde_json::Value;
 
 use crate::{
-    cluster::{Cluster, Named, unspaced},
+    cluster::{Cluster, Named, named, unspaced},
     conditions::{self, Verdict},
     json::text,
 };
 
 /// Last lines of a container that an explanation shows.
 const LAST_LINES: i64 = 8;
+
+/// How long a pod has to be lost before nothing is expected of it any more.
+const LOST: Duration = Duration::from_secs(10);
 
 /// Most events and pods that an explanation shows.
 const MOST: usize = 6;
@@ -54,11 +57,46 @@ impl Cluster {
             }
             bail!("the watch has ended")
         };
-        if let Ok(outcome) = tokio::time::timeout(patience, waiting).await {
-            return outcome;
+        let hopeless = self.hopeless(of, name);
+        tokio::select! {
+            outcome = waiting => return outcome,
+            why = hopeless => {
+                let seen = self.explain(of, name).await;
+                bail!("{} {name} will not be ready: {why}\n{seen}", of.kind)
+            }
+            () = tokio::time::sleep(patience) => {}
         }
         let why = self.explain(of, name).await;
         bail!("{} {name} is not ready after {} s: {last}\n{why}", of.kind, patience.as_secs())
+    }
+
+    /// Waits for what no waiting mends: an image that cannot be had, or a container that cannot be
+    /// made. Never ends where there is nothing of the kind.
+    async fn hopeless(&self, of: &Named<'_>, name: &str) -> String {
+        let (true, Some(namespace)) = (matches!(of.kind, "Deployment" | "DaemonSet"), of.namespace)
+        else {
+            return std::future::pending().await;
+        };
+        let pods: Api<Pod> = Api::namespaced(self.client().clone(), namespace);
+        let stream = watcher(pods, watcher::Config::default()).default_backoff().applied_objects();
+        let mut stream = std::pin::pin!(stream.filter_map(|pod| ready(pod.ok())));
+        let prefix = format!("{name}-");
+        while let Some(pod) = stream.next().await {
+            if !pod.metadata.name.as_ref().is_some_and(|pod| pod.starts_with(&prefix)) {
+                continue;
+            }
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            if serde_json::to_value(&pod).ok().as_ref().and_then(lost).is_none() {
+                continue;
+            }
+            // One of an earlier attempt is there for a moment, too, until it is taken away.
+            tokio::time::sleep(LOST).await;
+            let again = self.get(&named("v1", "Pod", namespace), &name).await;
+            if let Some(why) = again.ok().flatten().as_ref().and_then(lost) {
+                return why;
+            }
+        }
+        std::future::pending().await
     }
 
     /// The objects of a kind, once the cluster knows the kind.
@@ -178,6 +216,23 @@ impl Cluster {
     }
 }
 
+/// Why a pod will never run, where it will not. An image that could not be had once is tried again;
+/// only from the second time on it is backed off from.
+fn lost(pod: &Value) -> Option<String> {
+    let reasons =
+        ["ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"];
+    let containers = ["/status/initContainerStatuses", "/status/containerStatuses"];
+    let containers =
+        containers.iter().filter_map(|pointer| pod.pointer(pointer)?.as_array()).flatten();
+    let mut waiting =
+        containers.filter(|one| reasons.contains(&text(one, "/state/waiting/reason")));
+    waiting.next().map(|one| {
+        let (reason, message) =
+            (text(one, "/state/waiting/reason"), text(one, "/state/waiting/message"));
+        format!("{reason} {message}").trim_end().to_owned()
+    })
+}
+
 /// In which states a pod's containers are, in words.
 fn states(pod: &Value) -> Vec<String> {
     let containers = ["/status/initContainerStatuses", "/status/containerStatuses"];
@@ -217,6 +272,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_pod_is_lost_when_its_image_cannot_be_had_and_not_while_it_starts_or_restarts() {
+        let with = |reason: &str| json!({"status": {"containerStatuses": [{"state": {"waiting": {"reason": reason, "message": "why"}}}]}});
+        assert_eq!(lost(&with("ImagePullBackOff")).unwrap(), "ImagePullBackOff why");
+        for hopeful in ["ContainerCreating", "ErrImagePull", "CrashLoopBackOff", "PodInitializing"]
+        {
+            assert_eq!(lost(&with(hopeful)), None, "{hopeful}");
+        }
+        assert_eq!(lost(&json!({})), None);
+    }
 
     #[test]
     fn a_pod_s_state_is_said_in_words() {
