@@ -43,7 +43,7 @@ impl Lab {
             ),
             Owner::Lab(_) if self.known.is_some() => {
                 let mut changed = kind.wake().await?;
-                if !self.answers(AWAKE).await? {
+                if self.answering(AWAKE).await?.is_none() {
                     bail!(
                         "the cluster {asked:?} is there and does not answer: `{} ps` shows its nodes, `cargo xtask teardown` \
                          removes it",
@@ -55,7 +55,7 @@ impl Lab {
                 return Ok(changed);
             }
             Owner::Lab(folder) => {
-                if self.answers(HALF).await? && self.is_whole().await? {
+                if self.is_whole().await {
                     self.as_asked(&kind).await?;
                     self.record.write(&self.place)?;
                     return Ok(Vec::new());
@@ -93,10 +93,11 @@ impl Lab {
         Ok(vec![format!("cluster {asked} created")])
     }
 
-    /// Whether the API server answers in time.
-    async fn answers(&self, patience: Duration) -> anyhow::Result<bool> {
+    /// The cluster, once its API server answers; none where that takes too long. Not the one that
+    /// the steps share: this cluster may yet be deleted and made anew.
+    async fn answering(&self, patience: Duration) -> anyhow::Result<Option<Cluster>> {
         // Without one, not even its first node is there.
-        let Ok(kubeconfig) = self.kind().kubeconfig().await else { return Ok(false) };
+        let Ok(kubeconfig) = self.kind().kubeconfig().await else { return Ok(None) };
         write_private(&self.place.kept("kubeconfig"), &kubeconfig)?;
         let cluster = Cluster::connect(&kubeconfig, &self.place.kept("kubeconfig")).await?;
         // An API server that is not there cannot be watched.
@@ -105,12 +106,18 @@ impl Lab {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
         };
-        Ok(tokio::time::timeout(patience, answering).await.is_ok())
+        let answers = tokio::time::timeout(patience, answering).await.is_ok();
+        Ok(answers.then_some(cluster))
     }
 
-    async fn is_whole(&self) -> anyhow::Result<bool> {
+    /// Whether a cluster that is not written down was nevertheless finished. One that was not says
+    /// anything, or nothing.
+    async fn is_whole(&self) -> bool {
         let maps = named("v1", "ConfigMap", "kube-system");
-        Ok(self.cluster().await?.get(&maps, WHOLE).await?.is_some())
+        match self.answering(HALF).await {
+            Ok(Some(cluster)) => matches!(cluster.get(&maps, WHOLE).await, Ok(Some(_))),
+            Ok(None) | Err(_) => false,
+        }
     }
 
     /// Waits for the nodes, and marks the cluster as whole.

@@ -57,7 +57,8 @@ impl Cluster {
             }
             bail!("the watch has ended")
         };
-        let hopeless = self.hopeless(of, name);
+        // On the heap: both are large, and live in every step.
+        let (waiting, hopeless) = (Box::pin(waiting), Box::pin(self.hopeless(of, name)));
         tokio::select! {
             outcome = waiting => return outcome,
             why = hopeless => {
@@ -161,6 +162,9 @@ impl Cluster {
         for pod in list.items.into_iter().take(MOST) {
             let pod_name = pod.metadata.name.clone().unwrap_or_default();
             let value = serde_json::to_value(&pod).unwrap_or_default();
+            if conditions::ready(&value).is_ok() {
+                continue;
+            }
             for state in states(&value) {
                 said.push(format!("  pod {pod_name}: {state}"));
             }
@@ -219,6 +223,9 @@ impl Cluster {
 /// Why a pod will never run, where it will not. An image that could not be had once is tried again;
 /// only from the second time on it is backed off from.
 fn lost(pod: &Value) -> Option<String> {
+    if pod.pointer("/metadata/deletionTimestamp").is_some() {
+        return None;
+    }
     let reasons =
         ["ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"];
     let containers = ["/status/initContainerStatuses", "/status/containerStatuses"];
