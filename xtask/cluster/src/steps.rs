@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     future::Future,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,8 @@ pub(crate) struct Lab {
     /// What was written down before: then the cluster was whole once.
     pub(crate) known: Option<Record>,
     charts: PathBuf,
+    /// Whether the model's key is another than before.
+    another_key: AtomicBool,
     cluster: OnceCell<Cluster>,
     images: OnceLock<Vec<Image>>,
 }
@@ -63,6 +68,7 @@ impl Lab {
             key,
             known,
             charts,
+            another_key: AtomicBool::new(false),
             cluster: OnceCell::new(),
             images: OnceLock::new(),
         }
@@ -151,8 +157,10 @@ impl Lab {
             }
         }
         changed.extend(cluster.apply(&objects::reviewers(&tokens)).await?);
-        changed
-            .extend(cluster.apply(&[objects::model_key(&self.record, self.key.as_deref())]).await?);
+        let key = objects::model_key(&self.record, self.key.as_deref());
+        let key = cluster.apply(&[key]).await?;
+        self.another_key.store(!key.is_empty(), Ordering::Relaxed);
+        changed.extend(key);
         Ok(changed)
     }
 
@@ -265,8 +273,14 @@ impl Lab {
     }
 
     async fn agents(&self, progress: &Progress) -> anyhow::Result<Vec<String>> {
-        let changed = self.charts(self.built()?).agents().install(&self.place).await?;
+        let mut changed = self.charts(self.built()?).agents().install(&self.place).await?;
         let namespace = self.record.agents();
+        // Pods read the key when they start; a Secret that changes does not start them anew.
+        let running = changed.is_empty() && !self.record.has(Part::Kagent);
+        if running && self.another_key.load(Ordering::Relaxed) {
+            self.cluster().await?.restart(namespace, "dba-assistant").await?;
+            changed.push("dba-assistant restarted with the new key".to_owned());
+        }
         if self.record.scripted {
             self.rolled_out(namespace, "scripted-model").await?;
         }
