@@ -16,7 +16,8 @@ WORKDIR /workspace
 COPY . .
 RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -path '*/src/lib.rs' ! -path '*/src/main.rs' -delete \
  && find . -path '*/src/lib.rs' -exec sh -c ': > "$1"' - {} \; \
- && find . -path '*/src/main.rs' -exec sh -c 'echo "fn main() { }" > "$1"' - {} \;
+ && find . -path '*/src/main.rs' -exec sh -c 'echo "fn main() { }" > "$1"' - {} \; \
+ && find . -type d -empty -delete
 
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /workspace

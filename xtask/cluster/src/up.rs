@@ -153,7 +153,7 @@ pub(crate) async fn scenes(place: &Place, args: &ScenesArgs) -> anyhow::Result<E
     let forward = cluster.forward("hitl", status::GATE_PODS, status::GATE_ADMIN).await?;
     let local = |port: u16| format!("http://localhost:{port}");
     let agent = if lab.has(Part::Kagent) {
-        format!("{}/a2a/kagent/dba-assistant", local(lab.ports.chat))
+        format!("{}/api/a2a/kagent/dba-assistant/", local(lab.ports.chat))
     } else {
         local(lab.ports.chat)
     };

@@ -6,6 +6,7 @@
 
 mod machine;
 mod objects;
+mod schemas;
 
 use std::{fs, net::TcpListener, path::PathBuf, process::Command, time::Instant};
 

@@ -1,11 +1,15 @@
 //! Every object of every way to install the lab, before a real API server with the real definitions:
 //! by server-side apply, with unknown fields refused.
 
-use std::{io::Write as _, process::Stdio};
+use std::{
+    env, fs,
+    io::Write as _,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, bail};
 
-use super::Suite;
+use super::{Suite, schemas};
 use crate::workspace;
 
 /// Beside the checkout: the definitions of Gateway API, agentgateway and kagent.
@@ -14,12 +18,24 @@ const DEFINITIONS: &str = "../shared/crds";
 /// Charts of ours.
 const CHARTS: [&str; 4] = ["hitl", "mcp-ops-tools", "envoy", "dba-assistant"];
 
-/// Ways to install the lab, as options; those with the whole platform need its definitions.
-const WAYS: [(&[&str], bool); 4] = [
-    (&["--gateway", "envoy", "--skip", "kagent"], false),
-    (&["--gateway", "envoy"], true),
-    (&[], true),
-    (&["--skip", "kagent", "--skip", "metallb"], true),
+/// A way to install the lab.
+struct Way {
+    /// Of the file in `tests/cluster/` that holds its manifests.
+    name: &'static str,
+    options: &'static [&'static str],
+    /// Whether it needs the definitions of the platform.
+    platform: bool,
+}
+
+const WAYS: [Way; 4] = [
+    Way { name: "envoy", options: &["--gateway", "envoy", "--skip", "kagent"], platform: false },
+    Way { name: "envoy-kagent", options: &["--gateway", "envoy"], platform: true },
+    Way { name: "whole", options: &[], platform: true },
+    Way {
+        name: "agentgateway",
+        options: &["--skip", "kagent", "--skip", "metallb"],
+        platform: true,
+    },
 ];
 
 /// Has everything accepted; gives how many objects that were.
@@ -38,12 +54,19 @@ pub(super) fn accepted(suite: &Suite<'_>) -> anyhow::Result<usize> {
     } else {
         println!("only what needs no platform: its definitions are not beside the checkout");
     }
+    let conform = if let Some(program) = schemas::kubeconform(suite)? {
+        Some((program, schemas::write(suite)?))
+    } else {
+        println!("no kubeconform, and no Go to install it with: the server alone looks");
+        None
+    };
     let mut count = 0;
-    for (options, platform) in WAYS {
+    for Way { name, options, platform } in WAYS {
         if platform && !whole {
             continue;
         }
         let rendered = workspace::output(suite.xtask(&["render"]).args(options))?;
+        as_written_down(suite, name, &rendered)?;
         // The lab that is up has the ports of the nodes.
         let rendered =
             [("30080", "31080"), ("30081", "31081"), ("30088", "31088"), ("30090", "31090")]
@@ -70,34 +93,61 @@ pub(super) fn accepted(suite: &Suite<'_>) -> anyhow::Result<usize> {
             "--output=name",
             "--filename=-",
         ];
-        let taken = kubectl(suite, &dry, &rendered)
-            .with_context(|| format!("render {}", options.join(" ")))?;
+        let way = || format!("render {}", options.join(" "));
+        let taken = kubectl(suite, &dry, &rendered).with_context(way)?;
+        if let Some((program, schemas)) = &conform {
+            let mut conform = suite.workspace.command(program);
+            conform.args(["-strict", "-summary", "-schema-location", schemas, "-"]);
+            println!("{}", told(&mut conform, &rendered).with_context(way)?.trim());
+        }
         count += taken.lines().count();
     }
     Ok(count)
 }
 
+/// Manifests must be those that are written down, so that a change of a chart is seen for what it does.
+fn as_written_down(suite: &Suite<'_>, name: &str, rendered: &str) -> anyhow::Result<()> {
+    let file = suite.workspace.path("tests/cluster").join(format!("{name}.yaml"));
+    if env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        fs::create_dir_all(suite.workspace.path("tests/cluster"))?;
+        fs::write(&file, rendered)?;
+    }
+    let written = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let differ = written.lines().zip(rendered.lines()).position(|(was, is)| was != is);
+    if written != rendered {
+        let line =
+            differ.unwrap_or_else(|| written.lines().count().min(rendered.lines().count())) + 1;
+        bail!(
+            "render {name} gives other manifests than {} from line {line} on: INSTA_UPDATE=always writes them down",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
 /// kubectl, with a text to read.
 fn kubectl(suite: &Suite<'_>, words: &[&str], text: &str) -> anyhow::Result<String> {
-    let mut command = suite.tool("kubectl", words);
-    println!("$ {}", workspace::shown(&command));
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start kubectl")?;
-    let mut input = child.stdin.take().context("kubectl reads nothing")?;
+    told(&mut suite.tool("kubectl", words), text)
+}
+
+/// A command, with a text to read; gives what it says.
+fn told(command: &mut Command, text: &str) -> anyhow::Result<String> {
+    let name = workspace::shown(command);
+    println!("$ {name}");
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+    let mut input = child.stdin.take().with_context(|| format!("{name} reads nothing"))?;
     let text = text.to_owned();
     // Beside the reading: it answers while it is told.
     let telling = std::thread::spawn(move || input.write_all(text.as_bytes()));
     let output = child.wait_with_output()?;
     let told = telling.join();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{}{}", said.trim(), String::from_utf8_lossy(&output.stderr).trim());
     }
     if !matches!(told, Ok(Ok(()))) {
-        bail!("kubectl did not read to the end");
+        bail!("{name} did not read to the end");
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(said)
 }
