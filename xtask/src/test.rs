@@ -41,6 +41,9 @@ pub(crate) enum Outcome {
     Failed(String),
     /// It could not run here; says what is missing.
     Skipped(String),
+    /// It cannot run on a machine like this, whatever is installed; says why. Also where all suites
+    /// are wanted: a machine cannot be installed.
+    Elsewhere(String),
 }
 
 /// One suite: a name to call it by, and what it checks.
@@ -135,7 +138,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> ExitCode {
                 failed += 1;
                 ("FAILED", why)
             }
-            Outcome::Skipped(why) => {
+            Outcome::Skipped(why) | Outcome::Elsewhere(why) => {
                 skipped += 1;
                 ("SKIPPED", why)
             }

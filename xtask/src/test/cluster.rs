@@ -27,10 +27,11 @@ const AGAIN: f64 = 20.0;
 pub(crate) fn run(workspace: &Workspace) -> Outcome {
     match Machine::find(workspace) {
         Ok(Some(machine)) => Suite { workspace, machine: &machine }.play().into(),
-        Ok(None) => {
-            Outcome::Skipped("kind, helm, kubectl and a running Docker are needed".to_owned())
-        }
-        Err(error) => Outcome::Failed(format!("kind cannot be made here: {error:#}")),
+        Ok(None) => Outcome::Elsewhere(
+            "this machine runs no cluster: kind, helm, kubectl and a running Docker are needed"
+                .to_owned(),
+        ),
+        Err(error) => Outcome::Elsewhere(format!("this machine runs no cluster: {error:#}")),
     }
 }
 
