@@ -199,6 +199,11 @@ impl Agent {
 
     async fn settle(&self, user: &str, mut task: Task) -> Result<Task, RpcError> {
         if self.is_left(&task) {
+            // It may have come to its end between being read and being looked for. Nothing begins
+            // while the turn is held, so that now it is as it stays.
+            task = self.read(user, &task.id).await?;
+        }
+        if self.is_left(&task) {
             let said = task.say(vec![crate::a2a::Part::text(work::INTERRUPTED)]);
             task.update(TaskState::Failed, Some(said));
             self.tasks.save(user, &task).await?;

@@ -1,12 +1,9 @@
 //! Tasks in one SQLite file, or in memory.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::Path, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension as _};
-use tokio::task;
+use tokio::{sync::Mutex, task};
 
 use super::{Asked, StoreError, Tasks};
 use crate::a2a::Task;
@@ -73,12 +70,12 @@ impl SqliteTasks {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let connection = Arc::clone(&self.0);
-        task::spawn_blocking(move || {
-            work(&connection.lock().unwrap_or_else(PoisonError::into_inner))
-        })
-        .await
-        .map_err(|error| StoreError::Database(error.to_string()))?
+        // Whoever asks first is served first, also where nobody waits for it any more: else what a
+        // cancelled task was about to keep could be written over the word that it was cancelled.
+        let connection = Arc::clone(&self.0).lock_owned().await;
+        task::spawn_blocking(move || work(&connection))
+            .await
+            .map_err(|error| StoreError::Database(error.to_string()))?
     }
 }
 

@@ -222,7 +222,7 @@ async fn a_cancel_that_races_an_approval_says_what_came_of_it() {
             assert_eq!(state, "canceled", "round {round}");
         } else {
             assert_eq!(cancelled["error"]["code"], -32002, "round {round}: {cancelled}");
-            assert_eq!((state, ran), (&json!("completed"), 1), "round {round}");
+            assert_eq!((state, ran), (&json!("completed"), 1), "round {round}: {task}");
         }
         assert!(ran <= 1, "round {round}: it ran {ran} times");
     }
