@@ -123,6 +123,11 @@ impl Record {
         write_private(&place.kept("lab.json"), &serde_json::to_string_pretty(self)?)
     }
 
+    /// Forgets it; one that is not written down needs no forgetting.
+    pub(crate) fn forget(place: &Place) {
+        let _ = fs::remove_file(place.kept("lab.json"));
+    }
+
     /// Whether a part is in the lab.
     pub(crate) fn has(&self, part: Part) -> bool {
         !self.left_out.iter().any(|(out, _)| *out == part)

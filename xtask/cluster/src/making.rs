@@ -14,7 +14,7 @@ use crate::{
     conditions,
     json::name,
     kind::{self, Owner},
-    lab::write_private,
+    lab::{Record, write_private},
     run::Progress,
     shell::output,
     steps::Lab,
@@ -86,6 +86,8 @@ impl Lab {
             kind::config(&template, asked, self.args.workers, image, &self.args.ports, &own)?;
         let file = self.place.kept("kind.json");
         fs::write(&file, serde_json::to_string_pretty(&config)?)?;
+        // Of a cluster that is no more: beside it an interrupted creation would be taken for whole.
+        Record::forget(&self.place);
         kind.create(&file, &self.place.kept("kubeconfig"), |line| progress.say(line)).await?;
         progress.say("waiting for its nodes");
         self.mark_whole().await?;
