@@ -15,12 +15,23 @@ use reqwest::Url;
 
 use crate::{model::Key, tools::ServerAddress};
 
+/// What the agent does, as its card says.
+const DESCRIPTION: &str = "Reads and changes the orders database. Asks before it empties a table; \
+    schema changes are decided by the platform team.";
+
 /// What the model is told of its work.
-const SYSTEM: &str = "You are a database assistant for a small orders database. Use the tools to \
-    read tables, to empty them and to migrate the schema; never claim that something was done that \
-    a tool has not confirmed. Approval is asked for by the system, not by you: call the tool. When \
-    a tool's answer says that a call was denied, rejected, expired or is still pending, tell the \
-    user its reason word for word, and do not repeat the call unless the user asks for it.";
+const SYSTEM: &str = "\
+You are a database assistant for a small orders database. You read tables with cluster_db_query, empty
+them with truncate_table, and change the schema with run_migration (v1 to v4). Before a call, say in one
+sentence which tool you are going to use and why.
+
+Approval is not yours to ask for. The system asks the user before a table is emptied, and the platform
+team before a migration runs; call the tool and let it. A migration may take minutes to be decided.
+
+Never claim that something was done that a tool has not confirmed. When the answer of a tool says that a
+call was denied, rejected, expired or is still pending, tell the user its reason word for word, and do not
+repeat the call unless the user asks for it.
+";
 
 /// An agent that asks before it destroys
 ///
@@ -36,6 +47,14 @@ pub struct Config {
     /// Where others reach this agent, as its card says; the address it listens on unless given
     #[arg(long, env = "DBA_ASSISTANT_URL", value_name = "URL")]
     pub url: Option<Url>,
+
+    /// The agent's name, as its card says
+    #[arg(long, env = "DBA_ASSISTANT_NAME", default_value = "dba-assistant", value_name = "NAME")]
+    pub name: String,
+
+    /// What the agent does, as its card says
+    #[arg(long, env = "DBA_ASSISTANT_DESCRIPTION", default_value = DESCRIPTION, hide_default_value = true, value_name = "TEXT")]
+    pub description: String,
 
     /// Base of the Messages API
     #[arg(
@@ -87,6 +106,10 @@ pub struct Config {
     )]
     pub privileged_tools: Url,
 
+    /// Tools that the model may call; all that the servers have unless given
+    #[arg(long, env = "DBA_ASSISTANT_TOOLS", value_delimiter = ',', value_name = "TOOL")]
+    tools: Vec<String>,
+
     /// Tools whose calls wait for the approval of the user who asked
     #[arg(
         long,
@@ -95,7 +118,7 @@ pub struct Config {
         default_value = "truncate_table",
         value_name = "TOOL"
     )]
-    pub require_approval: Vec<String>,
+    require_approval: Vec<String>,
 
     /// Longest that one call may take, in seconds. More than the gate holds it
     #[arg(
@@ -160,6 +183,16 @@ impl Config {
         ]
     }
 
+    /// The tools that the model may call; all of them when there are none here.
+    pub fn tools(&self) -> Vec<String> {
+        named(&self.tools)
+    }
+
+    /// The tools whose calls are asked about.
+    pub fn require_approval(&self) -> Vec<String> {
+        named(&self.require_approval)
+    }
+
     /// Longest that one call may take.
     pub fn call_limit(&self) -> Duration {
         Duration::from_secs(self.call_limit)
@@ -171,6 +204,11 @@ impl Config {
     }
 }
 
+/// A list as it is meant: `--tools=` is a list of nothing, not of one tool without a name.
+fn named(list: &[String]) -> Vec<String> {
+    list.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -180,7 +218,38 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent_and_asks_before_truncating() {
         Config::command().debug_assert();
-        assert_eq!(Config::parse_from(["x"]).require_approval, ["truncate_table"]);
+        assert_eq!(Config::parse_from(["x"]).require_approval(), ["truncate_table"]);
+        let nothing = Config::parse_from(["x", "--require-approval=", "--tools="]);
+        assert!(nothing.require_approval().is_empty() && nothing.tools().is_empty());
+    }
+
+    #[test]
+    fn what_is_built_in_is_what_the_chart_describes() {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Tool {
+            name: String,
+            #[serde(default)]
+            require_approval: bool,
+        }
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Assistant {
+            name: String,
+            description: String,
+            system_message: String,
+            tools: Vec<Tool>,
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/dba-assistant/assistant.yaml");
+        let described: Assistant =
+            serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let built_in = Config::parse_from(["x"]);
+        assert_eq!(built_in.name, described.name);
+        assert_eq!(built_in.description, described.description);
+        assert_eq!(built_in.system, described.system_message);
+        let asked = described.tools.into_iter().filter(|tool| tool.require_approval);
+        let asked: Vec<_> = asked.map(|tool| tool.name).collect();
+        assert_eq!(built_in.require_approval(), asked);
     }
 
     #[test]

@@ -45,14 +45,14 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         config.model.clone(),
         config.system.clone(),
     )?;
-    let servers = Servers::new(config.servers(), config.call_limit())?;
-    let agent = Agent::new(model, servers, tasks, config.require_approval.clone());
+    let servers = Servers::new(config.servers(), config.tools(), config.call_limit())?;
+    let agent = Agent::new(model, servers, tasks, config.require_approval());
     let listener = serve::bind(config.listen).await?;
     let address = listener.local_addr()?;
     let url = config.url.as_ref().map_or_else(|| format!("http://{address}"), ToString::to_string);
     tracing::info!(%address, model = config.model, "dba-assistant is listening");
     let ending = agent.clone();
-    let mut router = routes::router(agent.clone(), &url);
+    let mut router = routes::router(agent.clone(), &url, &config.name, &config.description);
     if config.kagent_url.is_none() {
         // Where there is no dashboard, it has pages of its own.
         router = router.merge(chat::router(agent));

@@ -39,9 +39,9 @@ pub struct App {
     card: Arc<Value>,
 }
 
-/// The agent over HTTP, reachable at `url`.
-pub fn router(agent: Agent, url: &str) -> Router {
-    let app = App { agent, card: Arc::new(card(url)) };
+/// The agent over HTTP, reachable at `url`; its card says what it is called and does.
+pub fn router(agent: Agent, url: &str, name: &str, description: &str) -> Router {
+    let app = App { agent, card: Arc::new(card(url, name, description)) };
     Router::new()
         .route("/", post(rpc))
         .route("/.well-known/agent-card.json", get(async |State(app): State<App>| Json(app.card)))
@@ -52,11 +52,11 @@ pub fn router(agent: Agent, url: &str) -> Router {
         .with_state(app)
 }
 
-fn card(url: &str) -> Value {
+fn card(url: &str, name: &str, description: &str) -> Value {
     json!({
-        "name": "dba_assistant",
-        "description": "Reads and changes the orders database. Asks before it empties a table; \
-                        schema changes are decided by the platform team.",
+        // As kagent writes names.
+        "name": name.replace('-', "_"),
+        "description": description,
         "url": url,
         "version": env!("CARGO_PKG_VERSION"),
         "protocolVersion": "0.3.0",

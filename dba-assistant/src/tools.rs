@@ -50,6 +50,8 @@ pub struct Answer {
 pub struct Servers {
     http: reqwest::Client,
     addresses: Vec<ServerAddress>,
+    /// Tools that may be called; all of them when empty.
+    allowed: Vec<String>,
     limit: Duration,
 }
 
@@ -68,11 +70,16 @@ pub struct Toolbox {
 }
 
 impl Servers {
-    /// These servers; a call takes `limit` at most.
+    /// These servers; a call takes `limit` at most. `allowed` names the tools that may be called, all
+    /// of them when it is empty.
     ///
     /// # Errors
     /// When no HTTP client can be made.
-    pub fn new(addresses: Vec<ServerAddress>, limit: Duration) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        addresses: Vec<ServerAddress>,
+        allowed: Vec<String>,
+        limit: Duration,
+    ) -> Result<Self, reqwest::Error> {
         // An error means that the process has chosen a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // No connection is kept: one that went stale would cost a call.
@@ -81,7 +88,7 @@ impl Servers {
             .pool_max_idle_per_host(0)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        Ok(Self { http, addresses, limit })
+        Ok(Self { http, addresses, allowed, limit })
     }
 
     /// Longest that one call may take.
@@ -117,7 +124,11 @@ impl Servers {
                 .serve(transport)
                 .await
                 .map_err(|error| error.to_string())?;
-            let tools = client.list_all_tools().await.map_err(|error| error.to_string())?;
+            let mut tools = client.list_all_tools().await.map_err(|error| error.to_string())?;
+            // What may not be called is not there, neither for the model nor for a call.
+            tools.retain(|tool| {
+                self.allowed.is_empty() || self.allowed.iter().any(|name| *name == tool.name)
+            });
             Ok(Connected { client, tools, reviewed: address.reviewed })
         };
         timeout(PATIENCE, connect)

@@ -63,6 +63,21 @@ capabilities:
 {{- end }}
 
 {{/*
+What agents with images of their own may do, as their deployments in kagent say it.
+*/}}
+{{- define "dba-assistant.agentSecurity" -}}
+podSecurityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile:
+    type: RuntimeDefault
+securityContext:
+  {{- include "dba-assistant.containerSecurity" . | nindent 2 }}
+{{- end }}
+
+{{/*
 Where a pod may run. Takes the values of a component.
 */}}
 {{- define "dba-assistant.scheduling" -}}
@@ -88,15 +103,22 @@ topologySpreadConstraints:
 {{- end }}
 
 {{/*
-Logs and traces, as environment variables.
+Logs, as environment variables.
 */}}
-{{- define "dba-assistant.telemetry" -}}
+{{- define "dba-assistant.logs" -}}
 - name: LOG_FORMAT
   value: {{ .Values.logFormat }}
 {{- with .Values.logLevel }}
 - name: LOG_LEVEL
   value: {{ . | quote }}
 {{- end }}
+{{- end }}
+
+{{/*
+Logs and traces, as environment variables.
+*/}}
+{{- define "dba-assistant.telemetry" -}}
+{{ include "dba-assistant.logs" . }}
 {{- with .Values.otlpEndpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ . | quote }}
@@ -130,37 +152,156 @@ The model's key and address, as the agents of this project read them.
 {{- end }}
 
 {{/*
+The assistant, from assistant.yaml, as JSON. Every agent is made from this, so that none can differ from
+the others. Beside what the file says it has
+
+  toolNames        the names of all tools
+  requireApproval  the names of those whose calls the user approves
+  endpoints        the same two lists for every endpoint that has tools: [{name, toolNames, requireApproval}]
+
+A file that is broken is refused here. What is misspelt must not be taken for what is left out, or a tool
+would lose its approval without a word.
+*/}}
+{{- define "dba-assistant.assistant" -}}
+{{- $file := .Files.Get "assistant.yaml" -}}
+{{- if not $file -}}
+{{- fail "assistant.yaml is missing or empty: it belongs next to values.yaml, and says what the agents are" -}}
+{{- end -}}
+{{- $assistant := fromYaml $file -}}
+{{- with $assistant.Error -}}
+{{- fail (printf "assistant.yaml is not what it should be, keys with values in YAML: %v" .) -}}
+{{- end -}}
+{{- with omit $assistant "name" "description" "systemMessage" "tools" "skill" -}}
+{{- fail (printf "assistant.yaml: nobody reads %s; its keys are name, description, systemMessage, tools and skill" (keys . | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- range $key := list "name" "description" "systemMessage" -}}
+{{- $text := get $assistant $key -}}
+{{- if not (and (kindIs "string" $text) (trim (toString $text))) -}}
+{{- fail (printf "assistant.yaml: %s must be a text that is not empty" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (and (kindIs "slice" $assistant.tools) $assistant.tools) -}}
+{{- fail "assistant.yaml: tools must be a list with a tool at least, each with a name and an endpoint" -}}
+{{- end -}}
+{{- $names := list -}}
+{{- $asked := list -}}
+{{- $endpoints := dict -}}
+{{- range $tool := $assistant.tools -}}
+{{- if not (kindIs "map" $tool) -}}
+{{- fail (printf "assistant.yaml: the tool %v must have a name and an endpoint" $tool) -}}
+{{- end -}}
+{{- $name := $tool.name -}}
+{{- /* Names are joined by commas. */ -}}
+{{- if not (and (kindIs "string" $name) (regexMatch "^[A-Za-z0-9_.-]+$" (toString $name))) -}}
+{{- fail (printf "assistant.yaml: the name of the tool %s must be of letters, digits and any of _ . -" (toJson $tool)) -}}
+{{- end -}}
+{{- if has $name $names -}}
+{{- fail (printf "assistant.yaml: the tool %s is there twice; leave one out" $name) -}}
+{{- end -}}
+{{- with omit $tool "name" "endpoint" "requireApproval" -}}
+{{- fail (printf "assistant.yaml: the tool %s: nobody reads %s; its keys are name, endpoint and requireApproval" $name (keys . | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- $endpoint := $tool.endpoint -}}
+{{- if not (has $endpoint (list "public" "privileged")) -}}
+{{- fail (printf "assistant.yaml: the tool %s: endpoint is %s, and must be public or privileged" $name (ternary "missing" (toString $endpoint) (kindIs "invalid" $endpoint))) -}}
+{{- end -}}
+{{- if and (hasKey $tool "requireApproval") (not (kindIs "bool" $tool.requireApproval)) -}}
+{{- fail (printf "assistant.yaml: the tool %s: requireApproval is %s, and must be true or false" $name (toJson $tool.requireApproval)) -}}
+{{- end -}}
+{{- $of := get $endpoints $endpoint | default (dict "name" $endpoint "toolNames" list "requireApproval" list) -}}
+{{- $names = append $names $name -}}
+{{- $_ := set $of "toolNames" (append $of.toolNames $name) -}}
+{{- if $tool.requireApproval -}}
+{{- $asked = append $asked $name -}}
+{{- $_ := set $of "requireApproval" (append $of.requireApproval $name) -}}
+{{- end -}}
+{{- $_ := set $endpoints $endpoint $of -}}
+{{- end -}}
+{{- $skill := $assistant.skill -}}
+{{- if not (kindIs "map" $skill) -}}
+{{- fail "assistant.yaml: skill must have an id, a name, a description, tags and examples" -}}
+{{- end -}}
+{{- with omit $skill "id" "name" "description" "tags" "examples" -}}
+{{- fail (printf "assistant.yaml: nobody reads %s of skill; its keys are id, name, description, tags and examples" (keys . | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- range $key := list "id" "name" "description" -}}
+{{- $text := get $skill $key -}}
+{{- if not (and (kindIs "string" $text) (trim (toString $text))) -}}
+{{- fail (printf "assistant.yaml: %s of skill must be a text that is not empty" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key := list "tags" "examples" -}}
+{{- $texts := get $skill $key -}}
+{{- if not (kindIs "slice" $texts) -}}
+{{- fail (printf "assistant.yaml: %s of skill must be a list of texts" $key) -}}
+{{- end -}}
+{{- range $texts -}}
+{{- if not (kindIs "string" .) -}}
+{{- fail (printf "assistant.yaml: %s of skill must be a list of texts, and %s is none; put it into quotes" $key (toJson .)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $assistant "toolNames" $names -}}
+{{- $_ := set $assistant "requireApproval" $asked -}}
+{{- $_ := set $assistant "endpoints" (list $endpoints.public $endpoints.privileged | compact) -}}
+{{- with .Values.systemMessage -}}
+{{- $_ := set $assistant "systemMessage" . -}}
+{{- end -}}
+{{- toJson $assistant -}}
+{{- end }}
+
+{{/*
+A text as one argument, or as the value of one environment variable. Kubernetes reads $(NAME) in both as a
+variable and $$ as a dollar, so every dollar is doubled: what arrives is the text as it was written.
+*/}}
+{{- define "dba-assistant.literal" -}}
+{{ replace "$" "$$" . | quote }}
+{{- end }}
+
+{{/*
 Arguments of dba-assistant, wherever it runs.
 */}}
 {{- define "dba-assistant.args" -}}
+{{- $assistant := include "dba-assistant.assistant" . | fromJson -}}
 - --listen=0.0.0.0:8080
 - {{ printf "--public-tools=%s/public/mcp" .Values.gatewayUrl | quote }}
 - {{ printf "--privileged-tools=%s/privileged/mcp" .Values.gatewayUrl | quote }}
 - --call-limit={{ int64 .Values.callLimit }}
 - {{ printf "--model=%s" .Values.model.name | quote }}
-{{- with .Values.systemMessage }}
-- {{ printf "--system=%s" . | quote }}
-{{- end }}
+- {{ include "dba-assistant.literal" (printf "--name=%s" $assistant.name) }}
+- {{ include "dba-assistant.literal" (printf "--description=%s" $assistant.description) }}
+- {{ include "dba-assistant.literal" (printf "--system=%s" $assistant.systemMessage) }}
+- {{ printf "--tools=%s" (join "," $assistant.toolNames) | quote }}
+- {{ printf "--require-approval=%s" (join "," $assistant.requireApproval) | quote }}
 {{- end }}
 
 {{/*
-What the model of the declarative agent is told. dba-assistant has such a text built in.
+The same as environment variables, which is how the agent in LangGraph reads them.
 */}}
-{{- define "dba-assistant.systemMessage" -}}
-{{- if .Values.systemMessage -}}
-{{ .Values.systemMessage }}
-{{- else -}}
-You are a database assistant for a small orders database. You read tables with cluster_db_query, empty
-them with truncate_table, and change the schema with run_migration (v1 to v4). Before a call, say in one
-sentence which tool you are going to use and why.
-
-Approval is not yours to ask for. The system asks the user before a table is emptied, and the platform
-team before a migration runs; call the tool and let it. A migration may take minutes to be decided.
-
-Never claim that something was done that a tool has not confirmed. When the answer of a tool says that a
-call was denied, rejected, expired or is still pending, tell the user its reason word for word, and do not
-repeat the call unless the user asks for it.
-{{- end -}}
+{{- define "dba-assistant.env" -}}
+{{- $assistant := include "dba-assistant.assistant" . | fromJson -}}
+- name: DBA_ASSISTANT_URL
+  value: {{ printf "http://dba-assistant-langgraph.%s:8080" .Release.Namespace | quote }}
+- name: DBA_ASSISTANT_LISTEN
+  value: "0.0.0.0:8080"
+- name: OPS_TOOLS_PUBLIC_URL
+  value: {{ printf "%s/public/mcp" .Values.gatewayUrl | quote }}
+- name: OPS_TOOLS_PRIVILEGED_URL
+  value: {{ printf "%s/privileged/mcp" .Values.gatewayUrl | quote }}
+- name: DBA_ASSISTANT_CALL_LIMIT
+  value: {{ int64 .Values.callLimit | quote }}
+- name: DBA_ASSISTANT_MODEL
+  value: {{ .Values.model.name | quote }}
+- name: DBA_ASSISTANT_NAME
+  value: {{ include "dba-assistant.literal" $assistant.name }}
+- name: DBA_ASSISTANT_DESCRIPTION
+  value: {{ include "dba-assistant.literal" $assistant.description }}
+- name: DBA_ASSISTANT_SYSTEM
+  value: {{ include "dba-assistant.literal" $assistant.systemMessage }}
+- name: DBA_ASSISTANT_TOOLS
+  value: {{ join "," $assistant.toolNames | quote }}
+- name: DBA_ASSISTANT_REQUIRE_APPROVAL
+  value: {{ join "," $assistant.requireApproval | quote }}
 {{- end }}
 
 {{/*
@@ -194,9 +335,11 @@ imagePullSecrets:
 {{- end }}
 
 {{/*
-Refuses values that contradict each other, where their schema cannot.
+Refuses values that contradict each other, where their schema cannot, and a broken assistant.yaml even
+where no agent is made.
 */}}
 {{- define "dba-assistant.check" -}}
+{{- $_ := include "dba-assistant.assistant" . -}}
 {{- if and (eq .Values.persistence.mode "existing") (not .Values.persistence.existingClaim) -}}
 {{- fail "persistence.mode is existing: name your claim in persistence.existingClaim" -}}
 {{- end -}}

@@ -1,0 +1,13 @@
+"""A database assistant in LangGraph that asks its user before it destroys.
+
+It is an agent that kagent runs from an image ("bring your own"). What belongs where:
+
+``settings``    what it is told when it starts
+``approval``    the question to the user and their decision, in kagent's form; pure
+``history``     a conversation as the model's API wants it, whatever has happened in it; pure
+``graph``       the order of things: model, question, calls
+``tools``       the calls, over MCP, in the name of whoever asks
+``storage``     where tasks and checkpoints are kept: in kagent's controller, or in memory
+``agent``       tasks over A2A: whose they are, who may decide, what runs
+``app``         the HTTP server
+"""
