@@ -273,6 +273,8 @@ impl Client {
 /// # Errors
 /// When no HTTP client can be made.
 pub fn plain_http() -> Result<reqwest::Client, ClientError> {
+    // An error means that the process has chosen a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

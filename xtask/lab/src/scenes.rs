@@ -8,7 +8,11 @@ mod guide;
 mod play;
 mod world;
 
-pub use self::{guide::guide, play::play, world::World};
+pub use self::{
+    guide::guide,
+    play::{play, stage},
+    world::{Account, World},
+};
 
 /// Why a scene did not go as it should.
 #[derive(Debug, thiserror::Error)]

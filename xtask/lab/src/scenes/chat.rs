@@ -20,6 +20,15 @@ pub struct Chat {
     user: String,
 }
 
+/// What came of something that was said.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// A turn.
+    Turn(Turn),
+    /// The agent wanted nothing of it: JSON-RPC's code, and its words.
+    Refused(i64, String),
+}
+
 /// What a turn came to.
 #[derive(Clone, Debug)]
 pub struct Turn {
@@ -80,11 +89,24 @@ impl Chat {
     }
 
     async fn turn(&self, message: Value) -> Result<Turn, SceneError> {
+        let params = json!({"message": message, "metadata": {}});
+        match self.ask("message/stream", &params).await? {
+            Answer::Turn(turn) => Ok(turn),
+            Answer::Refused(code, text) => {
+                Err(SceneError::Away(format!("the agent at {}: {text} ({code})", self.url)))
+            }
+        }
+    }
+
+    /// Makes a request of A2A, and hears all of what comes of it.
+    ///
+    /// # Errors
+    /// When the agent does not answer as it should; a refusal is an answer.
+    pub async fn ask(&self, method: &str, params: &Value) -> Result<Answer, SceneError> {
         let away = |error: &dyn std::fmt::Display| {
             SceneError::Away(format!("the agent at {}: {error}", self.url))
         };
-        let params = json!({"message": message, "metadata": {}});
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "message/stream", "params": params});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let request = self.http.post(self.url.clone()).header("x-user-id", &self.user);
         let request = request.header("content-type", "application/json").timeout(PATIENCE);
         let request = request.header("accept", "text/event-stream").body(body.to_string());
@@ -97,16 +119,22 @@ impl Chat {
             text.extend_from_slice(&piece.map_err(|error| away(&error))?);
         }
         let text = String::from_utf8_lossy(&text);
-        if let Ok(refused) = serde_json::from_str::<Value>(&text) {
-            return Err(away(&refused.get("error").unwrap_or(&refused)));
+        // A refusal may come as a stream of one event, too.
+        let answers: Vec<Value> = match serde_json::from_str(&text) {
+            Ok(whole) => vec![whole],
+            Err(_) => {
+                let events = text.lines().filter_map(|line| line.strip_prefix("data:"));
+                events.filter_map(|data| serde_json::from_str(data.trim()).ok()).collect()
+            }
+        };
+        if let Some(error) = answers.iter().find_map(|answer| answer.get("error")) {
+            let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
+            let text = error.get("message").and_then(Value::as_str).unwrap_or_default();
+            return Ok(Answer::Refused(code, text.to_owned()));
         }
-        let events = text.lines().filter_map(|line| line.strip_prefix("data:"));
-        let events: Vec<Value> = events
-            .filter_map(|data| {
-                serde_json::from_str::<Value>(data.trim()).ok()?.get("result").cloned()
-            })
-            .collect();
-        read(&events).ok_or_else(|| away(&"its stream ends without a word about the task"))
+        let events: Vec<_> = answers.iter().filter_map(|answer| answer.get("result").cloned()).collect();
+        let turn = read(&events).ok_or_else(|| away(&"its stream ends without a word about the task"))?;
+        Ok(Answer::Turn(turn))
     }
 }
 
@@ -116,7 +144,12 @@ fn read(events: &[Value]) -> Option<Turn> {
     let last = events.iter().rfind(|event| event.pointer("/status/state").is_some())?;
     let state = string(last.pointer("/status/state"))?;
     let of_last = last.pointer("/status/message/parts").and_then(Value::as_array);
-    let made = events.iter().rev().find_map(|event| event.pointer("/artifact/parts")?.as_array());
+    let made = events.iter().rev().find_map(|event| {
+        let made = event.pointer("/artifact/parts").or_else(|| {
+            event.get("artifacts")?.as_array()?.last()?.get("parts")
+        });
+        made?.as_array()
+    });
     let texts = |parts: &Vec<Value>| {
         let texts = parts.iter().filter_map(|part| part.get("text")?.as_str());
         texts.collect::<Vec<_>>().join("\n")
@@ -129,7 +162,9 @@ fn read(events: &[Value]) -> Option<Turn> {
     };
     let waits = state == "input-required";
     let asked = of_last.filter(|_| waits).into_iter().flatten().filter_map(call).collect();
-    let (task, context) = (string(last.get("taskId"))?, string(last.get("contextId"))?);
+    // A whole task has its id under another name than an event about it.
+    let task = string(last.get("taskId")).or_else(|| string(last.get("id")))?;
+    let context = string(last.get("contextId"))?;
     Some(Turn { task, context, state, text, asked })
 }
 

@@ -41,8 +41,11 @@ pub async fn play(world: &World) -> Result<Vec<Played>, SceneError> {
     Ok(played)
 }
 
-/// The scenes begin at v2, whatever was played before.
-async fn stage(world: &World) -> Result<(), SceneError> {
+/// Takes the schema to v2, where the scenes begin, whatever was played before.
+///
+/// # Errors
+/// When it cannot be taken there.
+pub async fn stage(world: &World) -> Result<(), SceneError> {
     let version = world.account().await?.version().to_owned();
     if version == "v2" {
         return Ok(());

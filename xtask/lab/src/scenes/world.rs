@@ -42,6 +42,17 @@ impl Account {
         self.0.get("row_counts")?.get(table)?.as_u64()
     }
 
+    /// What was changed lately, oldest first: what was done, and to what.
+    pub fn changes(&self) -> Vec<String> {
+        let rows = self.0.get("audit").and_then(Value::as_array).into_iter().flatten();
+        let change = |row: &Value| {
+            let of = |pointer: &str| row.pointer(pointer).and_then(Value::as_str);
+            let what = of("/detail/table").or_else(|| of("/detail/to")).unwrap_or_default();
+            format!("{} {what}", of("/op").unwrap_or_default())
+        };
+        rows.map(change).collect()
+    }
+
     /// Who approved the last change.
     pub fn approved_by(&self) -> String {
         let last = self.0.get("audit").and_then(Value::as_array).and_then(|rows| rows.last());

@@ -1,0 +1,271 @@
+//! A stand-in for the part of kagent's controller that agents keep their conversations in: sessions,
+//! events, tasks and checkpoints.
+//!
+//! It keeps users apart as the controller of kagent 0.10 does: by `X-User-Id` or `?user_id=`, without
+//! asking whether that is true. Must never forget anything while it lives.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+
+/// Who asks, where nobody says so.
+const NOBODY: &str = "admin@kagent.dev";
+
+/// Query parameters.
+type Params = Query<HashMap<String, String>>;
+
+/// What is kept; a cheap handle.
+#[derive(Clone, Debug, Default)]
+pub struct Controller(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Tasks by id, in the order of their arrival, each with its owner.
+    tasks: Vec<(String, Value)>,
+    /// Sessions by owner and id.
+    sessions: BTreeMap<(String, String), Value>,
+    /// Events of sessions, in order.
+    events: BTreeMap<(String, String), Vec<Value>>,
+    /// Checkpoints by owner, thread and namespace, in order of their ids, which is of their time.
+    checkpoints: BTreeMap<(String, String, String), BTreeMap<String, Value>>,
+    /// Writes by owner, thread, namespace and checkpoint, and then by their number.
+    writes: BTreeMap<(String, String, String, String), (Value, BTreeMap<i64, Value>)>,
+    /// Names of the agents that kept something.
+    agents: Vec<String>,
+}
+
+impl Controller {
+    /// The API.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/health", get(async || "ok"))
+            .route("/api/tasks", post(keep_task))
+            .route("/api/tasks/{id}", get(one_task).delete(drop_task))
+            .route("/api/sessions", post(keep_session))
+            .route("/api/sessions/{id}", get(one_session))
+            .route("/api/sessions/{id}/events", post(keep_event))
+            .route("/api/sessions/{id}/tasks", get(tasks_of_session))
+            .route("/api/langgraph/checkpoints", post(keep_checkpoint).get(checkpoints))
+            .route("/api/langgraph/checkpoints/writes", post(keep_writes))
+            .with_state(self.clone())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A task and whose it is.
+    pub fn task(&self, id: &str) -> Option<(String, Value)> {
+        let kept = self.kept();
+        kept.tasks.iter().find(|(_, task)| text(task, "id") == id).cloned()
+    }
+
+    /// The names under which agents kept tasks.
+    pub fn agents(&self) -> Vec<String> {
+        self.kept().agents.clone()
+    }
+}
+
+fn text(value: &Value, field: &str) -> String {
+    value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn user(headers: &HeaderMap, params: &Params) -> String {
+    let named = headers.get("x-user-id").and_then(|value| value.to_str().ok());
+    let named = named.or_else(|| params.get("user_id").map(String::as_str));
+    named.filter(|name| !name.is_empty()).unwrap_or(NOBODY).to_owned()
+}
+
+fn enveloped(status: StatusCode, data: &Value) -> Response {
+    (status, Json(json!({"error": !status.is_success(), "data": data, "message": ""})))
+        .into_response()
+}
+
+fn nothing() -> Response {
+    enveloped(StatusCode::NOT_FOUND, &Value::Null)
+}
+
+async fn keep_task(
+    State(controller): State<Controller>,
+    headers: HeaderMap,
+    params: Params,
+    Json(task): Json<Value>,
+) -> Response {
+    let (user, id) = (user(&headers, &params), text(&task, "id"));
+    let mut kept = controller.kept();
+    if let Some(agent) = headers.get("x-agent-name").and_then(|name| name.to_str().ok()) {
+        let agent = agent.to_owned();
+        kept.agents.push(agent);
+    }
+    match kept.tasks.iter_mut().find(|(_, kept)| text(kept, "id") == id) {
+        Some((owner, _)) if *owner != user => return enveloped(StatusCode::CONFLICT, &Value::Null),
+        Some((_, kept)) => *kept = task.clone(),
+        None => kept.tasks.push((user, task.clone())),
+    }
+    enveloped(StatusCode::CREATED, &task)
+}
+
+async fn one_task(
+    State(controller): State<Controller>,
+    headers: HeaderMap,
+    params: Params,
+    Path(id): Path<String>,
+) -> Response {
+    let user = user(&headers, &params);
+    let task = controller.task(&id).filter(|(owner, _)| *owner == user);
+    task.map_or_else(nothing, |(_, task)| enveloped(StatusCode::OK, &task))
+}
+
+async fn drop_task(
+    State(controller): State<Controller>,
+    headers: HeaderMap,
+    params: Params,
+    Path(id): Path<String>,
+) -> Response {
+    let user = user(&headers, &params);
+    controller.kept().tasks.retain(|(owner, task)| *owner != user || text(task, "id") != id);
+    enveloped(StatusCode::OK, &Value::Null)
+}
+
+async fn tasks_of_session(
+    State(controller): State<Controller>,
+    headers: HeaderMap,
+    params: Params,
+    Path(id): Path<String>,
+) -> Response {
+    let user = user(&headers, &params);
+    let kept = controller.kept();
+    let own = kept.tasks.iter().filter(|(owner, _)| *owner == user).map(|(_, task)| task);
+    let tasks: Value = own.filter(|task| text(task, "contextId") == id).cloned().collect();
+    drop(kept);
+    enveloped(StatusCode::OK, &tasks)
+}
+
+async fn keep_session(
+    State(controller): State<Controller>,
+    headers: HeaderMap,
+    params: Params,
+    Json(mut session): Json<Value>,
+) -> Response {
+    let user = user(&headers, &params);
+    if text(&session, "id").is_empty() {
+        set(&mut session, "id", json!(uuid::Uuid::now_v7()));
+    }
+    set(&mut session, "user_id", json!(user));
+    let key = (user, text(&session, "id"));
+    controller.kept().sessions.entry(key).or_insert_with(|| session.clone());
+    enveloped(StatusCode::CREATED, &session)
+}
+
+fn set(value: &mut Value, field: &str, to: Value) {
+    if let Some(object) = value.as_object_mut() {
+        object.insert(field.to_owned(), to);
+    }
+}
+
+async fn one_session(
+    State(controller): State<Controller>,
+    headers: HeaderMap,
+    params: Params,
+    Path(id): Path<String>,
+) -> Response {
+    let key = (user(&headers, &params), id);
+    let kept = controller.kept();
+    let Some(session) = kept.sessions.get(&key).cloned() else { return nothing() };
+    let events = kept.events.get(&key).cloned().unwrap_or_default();
+    drop(kept);
+    enveloped(StatusCode::OK, &json!({"session": session, "events": events}))
+}
+
+async fn keep_event(
+    State(controller): State<Controller>,
+    headers: HeaderMap,
+    params: Params,
+    Path(id): Path<String>,
+    Json(event): Json<Value>,
+) -> Response {
+    let key = (user(&headers, &params), id);
+    let mut kept = controller.kept();
+    if !kept.sessions.contains_key(&key) {
+        return nothing();
+    }
+    kept.events.entry(key).or_default().push(event.clone());
+    drop(kept);
+    enveloped(StatusCode::CREATED, &event)
+}
+
+fn thread(user: String, of: &Value) -> (String, String, String) {
+    (user, text(of, "thread_id"), text(of, "checkpoint_ns"))
+}
+
+async fn keep_checkpoint(
+    State(controller): State<Controller>,
+    headers: HeaderMap,
+    params: Params,
+    Json(checkpoint): Json<Value>,
+) -> Response {
+    let thread = thread(user(&headers, &params), &checkpoint);
+    let id = text(&checkpoint, "checkpoint_id");
+    controller.kept().checkpoints.entry(thread).or_default().insert(id, checkpoint.clone());
+    enveloped(StatusCode::CREATED, &checkpoint)
+}
+
+async fn keep_writes(
+    State(controller): State<Controller>,
+    headers: HeaderMap,
+    params: Params,
+    Json(writes): Json<Value>,
+) -> Response {
+    let (user, thread, namespace) = thread(user(&headers, &params), &writes);
+    let key = (user, thread, namespace, text(&writes, "checkpoint_id"));
+    let mut kept = controller.kept();
+    let (last, numbered) = kept.writes.entry(key).or_default();
+    *last = writes.get("task_id").cloned().unwrap_or_default();
+    for write in writes.get("writes").and_then(Value::as_array).into_iter().flatten() {
+        let number = write.get("idx").and_then(Value::as_i64).unwrap_or_default();
+        numbered.insert(number, write.clone());
+    }
+    drop(kept);
+    enveloped(StatusCode::CREATED, &writes)
+}
+
+async fn checkpoints(
+    State(controller): State<Controller>,
+    headers: HeaderMap,
+    params: Params,
+) -> Response {
+    let of = |name: &str| params.get(name).cloned().unwrap_or_default();
+    let key = (user(&headers, &params), of("thread_id"), of("checkpoint_ns"));
+    let most = of("limit").parse::<usize>().unwrap_or(usize::MAX);
+    let wanted = params.get("checkpoint_id");
+    let kept = controller.kept();
+    let all = kept.checkpoints.get(&key).into_iter().flatten().rev();
+    let found = all.filter(|(id, _)| wanted.is_none_or(|wanted| wanted == *id)).take(most);
+    let found = found.map(|(id, checkpoint)| {
+        let (user, thread, namespace) = key.clone();
+        let writes = kept.writes.get(&(user, thread, namespace, id.clone()));
+        let mut checkpoint = checkpoint.clone();
+        if let Some((task, numbered)) = writes {
+            let numbered: Vec<_> = numbered.values().collect();
+            let written = json!({
+                "thread_id": key.1, "checkpoint_ns": key.2, "checkpoint_id": id,
+                "task_id": task, "writes": numbered,
+            });
+            set(&mut checkpoint, "writes", written);
+        }
+        checkpoint
+    });
+    let found: Value = found.collect();
+    drop(kept);
+    enveloped(StatusCode::OK, &found)
+}

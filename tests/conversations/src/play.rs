@@ -1,0 +1,372 @@
+//! One conversation with one agent, checked step by step.
+
+use std::time::{Duration, Instant};
+
+use hitl_api::State;
+use lab::scenes::{
+    self, SceneError, World,
+    chat::{Answer, Chat, Turn},
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    agents::Kind,
+    script::{Act, Address, Conversation, End, Expect, Gateway, Review, Step, difference},
+    stage::{Place, Stage},
+};
+
+/// Longest that a step's result may take to be there.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is looked again.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Who speaks, unless somebody else does.
+const SOMEBODY: &str = "alice";
+
+/// Why a conversation did not go as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum PlayError {
+    /// Something of the stage does not work.
+    #[error("the stage: {0:#}")]
+    Stage(#[from] anyhow::Error),
+    /// Something that is asked does not answer.
+    #[error(transparent)]
+    Scene(#[from] SceneError),
+    /// A step went otherwise.
+    #[error("step {number}: {what}")]
+    Step {
+        /// Which, from 1.
+        number: usize,
+        /// How.
+        what: String,
+    },
+    /// It came to something else.
+    #[error("at its end: {0}")]
+    End(String),
+}
+
+/// What came of a step.
+#[derive(Clone, Debug)]
+enum Outcome {
+    Turn(Turn),
+    Refused(i64, String),
+    /// An answer that was none.
+    Broken(String),
+    Nothing,
+}
+
+/// A conversation under way.
+struct Play<'a> {
+    place: &'a Place,
+    stage: Option<&'a mut Stage>,
+    http: reqwest::Client,
+    /// What makes its users' names its own.
+    run: String,
+    context: Uuid,
+    turn: Option<Turn>,
+    users: Vec<String>,
+}
+
+/// Has a conversation with an agent.
+///
+/// # Errors
+/// When it did not go as it should.
+pub async fn play(
+    conversation: &Conversation,
+    kind: Kind,
+    place: &Place,
+    stage: Option<&mut Stage>,
+) -> Result<(), PlayError> {
+    let http = hitl_client::plain_http().map_err(SceneError::from)?;
+    let mut play = Play {
+        http,
+        run: Uuid::new_v4().simple().to_string().chars().take(8).collect(),
+        context: Uuid::now_v7(),
+        turn: None,
+        users: Vec::new(),
+        place,
+        stage,
+    };
+    scenes::stage(&play.world("stage")?).await?;
+    let before = play.world(SOMEBODY)?.account().await?.changes();
+    for (at, step) in conversation.steps.iter().enumerate() {
+        let outcome = play.perform(step).await?;
+        let matches = |expect: &Expect| meets(&outcome, expect);
+        agrees(&step.expect, difference(&step.differs, kind).map(|found| &found.expect), matches)
+            .map_err(|what| PlayError::Step { number: at + 1, what })?;
+        if let Outcome::Turn(turn) = outcome {
+            play.turn = Some(turn);
+        }
+    }
+    let (end, differs) = (&conversation.end, difference(&conversation.differs, kind));
+    let came = play.came(before.len()).await?;
+    agrees(end, differs.map(|found| &found.expect), |end| comes_to(&came, end))
+        .map_err(PlayError::End)
+}
+
+/// Whether something is as expected, or as this agent is known to do it; and not both.
+fn agrees<T>(
+    expected: &T,
+    instead: Option<&T>,
+    matches: impl Fn(&T) -> Result<(), String>,
+) -> Result<(), String> {
+    let Some(instead) = instead else { return matches(expected) };
+    matches(instead).map_err(|what| format!("other than it is known to differ: {what}"))?;
+    match matches(expected) {
+        Ok(()) => Err("it does as the others do by now: remove the difference".to_owned()),
+        Err(_) => Ok(()),
+    }
+}
+
+fn meets(outcome: &Outcome, expect: &Expect) -> Result<(), String> {
+    let turn = match (outcome, expect.error, expect.broken) {
+        (Outcome::Refused(code, text), Some(wanted), _) if *code != wanted => {
+            return Err(format!("refused with {code} ({text}) and not {wanted}"));
+        }
+        (Outcome::Refused(..), Some(_), _) | (Outcome::Broken(_), _, true) => return Ok(()),
+        (Outcome::Refused(code, text), None, _) => return Err(format!("refused: {text} ({code})")),
+        (Outcome::Broken(text), _, false) => return Err(text.clone()),
+        (Outcome::Turn(turn), Some(wanted), _) => {
+            return Err(format!("not refused with {wanted}: {} {:?}", turn.state, turn.text));
+        }
+        (Outcome::Turn(turn), None, true) => return Err(format!("an answer: {turn:?}")),
+        (Outcome::Turn(turn), None, false) => turn,
+        (Outcome::Nothing, ..) => {
+            let nothing = *expect == Expect::default();
+            return if nothing { Ok(()) } else { Err("nothing came of it".to_owned()) };
+        }
+    };
+    if let Some(state) = expect.state.as_ref().filter(|state| **state != turn.state) {
+        return Err(format!("the task is {}, not {state}: {:?}", turn.state, turn.text));
+    }
+    let asked: Vec<_> = turn.asked.iter().map(|(_, tool)| tool.clone()).collect();
+    if let Some(wanted) = expect.asked.as_ref().filter(|wanted| **wanted != asked) {
+        return Err(format!("asked about {asked:?}, not {wanted:?}"));
+    }
+    match expect.says.iter().find(|text| !turn.text.contains(*text)) {
+        Some(text) => Err(format!("{text:?} is not in {:?}", turn.text)),
+        None => Ok(()),
+    }
+}
+
+fn comes_to(came: &End, wanted: &End) -> Result<(), String> {
+    let sorted = |list: &[String]| {
+        let mut list = list.to_vec();
+        list.sort();
+        list
+    };
+    let (ran, should) = (sorted(&came.ran), sorted(&wanted.ran));
+    if ran != should {
+        return Err(format!("the tools did {ran:?}, not {should:?}"));
+    }
+    if wanted.version.is_some() && came.version != wanted.version {
+        return Err(format!("the schema is at {:?}, not {:?}", came.version, wanted.version));
+    }
+    for (what, came, wanted) in [
+        ("the gate's requests are", &came.requests, &wanted.requests),
+        ("they were made for", &came.requesters, &wanted.requesters),
+    ] {
+        let came = came.as_deref().map(sorted).unwrap_or_default();
+        if let Some(wanted) = wanted.as_deref().map(sorted).filter(|wanted| *wanted != came) {
+            return Err(format!("{what} {came:?}, not {wanted:?}"));
+        }
+    }
+    Ok(())
+}
+
+impl Play<'_> {
+    /// A user's name in this conversation alone.
+    fn user(&self, name: &str) -> String {
+        format!("{name}-{}", self.run)
+    }
+
+    /// The world, as a user of this conversation.
+    fn world(&self, name: &str) -> Result<World, PlayError> {
+        let Place { agent, gate, tools, token, .. } = self.place;
+        let mut world = World::new(agent.clone(), gate.clone(), tools.clone(), token)?;
+        world.user = self.user(name);
+        Ok(world)
+    }
+
+    fn chat(&self, name: &str) -> Chat {
+        Chat::new(self.http.clone(), self.place.agent.clone(), &self.user(name))
+    }
+
+    async fn perform(&mut self, step: &Step) -> Result<Outcome, PlayError> {
+        let name = step.user.clone().unwrap_or_else(|| SOMEBODY.to_owned());
+        if !self.users.contains(&name) {
+            self.users.push(name.clone());
+        }
+        let of_step = |text: &str| PlayError::Step { number: 0, what: text.to_owned() };
+        match step.act().ok_or_else(|| of_step("it says nothing to do"))? {
+            Act::Say(text) => {
+                let parts = json!([{"kind": "text", "text": text}]);
+                self.send(step, &name, parts).await
+            }
+            Act::Decide(decision) => {
+                let asked = self.turn.as_ref().map(|turn| turn.asked.clone()).unwrap_or_default();
+                let data = decision.data(&asked);
+                let parts = json!([
+                    {"kind": "data", "data": data, "metadata": {}},
+                    {"kind": "text", "text": "Decided"},
+                ]);
+                self.send(step, &name, parts).await
+            }
+            Act::Cancel => {
+                let params = json!({"id": self.task()?});
+                Ok(outcome(self.chat(&name).ask("tasks/cancel", &params).await))
+            }
+            Act::Follow => self.follow(&name).await,
+            Act::Review(review) => {
+                self.review(&name, review, false).await?;
+                Ok(Outcome::Nothing)
+            }
+            Act::Kill => {
+                self.stage()?.kill_agent().await?;
+                Ok(Outcome::Nothing)
+            }
+            Act::Gateway(Gateway::Down) => {
+                self.stage()?.gateway_down().await;
+                Ok(Outcome::Nothing)
+            }
+            Act::Gateway(Gateway::Up) => {
+                self.stage()?.gateway_up().await?;
+                Ok(Outcome::Nothing)
+            }
+        }
+    }
+
+    fn stage(&mut self) -> Result<&mut Stage, PlayError> {
+        let missing = || anyhow::anyhow!("nothing here can be stopped and started");
+        Ok(self.stage.as_deref_mut().ok_or_else(missing)?)
+    }
+
+    fn task(&self) -> Result<String, PlayError> {
+        let turn = self.turn.as_ref().ok_or_else(|| anyhow::anyhow!("there is no task yet"))?;
+        Ok(turn.task.clone())
+    }
+
+    fn message(&self, step: &Step, parts: &Value) -> Result<Value, PlayError> {
+        let mut message = json!({
+            "kind": "message", "messageId": Uuid::now_v7(), "role": "user",
+            "contextId": self.context, "parts": parts,
+        });
+        let decides = matches!(step.act(), Some(Act::Decide(_)));
+        let names_task = match step.address {
+            Address::Fitting => decides,
+            Address::Task | Address::OtherConversation => true,
+            Address::Conversation | Address::NoTask => false,
+        };
+        if let (true, Some(object)) = (names_task, message.as_object_mut()) {
+            object.insert("taskId".to_owned(), json!(self.task()?));
+            if step.address == Address::OtherConversation {
+                object.insert("contextId".to_owned(), json!(Uuid::now_v7()));
+            }
+        }
+        Ok(message)
+    }
+
+    /// Sends a message as often as wanted, while a reviewer does what they do meanwhile.
+    async fn send(&mut self, step: &Step, name: &str, parts: Value) -> Result<Outcome, PlayError> {
+        let mut sent = tokio::task::JoinSet::new();
+        for _ in 0..step.times.unwrap_or(1) {
+            let (chat, message) = (self.chat(name), self.message(step, &parts)?);
+            sent.spawn(async move {
+                let params = json!({"message": message, "metadata": {}});
+                outcome(chat.ask("message/stream", &params).await)
+            });
+        }
+        if step.hang_up {
+            self.world(name)?.held().await?;
+            sent.shutdown().await;
+            return Ok(Outcome::Nothing);
+        }
+        let mut outcomes = Vec::new();
+        if let Some(review) = &step.meanwhile {
+            tokio::select! {
+                reviewed = self.review(name, review, true) => reviewed?,
+                done = sent.join_next() => outcomes.extend(done),
+            }
+        }
+        while let Some(done) = sent.join_next().await {
+            outcomes.push(done);
+        }
+        let outcomes = outcomes.into_iter().collect::<Result<Vec<_>, _>>();
+        let outcomes = outcomes.map_err(|error| anyhow::anyhow!(error))?;
+        // Of several at once it is enough that one does what it should.
+        let best = outcomes.iter().find(|one| meets(one, &step.expect).is_ok());
+        Ok(best.or(outcomes.first()).cloned().unwrap_or(Outcome::Nothing))
+    }
+
+    /// Decides as a reviewer about what a user's agent asks for. `held` wants a caller to wait for it.
+    async fn review(&self, name: &str, review: &Review, held: bool) -> Result<(), PlayError> {
+        let world = self.world(name)?;
+        let decision = review.decision();
+        let request = if held {
+            match world.held().await {
+                // Nothing was held, and nothing had to be; whoever asked is answered by now.
+                Err(_) if review.optional => return std::future::pending().await,
+                found => found?,
+            }
+        } else {
+            let waiting = world.requests().await?.into_iter().find(|r| r.state == State::Pending);
+            waiting.ok_or_else(|| anyhow::anyhow!("nothing waits for a reviewer"))?
+        };
+        Ok(world.decide(&request, decision.approved, &decision.reason).await?)
+    }
+
+    /// Waits for what becomes of the task that somebody left.
+    async fn follow(&self, name: &str) -> Result<Outcome, PlayError> {
+        let missing = || anyhow::anyhow!("without kagent's controller a task cannot be found again");
+        let mut url = self.place.controller.clone().ok_or_else(missing)?;
+        url.set_path(&format!("/api/sessions/{}/tasks", self.context));
+        let begun = Instant::now();
+        loop {
+            let request = self.http.get(url.clone()).header("x-user-id", self.user(name));
+            let answer = request.send().await.map_err(|error| anyhow::anyhow!(error))?;
+            let body = answer.bytes().await.map_err(|error| anyhow::anyhow!(error))?;
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let id = body.pointer("/data/0/id").and_then(Value::as_str);
+            if let Some(id) = id {
+                let found = self.chat(name).ask("tasks/get", &json!({"id": id})).await;
+                let found = outcome(found);
+                let works = matches!(&found, Outcome::Turn(turn) if ["submitted", "working"].contains(&turn.state.as_str()));
+                if !works {
+                    return Ok(found);
+                }
+            }
+            if begun.elapsed() > PATIENCE {
+                return Ok(Outcome::Broken(format!("still nothing came of it: {body}")));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// What came of it all.
+    async fn came(&self, before: usize) -> Result<End, PlayError> {
+        let account = self.world(SOMEBODY)?.account().await?;
+        let (mut requests, mut requesters) = (Vec::new(), Vec::new());
+        for name in &self.users {
+            for request in self.world(name)?.requests().await? {
+                requests.push(request.state.name().to_owned());
+                requesters.push(name.clone());
+            }
+        }
+        Ok(End {
+            ran: account.changes().split_off(before.min(account.changes().len())),
+            version: Some(account.version().to_owned()),
+            requests: Some(requests),
+            requesters: Some(requesters),
+        })
+    }
+}
+
+fn outcome(answer: Result<Answer, SceneError>) -> Outcome {
+    match answer {
+        Ok(Answer::Turn(turn)) => Outcome::Turn(turn),
+        Ok(Answer::Refused(code, text)) => Outcome::Refused(code, text),
+        Err(error) => Outcome::Broken(error.to_string()),
+    }
+}

@@ -1,0 +1,51 @@
+//! What differs between agents, as the documentation shows it.
+
+use crate::{
+    agents::Kind,
+    script::{Conversation, Difference},
+};
+
+/// Every known difference as a row of a table.
+pub fn differences(conversations: &[Conversation]) -> String {
+    let mut table = "| conversation | agent | what it does instead | known upstream |\n\
+                     |---|---|---|---|\n"
+        .to_owned();
+    for conversation in conversations {
+        let of_steps = conversation.steps.iter().flat_map(|step| step.differs.iter().map(told));
+        let mut rows: Vec<_> = of_steps.chain(conversation.differs.iter().map(told)).collect();
+        // The same may show in several steps.
+        rows.dedup();
+        let mut seen = Vec::new();
+        rows.retain(|row| !seen.contains(row) && { seen.push(row.clone()); true });
+        for (agents, because, upstream) in rows {
+            let title = &conversation.title;
+            table += &format!("| {title} | {agents} | {because} | {upstream} |\n");
+        }
+    }
+    table
+}
+
+fn told<T>(difference: &Difference<T>) -> (String, String, String) {
+    let agents: Vec<_> = difference.agents.iter().copied().map(Kind::name).collect();
+    let upstream = match difference.upstream.as_deref() {
+        None => "not filed, as far as we saw".to_owned(),
+        Some(url) => {
+            let number = url.rsplit('/').next().unwrap_or(url);
+            format!("[#{number}]({url})")
+        }
+    };
+    (agents.join(", "), difference.because.clone(), upstream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script;
+
+    #[test]
+    fn the_documentation_lists_every_difference() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/agents.md");
+        let table = differences(&script::all().unwrap());
+        hitl_service::settings::check(page.as_ref(), "differences", &table).unwrap();
+    }
+}

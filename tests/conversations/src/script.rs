@@ -1,0 +1,345 @@
+//! The conversations, as data.
+//!
+//! Owns their form, and refuses what is not in it: a misspelt expectation is one that cannot fail.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::agents::Kind;
+
+/// The files, in the order in which they are played.
+const FILES: [(&str, &str); 4] = [
+    ("scenes.yaml", include_str!("../conversations/scenes.yaml")),
+    ("deciding.yaml", include_str!("../conversations/deciding.yaml")),
+    ("waiting.yaml", include_str!("../conversations/waiting.yaml")),
+    ("holding.yaml", include_str!("../conversations/holding.yaml")),
+];
+
+/// Why a file is no script.
+#[derive(Debug, thiserror::Error)]
+pub enum ScriptError {
+    /// It is not in the form.
+    #[error("{0}: {1}")]
+    Form(&'static str, String),
+    /// A step says nothing to do, or several things.
+    #[error("{0:?}: step {1} must have one of say, decide, cancel, kill, follow, review and gateway")]
+    Step(String, usize),
+}
+
+/// A conversation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversation {
+    /// What it shows.
+    pub title: String,
+    /// Seconds that the gate holds calls in it, where that matters.
+    pub hold: Option<u32>,
+    /// What happens, in order.
+    pub steps: Vec<Step>,
+    /// What must have come of it.
+    pub end: End,
+    /// Agents that end otherwise.
+    #[serde(default)]
+    pub differs: Vec<Difference<End>>,
+}
+
+/// One thing that happens. Exactly one of the first group is there.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Step {
+    /// A user says something.
+    say: Option<String>,
+    /// A user decides about what waits for them.
+    decide: Option<Decision>,
+    /// A user cancels the task.
+    cancel: bool,
+    /// The agent is killed and started again.
+    kill: bool,
+    /// A user waits for what becomes of the task.
+    follow: bool,
+    /// A reviewer decides about what waits for them.
+    review: Option<Review>,
+    /// The gateway goes down, or comes up again.
+    gateway: Option<Gateway>,
+
+    /// The user.
+    #[serde(rename = "as")]
+    pub user: Option<String>,
+    /// What it is addressed to.
+    pub address: Address,
+    /// How often it is done, all at once.
+    pub times: Option<usize>,
+    /// Whether the user leaves as soon as a reviewer is asked, without waiting for an answer.
+    pub hang_up: bool,
+    /// What a reviewer does meanwhile.
+    pub meanwhile: Option<Review>,
+    /// What must come of it.
+    pub expect: Expect,
+    /// Agents of which something else comes.
+    pub differs: Vec<Difference<Expect>>,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act<'a> {
+    /// A user says something.
+    Say(&'a str),
+    /// A user decides.
+    Decide(&'a Decision),
+    /// A user cancels.
+    Cancel,
+    /// The agent is killed and started again.
+    Kill,
+    /// A user waits for what becomes of the task.
+    Follow,
+    /// A reviewer decides.
+    Review(&'a Review),
+    /// The gateway goes down, or comes up again.
+    Gateway(Gateway),
+}
+
+/// What a message is addressed to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Address {
+    /// A decision: the task that waits. Text: the conversation.
+    #[default]
+    Fitting,
+    /// The task.
+    Task,
+    /// The conversation, and no task.
+    Conversation,
+    /// The conversation, and no task, where there should be one.
+    NoTask,
+    /// The task, in a conversation that is not its own.
+    OtherConversation,
+}
+
+/// Whether there is a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gateway {
+    /// Not any more.
+    Down,
+    /// Again.
+    Up,
+}
+
+/// What a user decides.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// About everything that was asked.
+    all: Option<Word>,
+    /// About each of the calls, in the order they were asked in; those that are left out are not
+    /// named.
+    #[serde(default)]
+    each: Vec<Word>,
+    /// Reasons, in the same order.
+    #[serde(default)]
+    reasons: Vec<String>,
+    /// One reason for everything.
+    reason: Option<String>,
+    /// Whatever else is sent.
+    raw: Option<Value>,
+}
+
+/// Yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Approve,
+    Reject,
+}
+
+impl Word {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+impl Decision {
+    /// As kagent's dashboard sends it, about these calls.
+    pub fn data(&self, calls: &[(String, String)]) -> Value {
+        if let Some(raw) = &self.raw {
+            return raw.clone();
+        }
+        let ids = || calls.iter().map(|(id, _)| id.clone());
+        let mut data = Map::new();
+        match self.all {
+            Some(word) => data.insert("decision_type".to_owned(), json!(word.name())),
+            None => {
+                let decisions = ids().zip(self.each.iter().map(|word| json!(word.name())));
+                data.insert("decisions".to_owned(), Value::Object(decisions.collect()));
+                data.insert("decision_type".to_owned(), json!("batch"))
+            }
+        };
+        if !self.reasons.is_empty() {
+            let reasons = ids().zip(self.reasons.iter().map(|reason| json!(reason)));
+            data.insert("rejection_reasons".to_owned(), Value::Object(reasons.collect()));
+        }
+        if let Some(reason) = &self.reason {
+            data.insert("rejection_reason".to_owned(), json!(reason));
+        }
+        Value::Object(data)
+    }
+}
+
+/// What a reviewer does about the call that is held.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Review {
+    /// Approves, in these words.
+    approve: Option<String>,
+    /// Rejects, in these words.
+    reject: Option<String>,
+    /// Whether there may be nothing to decide.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+impl Review {
+    /// As the gate takes it.
+    pub fn decision(&self) -> hitl_api::Decision {
+        let approved = self.approve.is_some();
+        let reason = self.approve.as_ref().or(self.reject.as_ref()).cloned().unwrap_or_default();
+        hitl_api::Decision { approved, reason }
+    }
+}
+
+/// What must come of a step. What is not said may be anything.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expect {
+    /// Where the task is then.
+    pub state: Option<String>,
+    /// The tools of the calls that wait for the user.
+    pub asked: Option<Vec<String>>,
+    /// What is said last holds all of these.
+    pub says: Vec<String>,
+    /// The agent wants nothing of it: JSON-RPC's code.
+    pub error: Option<i64>,
+    /// Nothing comes of it but a connection that ends.
+    pub broken: bool,
+}
+
+/// What must have come of a conversation. What is not said may be anything.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct End {
+    /// What the tools did, in any order.
+    pub ran: Vec<String>,
+    /// The schema's version.
+    pub version: Option<String>,
+    /// States of the requests at the gate, in any order.
+    pub requests: Option<Vec<String>>,
+    /// In whose name they were made.
+    pub requesters: Option<Vec<String>>,
+}
+
+/// What agents do otherwise.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Difference<T> {
+    /// Which.
+    pub agents: Vec<Kind>,
+    /// What comes of it instead.
+    pub expect: T,
+    /// What they do, for people.
+    pub because: String,
+    /// Where that is known upstream; none where nobody seems to have filed it.
+    pub upstream: Option<String>,
+}
+
+impl Step {
+    /// What it does; none where it says nothing to do, or several things.
+    pub fn act(&self) -> Option<Act<'_>> {
+        let acts = [
+            self.say.as_deref().map(Act::Say),
+            self.decide.as_ref().map(Act::Decide),
+            self.cancel.then_some(Act::Cancel),
+            self.kill.then_some(Act::Kill),
+            self.follow.then_some(Act::Follow),
+            self.review.as_ref().map(Act::Review),
+            self.gateway.map(Act::Gateway),
+        ];
+        let mut acts = acts.into_iter().flatten();
+        acts.next().filter(|_| acts.next().is_none())
+    }
+}
+
+/// The difference that an agent has, if it has one.
+pub fn difference<T>(differences: &[Difference<T>], agent: Kind) -> Option<&Difference<T>> {
+    differences.iter().find(|difference| difference.agents.contains(&agent))
+}
+
+impl Conversation {
+    /// Whether it can only be had where everything can be stopped and started.
+    pub fn needs_stage(&self) -> bool {
+        let stops = |step: &Step| matches!(step.act(), Some(Act::Kill | Act::Gateway(_)));
+        self.hold.is_some() || self.steps.iter().any(stops)
+    }
+}
+
+/// All conversations.
+///
+/// # Errors
+/// When a file is not in the form.
+pub fn all() -> Result<Vec<Conversation>, ScriptError> {
+    let mut conversations = Vec::new();
+    for (name, text) in FILES {
+        let read: Vec<Conversation> = serde_saphyr::from_str(text)
+            .map_err(|error| ScriptError::Form(name, error.to_string()))?;
+        conversations.extend(read);
+    }
+    for conversation in &conversations {
+        for (number, step) in conversation.steps.iter().enumerate() {
+            if step.act().is_none() {
+                return Err(ScriptError::Step(conversation.title.clone(), number + 1));
+            }
+        }
+    }
+    Ok(conversations)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_in_the_form_and_no_two_conversations_are_called_the_same() {
+        let all = all().unwrap();
+        assert!(all.len() > 20, "{}", all.len());
+        for (at, conversation) in all.iter().enumerate() {
+            let others = all.iter().skip(at + 1);
+            assert!(others.map(|other| &other.title).all(|title| *title != conversation.title));
+            assert!(!conversation.steps.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_misspelt_expectation_is_refused() {
+        let text = "title: x\nsteps: [{say: hello, expect: {sayz: [x]}}]\nend: {}\n";
+        let error = serde_saphyr::from_str::<Conversation>(text).unwrap_err().to_string();
+        assert!(error.contains("sayz"), "{error}");
+        let two: Step = serde_saphyr::from_str("{say: hello, kill: true}").unwrap();
+        assert_eq!(two.act(), None);
+    }
+
+    #[test]
+    fn a_decision_has_the_form_that_the_dashboard_sends() {
+        let calls = ["x", "y"].map(|id| (id.to_owned(), "truncate_table".to_owned()));
+        let data = |text: &str| serde_saphyr::from_str::<Decision>(text).unwrap().data(&calls);
+        assert_eq!(data("all: approve"), json!({"decision_type": "approve"}));
+        let each = data("{each: [reject], reasons: [later]}");
+        assert_eq!(
+            each,
+            json!({"decision_type": "batch", "decisions": {"x": "reject"}, "rejection_reasons": {"x": "later"}})
+        );
+        let uniform = data("{all: reject, reason: no way}");
+        assert_eq!(uniform, json!({"decision_type": "reject", "rejection_reason": "no way"}));
+    }
+}
