@@ -43,8 +43,17 @@ pub fn table(command: &Command) -> String {
 /// # Errors
 /// What is wrong, and what to do.
 pub fn check(file: &Path, name: &str, table: &str) -> Result<(), String> {
+    check_part(file, &format!("settings {name}"), table)
+}
+
+/// The same for any part of a file that is made from the code: it stands between `<!-- NAME -->` and
+/// `<!-- end -->`.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub fn check_part(file: &Path, name: &str, table: &str) -> Result<(), String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let begin = format!("<!-- settings {name} -->\n");
+    let begin = format!("<!-- {name} -->\n");
     let (before, rest) = text.split_once(&begin).ok_or(format!("there is no {begin:?}"))?;
     let (held, after) = rest.split_once("<!-- end -->").ok_or("the table has no end")?;
     if held == table {
@@ -54,7 +63,7 @@ pub fn check(file: &Path, name: &str, table: &str) -> Result<(), String> {
         let text = format!("{before}{begin}{table}<!-- end -->{after}");
         return fs::write(file, text).map_err(|error| error.to_string());
     }
-    Err(format!("the settings of {name} are others by now: INSTA_UPDATE=always writes the table"))
+    Err(format!("{name}: the table is another by now: INSTA_UPDATE=always writes it"))
 }
 
 #[cfg(test)]

@@ -270,14 +270,14 @@ pub(crate) async fn cards(
             async move { gate.request(id).await }
         })
         .buffered(AT_ONCE)
-        .filter_map(async |found| {
-            // One that cannot be had is no reason to show none of the others.
-            let mut request = found.ok()?.request;
-            // Cards do not show it.
-            request.body = String::new();
-            Some(request)
-        });
-    let (requests, total) = tokio::join!(asked.collect::<Vec<_>>(), total(&session));
+        .collect::<Vec<_>>();
+    let (found, total) = tokio::join!(asked, total(&session));
+    // One that cannot be had is no reason to show none of the others.
+    let mut requests: Vec<_> = found.into_iter().flatten().map(|found| found.request).collect();
+    for request in &mut requests {
+        // Cards do not show it.
+        request.body = String::new();
+    }
     let catalogs = app.tools.of_all(&requests).await;
     let waiting = Waiting { requests, total: total?, next: None, catalogs };
     Ok(Html(waiting.list(&part, &session, None).render()?))

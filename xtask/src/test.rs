@@ -8,6 +8,7 @@ mod browser;
 mod cargo;
 mod clients;
 mod cluster;
+mod conversations;
 mod dependencies;
 mod gateway;
 mod install;
@@ -86,6 +87,16 @@ const SUITES: &[Suite] = &[
         name: "scenes",
         checks: "the whole lab on this machine, played by a program and by two people",
         run: scenes::run,
+    },
+    Suite {
+        name: "langgraph",
+        checks: "the agent in LangGraph: ruff, mypy, pytest, its lock",
+        run: conversations::langgraph,
+    },
+    Suite {
+        name: "conversations",
+        checks: "the same conversations with our agents and with kagent's own runtimes",
+        run: conversations::run,
     },
     Suite {
         name: "cluster",

@@ -1,18 +1,7 @@
 //! What outlives the agent, and where it is kept.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
-
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse as _, Response},
-    routing::{get, post},
-};
-use serde_json::{Value, json};
+use hitl_conversations::controller::Controller;
+use serde_json::json;
 
 use crate::support::{Lab, asked, made, states};
 
@@ -48,69 +37,10 @@ async fn it_starts_before_its_tools_and_says_what_is_missing_until_they_are_up()
     assert!(made(&events).contains("schema_version"));
 }
 
-/// A stand-in for the part of kagent's controller that keeps tasks.
-#[derive(Clone, Default)]
-struct Controller {
-    tasks: Arc<Mutex<HashMap<String, (String, Value)>>>,
-    agents: Arc<Mutex<Vec<String>>>,
-}
-
-fn enveloped(status: StatusCode, data: &Value) -> Response {
-    (status, Json(json!({"error": false, "data": data, "message": ""}))).into_response()
-}
-
-fn user(headers: &HeaderMap) -> String {
-    headers["x-user-id"].to_str().unwrap().to_owned()
-}
-
-async fn keep(
-    State(kept): State<Controller>,
-    headers: HeaderMap,
-    Json(task): Json<Value>,
-) -> Response {
-    let agent = headers["x-agent-name"].to_str().unwrap().to_owned();
-    kept.agents.lock().unwrap().push(agent);
-    let mut tasks = kept.tasks.lock().unwrap();
-    let id = task["id"].as_str().unwrap().to_owned();
-    if tasks.get(&id).is_some_and(|(owner, _)| *owner != user(&headers)) {
-        return enveloped(StatusCode::CONFLICT, &Value::Null);
-    }
-    tasks.insert(id, (user(&headers), task.clone()));
-    enveloped(StatusCode::CREATED, &task)
-}
-
-async fn one(
-    State(kept): State<Controller>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Response {
-    let tasks = kept.tasks.lock().unwrap();
-    match tasks.get(&id).filter(|(owner, _)| *owner == user(&headers)) {
-        Some((_, task)) => enveloped(StatusCode::OK, task),
-        None => enveloped(StatusCode::NOT_FOUND, &Value::Null),
-    }
-}
-
-async fn session(
-    State(kept): State<Controller>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Response {
-    let tasks = kept.tasks.lock().unwrap();
-    let of = |(owner, task): &(String, Value)| {
-        (*owner == user(&headers) && task["contextId"] == *id).then(|| task.clone())
-    };
-    enveloped(StatusCode::OK, &tasks.values().filter_map(of).collect())
-}
-
 #[tokio::test]
 async fn at_kagent_the_dashboard_finds_the_question_and_the_agent_its_task() {
     let controller = Controller::default();
-    let router = Router::new()
-        .route("/api/tasks", post(keep))
-        .route("/api/tasks/{id}", get(one))
-        .route("/api/sessions/{id}/tasks", get(session))
-        .with_state(controller.clone());
+    let router = controller.router();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("--kagent-url=http://{}", listener.local_addr().unwrap());
     tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
@@ -118,10 +48,10 @@ async fn at_kagent_the_dashboard_finds_the_question_and_the_agent_its_task() {
     let events = lab.say("alice", "truncate orders", Some("session-1")).await;
     let paused = events.last().unwrap();
     let id = paused["taskId"].as_str().unwrap().to_owned();
-    let stored = controller.tasks.lock().unwrap()[&id].clone();
+    let (owner, stored) = controller.task(&id).unwrap();
     // As the dashboard wants it, or its button sends nothing.
-    assert_eq!(stored.0, "alice");
-    assert_eq!(stored.1["status"], paused["status"]);
+    assert_eq!(owner, "alice");
+    assert_eq!(stored["status"], paused["status"]);
     assert_eq!(asked(paused).len(), 1);
     lab.kill_agent();
     let events = lab.decide("alice", paused, json!({"decision_type": "approve"})).await;
@@ -129,7 +59,8 @@ async fn at_kagent_the_dashboard_finds_the_question_and_the_agent_its_task() {
     assert_eq!(lab.done().await, ["truncate \"alice\""]);
     let events = lab.say("alice", "how many orders?", Some("session-1")).await;
     assert!(made(&events).contains("\"n\":0"));
-    let agents = controller.agents.lock().unwrap();
+    let agents = controller.agents();
+    assert!(!agents.is_empty());
     assert!(agents.iter().all(|agent| agent == "kagent__NS__dba_assistant"), "{agents:?}");
 }
 

@@ -149,7 +149,10 @@ impl Agent {
             .env("DBA_ASSISTANT_DESCRIPTION", &assistant.description)
             .env("DBA_ASSISTANT_SYSTEM", &assistant.system_message)
             .env("DBA_ASSISTANT_TOOLS", assistant.tools(|_| true).join(","))
-            .env("DBA_ASSISTANT_REQUIRE_APPROVAL", assistant.tools(|t| t.require_approval).join(","))
+            .env(
+                "DBA_ASSISTANT_REQUIRE_APPROVAL",
+                assistant.tools(|t| t.require_approval).join(","),
+            )
             .env("DBA_ASSISTANT_CALL_LIMIT", CALL_LIMIT.to_string())
             .env("OPS_TOOLS_PUBLIC_URL", format!("{gateway}/public/mcp"))
             .env("OPS_TOOLS_PRIVILEGED_URL", format!("{gateway}/privileged/mcp"))

@@ -21,6 +21,9 @@ use serde_json::{Value, json};
 /// Who asks, where nobody says so.
 const NOBODY: &str = "admin@kagent.dev";
 
+/// Owner, thread, namespace and checkpoint.
+type Written = (String, String, String, String);
+
 /// Query parameters.
 type Params = Query<HashMap<String, String>>;
 
@@ -39,7 +42,7 @@ struct Kept {
     /// Checkpoints by owner, thread and namespace, in order of their ids, which is of their time.
     checkpoints: BTreeMap<(String, String, String), BTreeMap<String, Value>>,
     /// Writes by owner, thread, namespace and checkpoint, and then by their number.
-    writes: BTreeMap<(String, String, String, String), (Value, BTreeMap<i64, Value>)>,
+    writes: BTreeMap<Written, (Value, BTreeMap<i64, Value>)>,
     /// Names of the agents that kept something.
     agents: Vec<String>,
 }

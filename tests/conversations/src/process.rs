@@ -122,7 +122,8 @@ impl Process {
     pub fn resident(&self) -> anyhow::Result<u64> {
         let pid = self.child.id().context("it has ended")?;
         let path = format!("/proc/{pid}/status");
-        let status = fs::read_to_string(&path).with_context(|| format!("{path} (is this Linux?)"))?;
+        let status =
+            fs::read_to_string(&path).with_context(|| format!("{path} (is this Linux?)"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let value = line.with_context(|| format!("{path} has no VmRSS"))?;
         Ok(value.trim().trim_end_matches(" kB").parse()?)

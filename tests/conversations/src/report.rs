@@ -16,10 +16,17 @@ pub fn differences(conversations: &[Conversation]) -> String {
         // The same may show in several steps.
         rows.dedup();
         let mut seen = Vec::new();
-        rows.retain(|row| !seen.contains(row) && { seen.push(row.clone()); true });
+        rows.retain(|row| {
+            !seen.contains(row) && {
+                seen.push(row.clone());
+                true
+            }
+        });
         for (agents, because, upstream) in rows {
             let title = &conversation.title;
-            table += &format!("| {title} | {agents} | {because} | {upstream} |\n");
+            let row = ["", title, &agents, &because, &upstream, ""].join(" | ");
+            table.push_str(row.trim());
+            table.push('\n');
         }
     }
     table
@@ -46,6 +53,6 @@ mod tests {
     fn the_documentation_lists_every_difference() {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/agents.md");
         let table = differences(&script::all().unwrap());
-        hitl_service::settings::check(page.as_ref(), "differences", &table).unwrap();
+        hitl_service::settings::check_part(page.as_ref(), "differences", &table).unwrap();
     }
 }

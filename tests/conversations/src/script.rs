@@ -22,7 +22,9 @@ pub enum ScriptError {
     #[error("{0}: {1}")]
     Form(&'static str, String),
     /// A step says nothing to do, or several things.
-    #[error("{0:?}: step {1} must have one of say, decide, cancel, kill, follow, review and gateway")]
+    #[error(
+        "{0:?}: step {1} must have one of say, decide, cancel, kill, follow, review and gateway"
+    )]
     Step(String, usize),
 }
 
@@ -44,6 +46,8 @@ pub struct Conversation {
 }
 
 /// One thing that happens. Exactly one of the first group is there.
+// Flags, because that is how the files say it; what is done is read as an [`Act`].
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Step {
@@ -169,14 +173,11 @@ impl Decision {
         }
         let ids = || calls.iter().map(|(id, _)| id.clone());
         let mut data = Map::new();
-        match self.all {
-            Some(word) => data.insert("decision_type".to_owned(), json!(word.name())),
-            None => {
-                let decisions = ids().zip(self.each.iter().map(|word| json!(word.name())));
-                data.insert("decisions".to_owned(), Value::Object(decisions.collect()));
-                data.insert("decision_type".to_owned(), json!("batch"))
-            }
-        };
+        data.insert("decision_type".to_owned(), json!(self.all.map_or("batch", Word::name)));
+        if self.all.is_none() {
+            let decisions = ids().zip(self.each.iter().map(|word| json!(word.name())));
+            data.insert("decisions".to_owned(), Value::Object(decisions.collect()));
+        }
         if !self.reasons.is_empty() {
             let reasons = ids().zip(self.reasons.iter().map(|reason| json!(reason)));
             data.insert("rejection_reasons".to_owned(), Value::Object(reasons.collect()));
@@ -231,7 +232,9 @@ pub struct Expect {
 #[serde(deny_unknown_fields, default)]
 pub struct End {
     /// What the tools did, in any order.
-    pub ran: Vec<String>,
+    pub ran: Option<Vec<String>>,
+    /// The only thing that the tools did, once or more often.
+    pub ran_only: Option<String>,
     /// The schema's version.
     pub version: Option<String>,
     /// States of the requests at the gate, in any order.
@@ -248,6 +251,9 @@ pub struct Difference<T> {
     pub agents: Vec<Kind>,
     /// What comes of it instead.
     pub expect: T,
+    /// Whether it is so only at times: then what all others do is right, too.
+    #[serde(default)]
+    pub sometimes: bool,
     /// What they do, for people.
     pub because: String,
     /// Where that is known upstream; none where nobody seems to have filed it.

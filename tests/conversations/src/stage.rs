@@ -184,7 +184,8 @@ impl Stage {
     /// When it does not start.
     pub async fn gateway_up(&mut self) -> anyhow::Result<()> {
         let template = self.around.root.join("tests/gateway/envoy.yaml");
-        let config = fs::read_to_string(&template).with_context(|| template.display().to_string())?;
+        let config =
+            fs::read_to_string(&template).with_context(|| template.display().to_string())?;
         let Addresses { gateway, checks, tools, .. } = self.addresses;
         let config = config
             .replace("{{LISTEN}}", &gateway.port().to_string())

@@ -120,20 +120,19 @@ impl Chat {
         }
         let text = String::from_utf8_lossy(&text);
         // A refusal may come as a stream of one event, too.
-        let answers: Vec<Value> = match serde_json::from_str(&text) {
-            Ok(whole) => vec![whole],
-            Err(_) => {
-                let events = text.lines().filter_map(|line| line.strip_prefix("data:"));
-                events.filter_map(|data| serde_json::from_str(data.trim()).ok()).collect()
-            }
-        };
+        let events = text.lines().filter_map(|line| line.strip_prefix("data:"));
+        let events = events.filter_map(|data| serde_json::from_str(data.trim()).ok());
+        let answers: Vec<Value> =
+            serde_json::from_str(&text).map_or_else(|_| events.collect(), |whole| vec![whole]);
         if let Some(error) = answers.iter().find_map(|answer| answer.get("error")) {
             let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
             let text = error.get("message").and_then(Value::as_str).unwrap_or_default();
             return Ok(Answer::Refused(code, text.to_owned()));
         }
-        let events: Vec<_> = answers.iter().filter_map(|answer| answer.get("result").cloned()).collect();
-        let turn = read(&events).ok_or_else(|| away(&"its stream ends without a word about the task"))?;
+        let events: Vec<_> =
+            answers.iter().filter_map(|answer| answer.get("result").cloned()).collect();
+        let turn =
+            read(&events).ok_or_else(|| away(&"its stream ends without a word about the task"))?;
         Ok(Answer::Turn(turn))
     }
 }
@@ -145,9 +144,9 @@ fn read(events: &[Value]) -> Option<Turn> {
     let state = string(last.pointer("/status/state"))?;
     let of_last = last.pointer("/status/message/parts").and_then(Value::as_array);
     let made = events.iter().rev().find_map(|event| {
-        let made = event.pointer("/artifact/parts").or_else(|| {
-            event.get("artifacts")?.as_array()?.last()?.get("parts")
-        });
+        let made = event
+            .pointer("/artifact/parts")
+            .or_else(|| event.get("artifacts")?.as_array()?.last()?.get("parts"));
         made?.as_array()
     });
     let texts = |parts: &Vec<Value>| {
