@@ -18,7 +18,7 @@ def kinds(messages: list[AnyMessage]) -> list[str]:
 
 
 def test_every_call_has_an_answer_right_after_it() -> None:
-    conversation = [
+    conversation: list[AnyMessage] = [
         HumanMessage("empty both"),
         said(call("x"), call("y")),
         history.answer(call("y"), "done", failed=False),
