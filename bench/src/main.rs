@@ -7,6 +7,7 @@
 // What it prints is what it is for.
 #![allow(clippy::print_stdout)]
 
+mod agents;
 mod allow;
 mod gate;
 mod load;
@@ -30,6 +31,7 @@ struct Args {
 enum Service {
     McpOpsTools,
     HitlExtauth,
+    Agents,
 }
 
 #[derive(Subcommand)]
@@ -51,6 +53,10 @@ enum Command {
         /// Measure this service alone
         #[arg(long, value_name = "SERVICE")]
         only: Option<Service>,
+
+        /// The agents that are not built here
+        #[command(flatten)]
+        programs: agents::Programs,
     },
     /// Serve MCP with one tool that does nothing, as the limit of what is possible
     #[command(hide = true)]
@@ -70,12 +76,15 @@ async fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::ServeNoop => noop::serve().await,
         Command::ServeAllow => allow::serve().await,
-        Command::Run { bin, folder, seconds, only } => {
+        Command::Run { bin, folder, seconds, only, programs } => {
             if only.is_none_or(|only| only == Service::McpOpsTools) {
                 ops_tools::run(&bin, seconds).await?;
             }
             if only.is_none_or(|only| only == Service::HitlExtauth) {
                 gate::run(&bin, &folder, seconds).await?;
+            }
+            if only.is_none_or(|only| only == Service::Agents) {
+                agents::run(&bin, &folder, &programs).await?;
             }
             Ok(())
         }

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::workspace::{self, Workspace};
+use crate::{
+    test::conversations,
+    workspace::{self, Workspace},
+};
 
 /// What to measure
 #[derive(Args)]
@@ -14,7 +17,7 @@ pub(crate) struct BenchArgs {
     seconds: u64,
 
     /// The service to measure; all when none is named
-    #[arg(value_name = "SERVICE", value_parser = ["mcp-ops-tools", "hitl-extauth"])]
+    #[arg(value_name = "SERVICE", value_parser = ["mcp-ops-tools", "hitl-extauth", "agents"])]
     service: Option<String>,
 }
 
@@ -26,6 +29,13 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
     bench.arg("--folder").arg(workspace.target().join("bench"));
     if let Some(service) = &args.service {
         bench.args(["--only", service]);
+    }
+    if args.service.as_ref().is_none_or(|service| service == "agents") {
+        let (langgraph, adk) = conversations::pythons(workspace)?;
+        bench.arg("--langgraph").arg(langgraph).arg("--adk-python").arg(adk);
+        if let Some(go) = conversations::go_runtime() {
+            bench.arg("--adk-go").arg(go);
+        }
     }
     workspace::run(&mut bench)?;
     Ok(ExitCode::SUCCESS)

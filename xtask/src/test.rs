@@ -8,7 +8,7 @@ mod browser;
 mod cargo;
 mod clients;
 mod cluster;
-mod conversations;
+pub(crate) mod conversations;
 mod dependencies;
 mod gateway;
 mod install;

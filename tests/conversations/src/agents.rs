@@ -228,3 +228,89 @@ impl Agent {
 fn write(path: &Path, value: &Value) -> anyhow::Result<()> {
     fs::write(path, value.to_string()).with_context(|| path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an Agent is told, in whichever form its kind is told it.
+    #[derive(Debug, PartialEq)]
+    struct Told {
+        description: String,
+        system: String,
+        tools: Vec<String>,
+        asked: Vec<String>,
+    }
+
+    fn rendered() -> Vec<Value> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../cluster/whole.yaml");
+        let text = fs::read_to_string(path).unwrap();
+        let documents: Vec<_> =
+            text.split("\n---\n").filter(|d| d.contains("kind: Agent\n")).collect();
+        documents.into_iter().map(|document| serde_saphyr::from_str(document).unwrap()).collect()
+    }
+
+    fn list(value: &str) -> Vec<String> {
+        value.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn strings(value: Option<&Value>) -> Vec<String> {
+        let all = value.and_then(Value::as_array).into_iter().flatten();
+        all.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    fn told(agent: &Value) -> Told {
+        let spec = &agent["spec"];
+        let description = spec["description"].as_str().unwrap().to_owned();
+        if spec["type"] == "Declarative" {
+            let declarative = &spec["declarative"];
+            let servers = declarative["tools"].as_array().unwrap();
+            let of = |field: &str| -> Vec<String> {
+                servers.iter().flat_map(|server| strings(server["mcpServer"].get(field))).collect()
+            };
+            let system = declarative["systemMessage"].as_str().unwrap().to_owned();
+            return Told {
+                description,
+                system,
+                tools: of("toolNames"),
+                asked: of("requireApproval"),
+            };
+        }
+        let deployment = &spec["byo"]["deployment"];
+        let args = strings(deployment.get("args"));
+        let of = |flag: &str, variable: &str| -> String {
+            let flag = format!("--{flag}=");
+            let arg = args.iter().find_map(|arg| arg.strip_prefix(&flag));
+            let variables = deployment["env"].as_array().into_iter().flatten();
+            let mut set = variables.filter(|set| set["name"] == variable);
+            arg.or_else(|| set.next()?["value"].as_str()).unwrap().to_owned()
+        };
+        assert_eq!(of("description", "DBA_ASSISTANT_DESCRIPTION"), description);
+        Told {
+            description,
+            system: of("system", "DBA_ASSISTANT_SYSTEM"),
+            tools: list(&of("tools", "DBA_ASSISTANT_TOOLS")),
+            asked: list(&of("require-approval", "DBA_ASSISTANT_REQUIRE_APPROVAL")),
+        }
+    }
+
+    #[test]
+    fn all_agents_that_the_chart_makes_are_told_the_same() {
+        let agents = rendered();
+        let names: Vec<_> =
+            agents.iter().map(|a| a["metadata"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["dba-assistant", "dba-assistant-rs", "dba-assistant-langgraph"]);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let described = Assistant::read(&root).unwrap();
+        let expected = Told {
+            description: described.description.clone(),
+            system: described.system_message.clone(),
+            tools: described.tools(|_| true).into_iter().map(str::to_owned).collect(),
+            asked: described.tools(|t| t.require_approval).into_iter().map(str::to_owned).collect(),
+        };
+        assert_eq!(expected.asked, ["truncate_table"]);
+        for agent in &agents {
+            assert_eq!(told(agent), expected, "{}", agent["metadata"]["name"]);
+        }
+    }
+}

@@ -21,7 +21,7 @@ use crate::{
     images::{self, Image},
     kind::engine,
     lab::Place,
-    options::{BundleArgs, GatewayKind},
+    options::{BundleArgs, GatewayKind, Part},
     plan::{Plan, Step},
     platform::{Platform, Source},
     shell::{command, follow, output},
@@ -65,18 +65,24 @@ pub(crate) async fn read(source: &Source) -> anyhow::Result<String> {
 /// The images of ours that a bundle holds, where it does.
 ///
 /// # Errors
-/// When it says so in a way that cannot be read.
-pub(crate) fn ours(preload: &Path) -> anyhow::Result<Option<Vec<Image>>> {
+/// When it says so in a way that cannot be read, or lacks one; the agent in `LangGraph` is wanted or
+/// not.
+pub(crate) fn ours(preload: &Path, langgraph: bool) -> anyhow::Result<Option<Vec<Image>>> {
     let file = preload.join("..").join(OURS);
     let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
     let tags: std::collections::BTreeMap<String, String> =
         serde_json::from_str(&text).with_context(|| file.display().to_string())?;
     let image = |service: &'static str| {
-        let tag =
-            tags.get(service).with_context(|| format!("{} names no {service}", file.display()))?;
+        let missing = || {
+            let skip =
+                if service == images::LANGGRAPH { "; --skip langgraph does without" } else { "" };
+            format!("{} names no {service}{skip}", file.display())
+        };
+        let tag = tags.get(service).with_context(missing)?;
         anyhow::Ok(Image { service, tag: tag.clone(), size: 0 })
     };
-    images::SERVICES.into_iter().map(image).collect::<Result<_, _>>().map(Some)
+    let wanted = images::SERVICES.into_iter().chain(langgraph.then_some(images::LANGGRAPH));
+    wanted.map(image).collect::<Result<_, _>>().map(Some)
 }
 
 /// Collects everything.
@@ -146,7 +152,9 @@ pub(crate) async fn make(place: &Place, args: &BundleArgs) -> anyhow::Result<Exi
         save(&folder.join(NODE), [untagged.as_str()].into_iter()).await?;
         note(&mut written, "node", "image", &untagged);
     }
-    let (built, _) = images::build(place, &args.build, |line| eprintln!("{line}")).await?;
+    let (built, _) =
+        images::build(place, &args.build, lab.has(Part::Langgraph), |line| eprintln!("{line}"))
+            .await?;
     let ours: Vec<_> = built.iter().map(Image::name).collect();
     save(&archives.join("ours.tar"), ours.iter().map(String::as_str)).await?;
     let tags: std::collections::BTreeMap<_, _> =
@@ -279,12 +287,15 @@ mod tests {
     fn a_bundle_says_which_images_of_ours_it_holds() {
         let folder = tempfile::tempdir().unwrap();
         let archives = made(&folder.path().join("images")).unwrap();
-        assert_eq!(ours(&archives).unwrap(), None);
+        assert_eq!(ours(&archives, true).unwrap(), None);
         let tags: serde_json::Map<_, _> =
             images::SERVICES.iter().map(|name| ((*name).to_owned(), json!("abc"))).collect();
         fs::write(folder.path().join(OURS), Value::from(tags).to_string()).unwrap();
-        assert!(ours(&archives).unwrap().unwrap().iter().all(|image| image.tag == "abc"));
+        let held = ours(&archives, false).unwrap().unwrap();
+        assert!(held.iter().all(|image| image.tag == "abc"));
+        let error = ours(&archives, true).unwrap_err().to_string();
+        assert!(error.contains("names no dba-assistant-langgraph"), "{error}");
         fs::write(folder.path().join(OURS), "{}").unwrap();
-        assert!(ours(&archives).unwrap_err().to_string().contains("names no"));
+        assert!(ours(&archives, false).unwrap_err().to_string().contains("names no"));
     }
 }

@@ -22,13 +22,16 @@ use crate::{
 pub(crate) const SERVICES: [&str; 5] =
     ["dba-assistant", "hitl-extauth", "hitl-ui", "mcp-ops-tools", "scripted-model"];
 
+/// The agent in LangGraph, whose image is built from a Dockerfile of its own.
+pub(crate) const LANGGRAPH: &str = "dba-assistant-langgraph";
+
 /// Where our images are said to be from; nobody pulls them.
 const REPOSITORY: &str = "docker.io/hitl";
 
 /// Cargo's profile for images that are compiled here.
 const PROFILE: &str = "lab";
 
-/// Largest that an image may be, in bytes.
+/// Largest that an image of a service may be, in bytes.
 const LARGEST: u64 = 20 * 1000 * 1000;
 
 /// Where an image build looks for the certificates that a service trusts.
@@ -63,23 +66,29 @@ impl Image {
     }
 }
 
-/// Builds every image, and gives those that were not there before a line each.
+/// Builds every image, and gives those that were not there before a line each. The agent in
+/// `LangGraph` is wanted or not.
 pub(crate) async fn build(
     place: &Place,
     args: &BuildArgs,
+    langgraph: bool,
     line: impl Fn(&str),
 ) -> anyhow::Result<(Vec<Image>, Vec<String>)> {
     let before = tagged().await?;
     let contexts = if args.host_build { Some(compile(place, &line).await?) } else { None };
     let mut images = Vec::new();
-    for service in SERVICES {
+    for service in SERVICES.into_iter().chain(langgraph.then_some(LANGGRAPH)) {
         line(&format!("packaging {service}"));
         let latest = format!("{REPOSITORY}/{service}:latest");
         let mut build = command(engine());
         build.args(["build", "--tag", &latest, "--file"]);
         // Else a build that took everything from its cache is called a new image nevertheless.
         build.env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1");
-        if let Some(folder) = &contexts {
+        if service == LANGGRAPH {
+            let folder = place.source("agents/langgraph");
+            let base = format!("PYTHON_IMAGE={}", args.python_image);
+            build.arg(folder.join("Dockerfile")).args(["--build-arg", &base]).arg(folder);
+        } else if let Some(folder) = &contexts {
             build.arg(folder.join(service).join("Dockerfile")).arg(folder.join(service));
         } else {
             build.arg(place.source("Dockerfile"));
@@ -100,7 +109,7 @@ pub(crate) async fn build(
             inspected.trim().split_once(' ').context("the engine's account of an image")?;
         let tag: String = id.trim_start_matches("sha256:").chars().take(12).collect();
         let image = Image { service, tag, size: size.parse().unwrap_or_default() };
-        if image.size > LARGEST {
+        if service != LANGGRAPH && image.size > LARGEST {
             bail!("the image of {service} has {} MB; 20 are allowed", image.size / 1_000_000);
         }
         output(command(engine()).args(["tag", &latest, &image.name()])).await?;

@@ -79,8 +79,10 @@ async fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::Scenes(args) => up::scenes(&place, &args).await,
         Command::Images(args) => {
             place.make()?;
-            let (images, _) =
-                images::build(&place, &args.build, |line| eprintln!("{line}")).await?;
+            let (images, _) = images::build(&place, &args.build, !args.skip_langgraph, |line| {
+                eprintln!("{line}")
+            })
+            .await?;
             for image in images {
                 println!("{:<50} {:>5.1} MB", image.name(), image.megabytes());
             }

@@ -110,6 +110,10 @@ pub(crate) struct BuildArgs {
     /// Registry and image that the build inside of a container begins with
     #[arg(long, default_value = "docker.io/library/rust:1.95-alpine", value_name = "IMAGE")]
     pub(crate) build_image: String,
+
+    /// Registry and image of the Python that the agent in LangGraph runs on; --host-build needs it, too
+    #[arg(long, default_value = "docker.io/library/python:3.11-slim", value_name = "IMAGE")]
+    pub(crate) python_image: String,
 }
 
 /// Ports on loopback
@@ -192,6 +196,8 @@ pub(crate) enum Part {
     OpsTools,
     /// The agents
     Agents,
+    /// The agent in LangGraph, which kagent runs beside the others
+    Langgraph,
 }
 
 impl std::fmt::Display for Part {
@@ -275,6 +281,10 @@ pub(crate) struct ScenesArgs {
 /// How to build
 #[derive(Args, Debug)]
 pub(crate) struct ImagesArgs {
+    /// Leave out the agent in LangGraph, the only image with an operating system in it
+    #[arg(long)]
+    pub(crate) skip_langgraph: bool,
+
     /// How images are built
     #[command(flatten)]
     pub(crate) build: BuildArgs,

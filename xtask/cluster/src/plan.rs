@@ -88,7 +88,7 @@ impl Plan {
             GatewayKind::Agentgateway => vec![Part::Envoy],
             GatewayKind::Envoy => vec![Part::Agentgateway, Part::GatewayApi],
         };
-        for part in [Part::Agentgateway, Part::OpsTools, Part::Agents] {
+        for part in [Part::Agentgateway, Part::OpsTools, Part::Agents, Part::Langgraph] {
             for need in needs(part, gateway) {
                 if skipped(*need, &left_out) && !skipped(part, &left_out) && !other.contains(&part)
                 {
@@ -158,6 +158,7 @@ fn needs(part: Part, gateway: GatewayKind) -> &'static [Part] {
         (Part::OpsTools, GatewayKind::Agentgateway) => &[Part::Agentgateway, Part::Hitl],
         (Part::OpsTools, GatewayKind::Envoy) => &[Part::Envoy, Part::Hitl],
         (Part::Agents, _) => &[Part::OpsTools],
+        (Part::Langgraph, _) => &[Part::Kagent, Part::Agents],
         _ => &[],
     }
 }
@@ -210,9 +211,10 @@ mod tests {
             Part::Hitl,
             Part::OpsTools,
             Part::Agents,
+            Part::Langgraph,
         ];
         for gateway in [GatewayKind::Agentgateway, GatewayKind::Envoy] {
-            for bits in 0_u32..256 {
+            for bits in 0_u32..512 {
                 let skip: Vec<_> = parts
                     .iter()
                     .enumerate()

@@ -116,13 +116,17 @@ impl Lab {
 
     async fn build(&self, progress: &Progress) -> anyhow::Result<Vec<String>> {
         // A bundle brings them.
-        let bundled = self.args.preload.as_deref().map(crate::bundle::ours).transpose()?.flatten();
+        let bundled = self.args.preload.as_deref();
+        let langgraph = self.record.has(Part::Langgraph);
+        let bundled =
+            bundled.map(|folder| crate::bundle::ours(folder, langgraph)).transpose()?.flatten();
         if let Some(images) = bundled {
             let _ = self.images.set(images);
             return Ok(Vec::new());
         }
         let (images, changed) =
-            images::build(&self.place, &self.args.build, |line| progress.say(line)).await?;
+            images::build(&self.place, &self.args.build, langgraph, |line| progress.say(line))
+                .await?;
         let _ = self.images.set(images);
         Ok(changed)
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     helm::Release,
-    images::Image,
+    images::{self, Image},
     json::set,
     lab::Record,
     objects::{GATEWAY, GATEWAY_PORT},
@@ -133,7 +133,11 @@ impl Charts<'_> {
         if self.lab.scripted {
             set(&mut values, "model", json!({"name": "scripted"}));
         }
-        if !kagent {
+        if kagent {
+            let wanted = self.lab.has(Part::Langgraph);
+            let langgraph = json!({"enabled": wanted, "image": self.image(images::LANGGRAPH)});
+            set(&mut values, "agents", json!({"langgraph": langgraph}));
+        } else {
             set(&mut values, "service", json!({"type": "NodePort", "nodePort": CHAT_NODE_PORT}));
         }
         self.ours("dba-assistant", "dba-assistant", self.lab.agents(), values)
@@ -225,11 +229,9 @@ mod tests {
         let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kind/platform.toml");
         let keys = [("values.kagent.registry".to_owned(), "mirror.example".to_owned())];
         let platform = Platform::read(&own, None, &keys).unwrap();
-        let images = crate::images::SERVICES.map(|service| Image {
-            service,
-            tag: "0123456789ab".into(),
-            size: 1,
-        });
+        let image = |service| Image { service, tag: "0123456789ab".into(), size: 1 };
+        let all = images::SERVICES.into_iter().chain([images::LANGGRAPH]);
+        let images: Vec<_> = all.map(image).collect();
         let charts =
             Charts { lab: &lab, platform: &platform, images: &images, folder: Path::new("charts") };
         let mut all = vec![charts.hitl(), charts.ops_tools(), charts.envoy(), charts.agents()];

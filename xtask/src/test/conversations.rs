@@ -16,22 +16,9 @@ use crate::workspace::{self, Workspace};
 const GO_RUNTIME: &str = "KAGENT_GO_ADK_BIN";
 
 pub(crate) fn run(workspace: &Workspace) -> Outcome {
-    let installed = || -> anyhow::Result<_> {
-        Ok((
-            install::envoy(workspace)?,
-            virtual_environment(
-                workspace,
-                "langgraph",
-                &workspace.path("agents/langgraph/requirements.txt"),
-            )?,
-            virtual_environment(
-                workspace,
-                "kagent-adk",
-                &workspace.path("tests/conversations/requirements-adk.txt"),
-            )?,
-        ))
-    };
-    let (envoy, langgraph, adk) = match installed() {
+    let installed =
+        || -> anyhow::Result<_> { Ok((install::envoy(workspace)?, pythons(workspace)?)) };
+    let (envoy, (langgraph, adk)) = match installed() {
         Ok(installed) => installed,
         Err(error) => {
             return Outcome::Skipped(format!("the agents cannot be installed: {error:#}"));
@@ -43,7 +30,7 @@ pub(crate) fn run(workspace: &Workspace) -> Outcome {
         command.arg("--bin").arg(workspace.target().join("debug")).arg("--envoy").arg(envoy);
         command.arg("--folder").arg(workspace.target().join("conversations"));
         command.arg("--rust").arg("--langgraph").arg(langgraph).arg("--adk-python").arg(adk);
-        let go = env::var_os(GO_RUNTIME).map(PathBuf::from);
+        let go = go_runtime();
         if let Some(go) = &go {
             command.arg("--adk-go").arg(go);
         }
@@ -55,6 +42,27 @@ pub(crate) fn run(workspace: &Workspace) -> Outcome {
         })
     };
     play().into()
+}
+
+/// Pythons with what the agent in `LangGraph` needs, and with kagent's runtime.
+///
+/// # Errors
+/// When they cannot be installed.
+pub(crate) fn pythons(workspace: &Workspace) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let pins = |path: &str| workspace.path(path);
+    Ok((
+        virtual_environment(workspace, "langgraph", &pins("agents/langgraph/requirements.txt"))?,
+        virtual_environment(
+            workspace,
+            "kagent-adk",
+            &pins("tests/conversations/requirements-adk.txt"),
+        )?,
+    ))
+}
+
+/// kagent's Go runtime, where it is named.
+pub(crate) fn go_runtime() -> Option<PathBuf> {
+    env::var_os(GO_RUNTIME).map(PathBuf::from)
 }
 
 /// What is checked without running it, and the tests of its pure parts.

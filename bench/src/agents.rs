@@ -1,0 +1,148 @@
+//! The agents side by side: how long each takes to start, what it holds in memory, and what a turn
+//! costs beside the model, which answers at once here.
+
+// The documentation of the fields is the text of `--help`, where backticks are noise.
+#![allow(clippy::doc_markdown)]
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use clap::Args;
+use hitl_conversations::{
+    agents::{Agent, Kind, Surroundings},
+    controller::Controller,
+    process::Process as Program,
+};
+use lab::scenes::chat::Chat;
+
+use crate::{aim, process::Process};
+
+/// Starts of each agent, of which the median counts.
+const STARTS: usize = 5;
+
+/// Turns before memory is looked at again; their median counts.
+const TURNS: usize = 50;
+
+/// What the agent in Rust may hold when nobody has asked it anything, in KiB.
+const MEMORY_AIM: u64 = 25 * 1024;
+
+/// From its start to its first answer.
+const START_AIM: Duration = Duration::from_millis(100);
+
+/// Programs of the agents that are not built here.
+#[derive(Args, Debug)]
+pub(crate) struct Programs {
+    /// A Python that has what the agent in LangGraph needs
+    #[arg(long, value_name = "PYTHON")]
+    langgraph: Option<PathBuf>,
+
+    /// A Python that has kagent's runtime
+    #[arg(long, value_name = "PYTHON")]
+    adk_python: Option<PathBuf>,
+
+    /// kagent's Go runtime
+    #[arg(long, value_name = "PROGRAM")]
+    adk_go: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Figures {
+    start: Duration,
+    idle: u64,
+    after: u64,
+    turn: Duration,
+}
+
+async fn serve(router: Router) -> anyhow::Result<String> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async { axum::serve(listener, router).await });
+    Ok(format!("http://{address}"))
+}
+
+/// Measures and prints.
+pub(crate) async fn run(bin: &Path, folder: &Path, programs: &Programs) -> anyhow::Result<()> {
+    let folder = folder.join("agents");
+    std::fs::create_dir_all(&folder)?;
+    // No gateway: what it adds is not the agents'.
+    let tools = bin.join("mcp-ops-tools");
+    let tools = Process::start(&tools, &["--listen=127.0.0.1:0"], &["address"])?;
+    let around = Surroundings {
+        root: Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+        folder,
+        gateway: format!("http://{}", tools.address("address")?),
+        model: serve(scripted_model::routes::router()).await?,
+        controller: serve(Controller::default().router()).await?,
+    };
+    println!(
+        "\nagents: median of {STARTS} starts; memory when idle and after {TURNS} turns with one call \
+         each; median of these turns, with a model that answers at once"
+    );
+    println!("{:<24}{:>12}{:>14}{:>14}{:>12}", "", "start", "idle KiB", "after KiB", "turn");
+    let given = [
+        (Kind::Rust, Some(bin.join("dba-assistant"))),
+        (Kind::Langgraph, programs.langgraph.clone()),
+        (Kind::AdkPython, programs.adk_python.clone()),
+        (Kind::AdkGo, programs.adk_go.clone()),
+    ];
+    let mut rust = None;
+    for (kind, program) in given {
+        let Some(program) = program else {
+            println!("{:<24}{:>12}", kind.name(), "not given");
+            continue;
+        };
+        let figures = measure(&Agent { kind, program }, &around).await.context(kind.name())?;
+        let Figures { start, idle, after, turn } = figures;
+        println!("{:<24}{start:>12.1?}{idle:>14}{after:>14}{turn:>12.1?}", kind.name());
+        if kind == Kind::Rust {
+            rust = Some((start, idle, after));
+        }
+    }
+    let (start, idle, after) = rust.context("the agent in Rust was not measured")?;
+    aim(
+        &format!("the agent in Rust: {idle} KiB idle, {after} KiB after {TURNS} turns"),
+        &format!("under {MEMORY_AIM} KiB"),
+        idle.max(after) < MEMORY_AIM,
+    );
+    let what = format!("the agent in Rust: {start:.1?} from start to its first answer");
+    aim(&what, &format!("under {START_AIM:?}"), start < START_AIM);
+    Ok(())
+}
+
+async fn measure(agent: &Agent, around: &Surroundings) -> anyhow::Result<Figures> {
+    let mut starts = Vec::new();
+    let mut running: Option<(Program, _)> = None;
+    for _ in 0..STARTS {
+        if let Some((program, _)) = running.take() {
+            program.kill().await;
+        }
+        let started = agent.start_anywhere(around).await?;
+        starts.push(started.0.took);
+        running = Some(started);
+    }
+    let (program, address) = running.context("it was not started")?;
+    let idle = program.resident()?;
+    let http = hitl_client::plain_http()?;
+    let chat = Chat::new(http, format!("http://{address}/").parse()?, "bench");
+    let mut turns = Vec::new();
+    for _ in 0..TURNS {
+        let begun = Instant::now();
+        let turn = chat.say("what's in the orders table?").await?;
+        turns.push(begun.elapsed());
+        if turn.state != "completed" {
+            bail!("a turn is {}: {}", turn.state, turn.text);
+        }
+    }
+    let after = program.resident()?;
+    program.kill().await;
+    Ok(Figures { start: median(starts), idle, after, turn: median(turns) })
+}
+
+fn median(mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    all.get(all.len() / 2).copied().unwrap_or_default()
+}
