@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from datetime import UTC, datetime
 
 from dba_langgraph import settings
 
@@ -14,7 +15,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One object."""
         line = {
-            "timestamp": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"),
+            "timestamp": datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "level": record.levelname,
             "message": record.getMessage(),
             "target": record.name,
@@ -38,26 +39,23 @@ def log_as(form: str, level: str) -> None:
 def main() -> None:
     """Reads the settings and serves until it is told to stop."""
     given = settings.read()
-    # kagent's library reads it as Python has it, the moment it is loaded.
-    os.environ["LOG_LEVEL"] = given.log_level.upper()
+    # kagent's library sets up logging of its own the moment it is loaded, and says so in a form of its own.
+    os.environ["LOG_LEVEL"] = "ERROR"
     import uvicorn  # noqa: PLC0415
 
-    from dba_langgraph.app import make  # noqa: PLC0415
+    from dba_langgraph.app import GracefulServer, make  # noqa: PLC0415
 
     log_as(given.log_format, given.log_level)
-    app = make(given)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=given.host,
-            port=given.port,
-            log_config=None,
-            access_log=False,
-            # Streams of held calls are ended; what they wait for is settled right after.
-            timeout_graceful_shutdown=2,
-        )
+    app, agent = make(given)
+    config = uvicorn.Config(
+        app,
+        host=given.host,
+        port=given.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
     )
-    server.run()
+    GracefulServer(config, agent).run()
 
 
 if __name__ == "__main__":

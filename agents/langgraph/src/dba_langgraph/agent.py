@@ -9,6 +9,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncGenerator, Coroutine
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 from weakref import WeakValueDictionary
 
@@ -38,10 +39,13 @@ from a2a.types import (
 from a2a.utils.errors import ServerError
 
 from dba_langgraph import approval
-from dba_langgraph.storage import Storage, StorageError
+from dba_langgraph.storage import NAME, Storage, StorageError
 from dba_langgraph.work import INTERRUPTED, KEY, TERMINAL, Work, Worker, told, update
 
 log = logging.getLogger(__name__)
+
+STOPPING = 10.0
+"""Longest that everything under way may take to come to its end, in seconds."""
 
 T = TypeVar("T")
 
@@ -56,6 +60,7 @@ class Agent(RequestHandler):
         # Of one user, one thing is begun, decided or cancelled at a time.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._live: dict[str, Work] = {}
+        self._stopping = False
         self._begun: set[asyncio.Task[Any]] = set()
 
     # What is asked.
@@ -77,7 +82,7 @@ class Agent(RequestHandler):
         task, work = await self._whole(self._send(user, params.message))
         if work:
             await work.done.wait()
-            task = await self._read(user, task.id)
+            task = await self._whole(self._read(user, task.id))
         limit = params.configuration.history_length if params.configuration else None
         return _shortened(task, limit)
 
@@ -85,13 +90,14 @@ class Agent(RequestHandler):
         self, params: TaskQueryParams, context: ServerCallContext | None = None
     ) -> Task | None:
         """A task as it is."""
-        return _shortened(await self._settled(_user(context), params.id), params.history_length)
+        task = await self._whole(self._settled(_user(context), params.id))
+        return _shortened(task, params.history_length)
 
     async def on_resubscribe_to_task(
         self, params: TaskIdParams, context: ServerCallContext | None = None
     ) -> AsyncGenerator[Event]:
         """What is told of a task from now on."""
-        task = await self._settled(_user(context), params.id)
+        task = await self._whole(self._settled(_user(context), params.id))
         async for event in self._follow(task, self._live.get(task.id)):
             yield event
 
@@ -103,15 +109,21 @@ class Agent(RequestHandler):
 
     async def stop(self) -> None:
         """Ends everything that is under way, and keeps that it was interrupted."""
-        for work in list(self._live.values()):
-            work.cancel(TaskState.failed, INTERRUPTED)
-        await asyncio.gather(*(work.done.wait() for work in list(self._live.values())))
+        self._stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOPPING):
+                # What is just being taken up is kept first, or it would be lost.
+                await asyncio.gather(*self._begun, return_exceptions=True)
+                works = list(self._live.values())
+                for work in works:
+                    work.cancel(TaskState.failed, INTERRUPTED)
+                await asyncio.gather(*(work.done.wait() for work in works))
 
     # What becomes of it.
 
     async def _whole(self, asked: Coroutine[Any, Any, T]) -> T:
         """Does all of it, whether or not whoever asked waits for it."""
-        doing = asyncio.create_task(asked)
+        doing = asyncio.create_task(_told(asked))
         self._begun.add(doing)
         doing.add_done_callback(self._begun.discard)
         return await asyncio.shield(doing)
@@ -124,22 +136,27 @@ class Agent(RequestHandler):
             decision = approval.resume_value(message)
         except approval.UnknownDecisionError as error:
             _refuse(str(error))
+        if message.context_id and not NAME.fullmatch(message.context_id):
+            _refuse("contextId must be up to 128 letters, digits, dots, hyphens and underscores")
         async with self._turn_of(user):
-            try:
-                if message.task_id:
-                    return await self._go_on(user, message, decision)
-                if decision is not None:
-                    _refuse("a decision needs the taskId of what it decides; nothing was decided")
-                return await self._begin(user, message)
-            except StorageError as error:
-                log.exception("tasks")
-                raise ServerError(InternalError(message=str(error))) from error
+            if self._stopping:
+                raise ServerError(InternalError(message="the agent is being stopped; nothing has happened"))
+            log.info("%s %s", user, "decides" if decision else "says something")
+            if message.task_id:
+                return await self._go_on(user, message, decision)
+            if decision is not None:
+                _refuse("a decision needs the taskId of what it decides; nothing was decided")
+            return await self._begin(user, message)
 
     async def _go_on(
         self, user: str, message: Message, decision: dict[str, Any] | None
     ) -> tuple[Task, Work | None]:
         """Something said to a task that there is."""
         task = await self._settle(user, await self._read(user, message.task_id or ""))
+        if task.status.state is TaskState.input_required and (work := self._live.get(task.id)):
+            # It has asked, and is a moment from being done with that.
+            await work.done.wait()
+            task = await self._read(user, task.id)
         if message.context_id and message.context_id != task.context_id:
             _refuse(f"task {task.id} is not of this contextId; nothing was decided")
         state = task.status.state
@@ -169,6 +186,14 @@ class Agent(RequestHandler):
                 return settled, None
             if settled.status.state not in TERMINAL:
                 _refuse(f"Task {settled.id} of this conversation is not done yet")
+        thread = self._storage.thread(user, context_id)
+        if any(work.thread == thread for work in self._live.values()):
+            _refuse("A task of this conversation is not done yet")
+        # The controller may not know this conversation; what waits in it is known all the same.
+        waiting = await self._worker.waiting(user, thread)
+        asked = await self._storage.task(user, waiting) if waiting else None
+        if asked and _is_of(asked, user) and asked.status.state is TaskState.input_required:
+            return asked, None
         task_id = str(uuid.uuid4())
         heard = message.model_copy(update={"task_id": task_id, "context_id": context_id})
         task = Task.model_validate(
@@ -191,8 +216,13 @@ class Agent(RequestHandler):
         await self._storage.save(user, task)
         work = self._worker.work(user, task.model_copy(deep=True), thread, said)
         self._live[task.id] = work
-        work.start(lambda: self._live.pop(task.id, None))
+        work.start(lambda: self._ended(task.id, work))
         return work
+
+    def _ended(self, task_id: str, work: Work) -> None:
+        """Forgets what has ended, unless it has been taken up again already."""
+        if self._live.get(task_id) is work:
+            del self._live[task_id]
 
     async def _cancel(self, user: str, task_id: str) -> Task:
         while True:
@@ -230,10 +260,7 @@ class Agent(RequestHandler):
     # Whose it is, and whether it is left.
 
     async def _read(self, user: str, task_id: str) -> Task:
-        try:
-            task = await self._storage.task(user, task_id)
-        except StorageError as error:
-            raise ServerError(InternalError(message=str(error))) from error
+        task = await self._storage.task(user, task_id) if NAME.fullmatch(task_id) else None
         # The controller knows users; the task says once more whose it is.
         if task is None or not _is_of(task, user):
             raise ServerError(TaskNotFoundError(message=f"there is no task {task_id!r}"))
@@ -315,10 +342,26 @@ def _user(context: ServerCallContext | None) -> str:
 
 
 def _is_of(task: Task, user: str) -> bool:
-    return bool((task.metadata or {}).get(KEY, {}).get("user", user) == user)
+    """Whether a task is this user's, and this agent's at all."""
+    kept = (task.metadata or {}).get(KEY)
+    return isinstance(kept, dict) and kept.get("user") == user
+
+
+async def _told(asked: Coroutine[Any, Any, T]) -> T:
+    """The same, with every error as one that is told to whoever asked."""
+    try:
+        return await asked
+    except ServerError:
+        raise
+    except StorageError as error:
+        log.exception("tasks")
+        raise ServerError(InternalError(message=str(error))) from error
+    except Exception as error:
+        log.exception("a request")
+        raise ServerError(InternalError(message=type(error).__name__)) from error
 
 
 def _shortened(task: Task, length: int | None) -> Task:
     if length is None or task.history is None:
         return task
-    return task.model_copy(update={"history": task.history[len(task.history) - length :] if length else []})
+    return task.model_copy(update={"history": task.history[-length:] if length > 0 else []})

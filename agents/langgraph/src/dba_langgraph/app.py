@@ -1,9 +1,12 @@
 """The HTTP server: A2A at ``/``, the agent's card, and health."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
+import uvicorn
 from a2a.server.apps import A2AStarletteApplication
 from a2a.server.apps.jsonrpc.jsonrpc_app import CallContextBuilder
 from a2a.server.context import ServerCallContext
@@ -12,8 +15,11 @@ from fastapi import FastAPI
 from kagent.core import configure_tracing
 from langchain_anthropic import ChatAnthropic
 from pydantic import SecretStr
+from sse_starlette.sse import AppStatus
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dba_langgraph.agent import Agent
 from dba_langgraph.graph import Nodes, build
@@ -30,6 +36,9 @@ NOBODY = "admin@kagent.dev"
 
 MODEL_PATIENCE = 120.0
 """Longest that the model may take to answer, in seconds."""
+
+# Streams are ended by the server below, after what they tell of.
+AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 
 class AskerBuilder(CallContextBuilder):
@@ -70,8 +79,45 @@ def card(settings: Settings) -> AgentCard:
     )
 
 
-def make(settings: Settings) -> FastAPI:
-    """The server. Nothing is connected to before somebody asks."""
+class BodyLimit:
+    """Refuses what is too large while it comes, also where nobody said how large it will be."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Before this application."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Counts what is received."""
+        read = 0
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > LARGEST:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return message
+
+        await self._app(scope, counted if scope["type"] == "http" else receive, send)
+
+
+class GracefulServer(uvicorn.Server):
+    """Ends what is under way before it ends the streams that are told of it."""
+
+    def __init__(self, config: uvicorn.Config, agent: Agent) -> None:
+        """Serves this agent."""
+        super().__init__(config)
+        self._agent = agent
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops the agent, then the streams, then the server."""
+        await self._agent.stop()
+        AppStatus.should_exit = True
+        await super().shutdown(sockets)
+
+
+def make(settings: Settings) -> tuple[FastAPI, Agent]:
+    """The server and its agent. Nothing is connected to before somebody asks."""
     model = ChatAnthropic(
         model_name=settings.model,
         base_url=settings.model_url,
@@ -93,15 +139,16 @@ def make(settings: Settings) -> FastAPI:
     storage = open_storage(settings)
     nodes = Nodes(model.bind_tools, servers, settings.system, settings.require_approval)
     run = build(nodes, storage.checkpointer)
-    agent = Agent(Worker(run, storage, settings.longest_run), storage)
+    silence = settings.call_limit + 3 * MODEL_PATIENCE
+    agent = Agent(Worker(run, storage, settings.longest_run, silence), storage)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await agent.stop()
         await storage.close()
 
     app = FastAPI(title=settings.name, openapi_url=None, lifespan=lifespan)
+    app.add_middleware(BodyLimit)
     configure_tracing(settings.kagent_name, settings.kagent_namespace, app)
     for path in ("/health", "/healthz"):
         app.add_route(path, _health, methods=["GET"])
@@ -112,7 +159,7 @@ def make(settings: Settings) -> FastAPI:
         max_content_length=LARGEST,
     )
     served.add_routes_to_app(app)
-    return app
+    return app, agent
 
 
 async def _health(_: Request) -> PlainTextResponse:

@@ -12,6 +12,9 @@ from typing import Any
 from a2a.types import DataPart, Message, Part
 from langchain_core.messages import ToolCall
 
+UNIFORM = ""
+"""What a reason for everything is kept under; no call has such an id."""
+
 APPROVE, REJECT, BATCH = "approve", "reject", "batch"
 
 
@@ -47,7 +50,7 @@ def resume_value(message: Message) -> dict[str, Any] | None:
                 value["decisions"] = _texts(data.get("decisions"))
             reasons = _texts(data.get("rejection_reasons"))
             if isinstance(uniform := data.get("rejection_reason"), str):
-                reasons.setdefault("*", uniform)
+                reasons[UNIFORM] = uniform
             value["rejection_reasons"] = reasons
             return value
     return None
@@ -69,8 +72,8 @@ def verdict(value: Mapping[str, Any], call_id: str) -> Verdict:
     if approved:
         return Verdict(approved=True)
     reasons = _texts(value.get("rejection_reasons"))
-    reason = reasons.get(call_id, reasons.get("*", ""))
-    return Verdict(approved=False, reason=reason if reason.strip() else None)
+    given = (reasons.get(name, "") for name in (call_id, "*", UNIFORM))
+    return Verdict(approved=False, reason=next((reason for reason in given if reason.strip()), None))
 
 
 def action_requests(calls: Sequence[ToolCall], again: str | None = None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import interrupt
 
 from dba_langgraph import approval, history
-from dba_langgraph.tools import Answer, AwayError, Servers
+from dba_langgraph.tools import AwayError, Servers
 
 MOST_ROUNDS = 20
 """Most rounds of calls in one turn; a model that wants more is going in circles."""
@@ -96,7 +96,13 @@ class Nodes:
                 f"No tools can be reached: {', '.join(away)}. Try again when the gateway is up."
             )
         heard = history.well_formed(state["messages"], state.get("begun", []))
-        said = await self._model(offered).ainvoke([SystemMessage(self._system), *heard], config)
+        try:
+            said = await self._model(offered).ainvoke([SystemMessage(self._system), *heard], config)
+        except Exception as error:
+            raise history.ModelError(
+                f"The model could not be asked: {error or type(error).__name__}"
+            ) from error
+        said = history.spoken(said, state["messages"])
         # What came back with an error is for the user to repeat, not for the model.
         repeated = [call for call in said.tool_calls if history.same(call) in state["failed"]]
         answers = [history.answer(call, history.REPEATED, failed=True) for call in repeated]
@@ -141,9 +147,13 @@ class Nodes:
         except AwayError as error:
             if name in self._needs_approval:
                 # The approval was for a call, and there was none: what is open is asked again.
-                again = f"Your approval could not be used. {error} Nothing has run of this."
+                again = (
+                    f"It cannot be reached: {error}. This call was not made; decide again once it is back."
+                )
                 return {"begun": begun, "approved": [], "again": again}
-            answer = Answer(str(error), failed=True)
+            # For the model to try again when its user wants to: this is no answer of the tool.
+            text = f"It cannot be reached: {error}. The call was not made."
+            return {"messages": [history.answer(call, text, failed=True)], "begun": begun}
         failed = [history.same(call)] if answer.failed else []
         return {
             "messages": [history.answer(call, answer.text, failed=answer.failed)],

@@ -5,6 +5,7 @@ Pure. Must never say of a call that it did not happen when it may have.
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCall, ToolMessage
 
@@ -17,6 +18,10 @@ REPEATED = (
     "This very call has been answered in this turn already, and was not made again. Tell the user "
     "what the answer was; they decide what happens next."
 )
+
+
+class ModelError(Exception):
+    """The model said what nobody can act on."""
 
 
 def answer(call: ToolCall, text: str, *, failed: bool) -> ToolMessage:
@@ -64,6 +69,36 @@ def well_formed(messages: Sequence[AnyMessage], begun: Sequence[str]) -> list[An
                 text = UNKNOWN if call["id"] in begun else NOT_MADE
                 formed.append(known or answer(call, text, failed=True))
     return formed
+
+
+def spoken(said: AIMessage, messages: Sequence[AnyMessage]) -> AIMessage:
+    """What the model said, as it may be kept and acted on.
+
+    Raises ModelError for what nobody can act on. The API takes no empty text back.
+    """
+    known = {call["id"] for m in messages if isinstance(m, AIMessage) for call in m.tool_calls}
+    for call in said.tool_calls:
+        # An answer belongs to its call by the id alone.
+        if not call["id"] or call["id"] in known:
+            raise ModelError(f"The model's call of {call['name']} has no id of its own.")
+        known.add(call["id"])
+    if said.invalid_tool_calls:
+        name = said.invalid_tool_calls[0].get("name") or "a tool"
+        raise ModelError(f"The model's arguments for {name} cannot be read.")
+    if said.tool_calls and said.response_metadata.get("stop_reason") == "max_tokens":
+        raise ModelError("The model's answer ends in the middle of a call.")
+    if isinstance(said.content, str):
+        content: str | list[str | dict[Any, Any]] = said.content if said.content.strip() else ""
+    else:
+        content = [block for block in said.content if not _blank(block)]
+    if not content and not said.tool_calls:
+        content = "(No answer was given.)"
+    return said.model_copy(update={"content": content})
+
+
+def _blank(block: str | dict[Any, Any]) -> bool:
+    text = block if isinstance(block, str) else block.get("text", "") if block.get("type") == "text" else "."
+    return not str(text).strip()
 
 
 def text_of(message: AnyMessage) -> str:

@@ -37,6 +37,9 @@ LONGEST = 86_400
 """Longest limit, in seconds."""
 
 
+HIGHEST_PORT = 65_535
+
+
 class SettingsError(ValueError):
     """A setting that nothing can be done with; says which, and what would do."""
 
@@ -128,6 +131,7 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     environment = os.environ if environment is None else environment
     parser = argparse.ArgumentParser(
         prog="dba-langgraph",
+        allow_abbrev=False,
         description="A database assistant in LangGraph that asks its user before it destroys.",
         epilog="Every flag may be given as the environment variable that stands beside it.",
     )
@@ -165,7 +169,7 @@ def _valid(given: Mapping[str, str]) -> Settings:
         else:
             values[option.name] = text
     # Other services take filters here (`info,tower=debug`): what is a level in one counts.
-    words = str(values.get("log_level", "info")).lower().split(",")
+    words = [word.strip() for word in str(values.get("log_level", "info")).lower().split(",")]
     words = [{"warning": "warn", "trace": "debug", "off": "error"}.get(w, w) for w in words]
     values["log_level"] = next((word for word in words if word in LEVELS), "info")
     settings = Settings(**values)
@@ -176,13 +180,22 @@ def _valid(given: Mapping[str, str]) -> Settings:
 def _check(settings: Settings) -> None:
     if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}", settings.listen):
         raise SettingsError(f"--listen {settings.listen!r} is not ADDRESS:PORT")
+    if settings.port > HIGHEST_PORT:
+        raise SettingsError(f"--listen {settings.listen!r}: there is no port above {HIGHEST_PORT}")
     for name in ("url", "public_tools", "privileged_tools", "model_url", "kagent_url"):
         value = getattr(settings, name)
-        parts = urlsplit(value)
-        if value and (parts.scheme not in ("http", "https") or not parts.netloc):
+        if value and not _is_url(value):
             raise SettingsError(f"--{name.replace('_', '-')} {value!r} is not an http(s) URL")
+    for name in ("kagent_name", "kagent_namespace"):
+        value = getattr(settings, name)
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", value):
+            raise SettingsError(f"--{name.replace('_', '-')} {value!r} is not a name of Kubernetes")
+    if not re.fullmatch(r"[!-~]*", settings.api_key):
+        raise SettingsError("--api-key has letters in it that no key has")
     if not 1 <= settings.call_limit <= LONGEST:
         raise SettingsError(f"--call-limit must be 1 to {LONGEST} seconds")
+    if settings.run_limit > 4 * LONGEST:
+        raise SettingsError(f"--run-limit must be at most {4 * LONGEST} seconds")
     if settings.run_limit and settings.run_limit <= settings.call_limit:
         raise SettingsError(
             f"--run-limit {settings.run_limit} ends a run before one call may end "
@@ -194,9 +207,17 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"--log-format {settings.log_format!r} is neither human nor json")
 
 
-def _seconds(name: str, text: str) -> int:
+def _is_url(text: str) -> bool:
+    if re.search(r"[\s\x00-\x1f\x7f]", text):
+        return False
     try:
-        return int(text)
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        flag = f"--{name.replace('_', '-')}"
-        raise SettingsError(f"{flag} {text!r} is not a number of seconds") from None
+        return False
+
+
+def _seconds(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise SettingsError(f"--{name.replace('_', '-')} {text!r} is not a number of seconds")
+    return int(text)

@@ -3,9 +3,10 @@
 Must never give one user what is another's.
 """
 
-from collections.abc import Generator
+import re
+from collections.abc import Awaitable, Generator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import httpx
 from a2a.server.context import ServerCallContext
@@ -20,6 +21,12 @@ from dba_langgraph.settings import Settings
 
 PATIENCE = 15.0
 """Longest that the controller may take to answer, in seconds."""
+
+
+NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,128}")
+"""What tasks and conversations may be called: their names become part of addresses."""
+
+T = TypeVar("T")
 
 
 class StorageError(Exception):
@@ -47,12 +54,30 @@ class Storage(Protocol):
         """Ends connections."""
 
 
+class _Latest(InMemorySaver):
+    """Checkpoints in memory, of each conversation the latest: nobody goes back to the others."""
+
+    async def aput(self, config: Any, *args: Any, **more: Any) -> Any:
+        put = await super().aput(config, *args, **more)
+        thread, namespace = (put["configurable"][key] for key in ("thread_id", "checkpoint_ns"))
+        latest = put["configurable"]["checkpoint_id"]
+        checkpoints = self.storage[thread][namespace]
+        for old in [checkpoint for checkpoint in checkpoints if checkpoint != latest]:
+            del checkpoints[old]
+            self.writes.pop((thread, namespace, old), None)
+        versions = self.serde.loads_typed(checkpoints[latest][0])["channel_versions"]
+        for key in [key for key in self.blobs if key[:2] == (thread, namespace)]:
+            if versions.get(key[2]) != key[3]:
+                del self.blobs[key]
+        return put
+
+
 class Memory:
     """In this process, until it ends."""
 
     def __init__(self) -> None:
         """Begins with nothing."""
-        self.checkpointer: BaseCheckpointSaver[Any] = InMemorySaver()
+        self.checkpointer: BaseCheckpointSaver[Any] = _Latest()
         self._tasks: dict[str, tuple[str, Task]] = {}
 
     def thread(self, user: str, context: str) -> str:
@@ -100,7 +125,9 @@ class Controller:
 
     def __init__(self, settings: Settings) -> None:
         """Reaches it at ``settings.kagent_url``."""
-        self._http = httpx.AsyncClient(base_url=settings.kagent_url, auth=_Signed(settings), timeout=PATIENCE)
+        self._http = httpx.AsyncClient(
+            base_url=settings.kagent_url, auth=_Signed(settings), timeout=PATIENCE, trust_env=False
+        )
         self._tasks = KAgentTaskStore(self._http)
         self.checkpointer: BaseCheckpointSaver[Any] = KAgentCheckpointer(self._http, settings.app_name)
 
@@ -110,33 +137,23 @@ class Controller:
 
     async def task(self, user: str, task_id: str) -> Task | None:
         """A task of this user."""
-        try:
-            task: Task | None = await self._tasks.get(task_id, _as(user))
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code in (httpx.codes.FORBIDDEN, httpx.codes.CONFLICT):
-                return None
-            raise StorageError(_away(error)) from error
-        except httpx.HTTPError as error:
-            raise StorageError(_away(error)) from error
+        task: Task | None = await _answered(self._tasks.get(_named(task_id), _as(user)))
+        if task and task.id != task_id:
+            raise StorageError("kagent's controller: another task than was asked for")
         return task
 
     async def save(self, user: str, task: Task) -> None:
         """Keeps a task."""
-        try:
-            await self._tasks.save(task, _as(user))
-        except httpx.HTTPError as error:
-            raise StorageError(_away(error)) from error
+        await _answered(self._tasks.save(task, _as(user)))
 
     async def of_context(self, user: str, context: str) -> list[Task]:
         """A user's tasks of one conversation; none of a conversation that kagent does not know."""
-        url = f"/api/sessions/{httpx.URL(path=context).raw_path.decode()}/tasks"
-        try:
-            answer = await self._http.get(url, headers={"X-User-Id": user})
-            if answer.status_code == httpx.codes.NOT_FOUND:
-                return []
-            answer.raise_for_status()
-        except httpx.HTTPError as error:
-            raise StorageError(_away(error)) from error
+        found: list[Task] | None = await _answered(self._of_context(user, _named(context)))
+        return found or []
+
+    async def _of_context(self, user: str, context: str) -> list[Task]:
+        answer = await self._http.get(f"/api/sessions/{context}/tasks", headers={"X-User-Id": user})
+        answer.raise_for_status()
         return TypeAdapter(list[Task]).validate_python(answer.json().get("data") or [])
 
     async def close(self) -> None:
@@ -148,8 +165,27 @@ def _as(user: str) -> ServerCallContext:
     return ServerCallContext(state={"headers": {"x-user-id": user}})
 
 
-def _away(error: httpx.HTTPError) -> str:
-    return f"kagent's controller: {error or type(error).__name__}"
+def _named(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise StorageError("a name of a task or a conversation that cannot be looked for")
+    return name
+
+
+async def _answered(asked: Awaitable[T]) -> T | None:
+    """What the controller answers; none where there is nothing, or nothing of this user's."""
+    nobodys = (httpx.codes.NOT_FOUND, httpx.codes.FORBIDDEN, httpx.codes.CONFLICT)
+    try:
+        return await asked
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status in nobodys and error.request.method == "GET":
+            return None
+        raise StorageError(f"kagent's controller answers {status}") from error
+    except httpx.HTTPError as error:
+        raise StorageError(f"kagent's controller: {error or type(error).__name__}") from error
+    except (ValueError, AttributeError, httpx.InvalidURL) as error:
+        # Not word for word: it may be somebody else's.
+        raise StorageError("kagent's controller: an answer that cannot be read") from error
 
 
 def open_storage(settings: Settings) -> Storage:

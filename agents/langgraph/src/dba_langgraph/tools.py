@@ -1,14 +1,15 @@
 """Tools, by MCP at the gateway, in the name of whoever asks.
 
-Owns the connections: anew for each use, so that the agent starts before the gateway is up and goes on
-when it has been away. Must never call a tool in another user's name.
+Owns the connections: anew for each use, so that the agent starts before the gateway is up and goes on when it
+has been away. Must never call a tool in another user's name, and never wait for an answer that cannot come.
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ import httpx
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import McpError
-from mcp.types import TextContent, Tool
+from mcp.types import CallToolResult, TextContent, Tool
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,12 @@ PATIENCE = 10.0
 
 HELD = 1.0
 """A call of a reviewed tool that takes longer than this is being held, in seconds."""
+
+GRACE = 2.0
+"""From the end of an answer's bytes until it must have been understood, in seconds."""
+
+MOST_TOLD = 2000
+"""Letters of a refusal that are told."""
 
 USER_HEADER = "x-user-id"
 """The header that says for whom."""
@@ -39,7 +46,7 @@ class Answer:
 
 
 class AwayError(Exception):
-    """A tool that cannot be reached; says why."""
+    """No call was made, because a tool cannot be reached; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,74 +58,46 @@ class Server:
     reviewed: bool
 
 
-@dataclass(slots=True)
-class _Connected:
-    server: Server
-    session: ClientSession
-    tools: list[Tool]
+class _Stream(httpx.AsyncByteStream):
+    """The bytes of an answer; says when there are no more."""
 
+    def __init__(self, inner: httpx.AsyncByteStream, ended: asyncio.Event) -> None:
+        self._inner, self._ended = inner, ended
 
-@dataclass(slots=True)
-class Toolbox:
-    """Connections of one use."""
-
-    limit: float
-    allowed: Sequence[str]
-    connected: list[_Connected] = field(default_factory=list)
-    away: list[str] = field(default_factory=list)
-
-    def offered(self) -> list[dict[str, Any]]:
-        """What the model may call, as its API takes it."""
-        return [
-            {
-                "name": tool.name,
-                "description": tool.description or "",
-                "input_schema": tool.inputSchema,
-            }
-            for one in self.connected
-            for tool in one.tools
-            if self._may(tool.name)
-        ]
-
-    def _may(self, tool: str) -> bool:
-        return not self.allowed or tool in self.allowed
-
-    def _with(self, tool: str) -> _Connected | None:
-        having = (one for one in self.connected if any(known.name == tool for known in one.tools))
-        return next(having, None) if self._may(tool) else None
-
-    def is_reviewed(self, tool: str) -> bool:
-        """Whether a platform reviewer may have to approve calls of this tool."""
-        one = self._with(tool)
-        return one is not None and one.server.reviewed
-
-    def lacks(self, tool: str) -> bool:
-        """Whether there is no such tool. Raises AwayError when that cannot be known now."""
-        lacks = self._with(tool) is None
-        if lacks and self.away and self._may(tool):
-            raise AwayError(f"It cannot be reached: {', '.join(self.away)}.")
-        return lacks
-
-    async def call(self, tool: str, arguments: Mapping[str, Any]) -> Answer:
-        """Calls a tool."""
-        one = self._with(tool)
-        if one is None:
-            return Answer(f"There is no tool {tool}.", failed=True)
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            result = await one.session.call_tool(
-                tool, dict(arguments), read_timeout_seconds=timedelta(seconds=self.limit)
-            )
-        except McpError as error:
-            if error.error.code == httpx.codes.REQUEST_TIMEOUT:
-                return Answer(
-                    f"The call of {tool} was given up after {self.limit:.0f} s. "
-                    "Whether it has run is not known.",
-                    failed=True,
-                )
-            return Answer(f"The call of {tool} failed: {error}", failed=True)
-        texts = [part.text for part in result.content if isinstance(part, TextContent)]
-        text = "\n".join(texts) if texts else str(result.structuredContent or "")
-        return Answer(text, failed=bool(result.isError))
+            async for piece in self._inner:
+                yield piece
+        finally:
+            self._ended.set()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+        self._ended.set()
+
+
+class _Wire(httpx.AsyncBaseTransport):
+    """What the MCP library does not tell of an HTTP exchange: that a call's ended, and a refusal's words."""
+
+    def __init__(self) -> None:
+        self._inner = httpx.AsyncHTTPTransport()
+        self.ended = asyncio.Event()
+        self.refusal: str | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        posted = await request.aread() if request.method == "POST" else b""
+        calls = bool(posted) and json.loads(posted).get("method") == "tools/call"
+        answer = await self._inner.handle_async_request(request)
+        if posted and answer.is_error:
+            body = (await answer.aread()).decode(errors="replace").strip()[:MOST_TOLD]
+            self.refusal = f"HTTP {answer.status_code}" + (f": {body}" if body else "")
+            self.ended.set()
+        elif calls and isinstance(answer.stream, httpx.AsyncByteStream):
+            answer.stream = _Stream(answer.stream, self.ended)
+        return answer
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 class Servers:
@@ -126,72 +105,122 @@ class Servers:
 
     def __init__(self, servers: Sequence[Server], allowed: Sequence[str], limit: float) -> None:
         """Calls take ``limit`` seconds at most; ``allowed`` names the tools, all when empty."""
-        self._servers, self._allowed, self._limit = tuple(servers), tuple(allowed), limit
+        self._servers, self._allowed, self._limit = tuple(servers), frozenset(allowed), limit
+        self._known: dict[str, Server] = {}
 
     async def offered(self, user: str) -> tuple[list[dict[str, Any]], list[str]]:
-        """What the model may call for a user, and which servers are away."""
-        async with self._open(user) as toolbox:
-            return toolbox.offered(), toolbox.away
+        """What the model may call for a user, as its API takes it, and which servers are away."""
+        found = await asyncio.gather(*(self._list(server, user) for server in self._servers))
+        offered: dict[str, dict[str, Any]] = {}
+        away = [tools for tools in found if isinstance(tools, str)]
+        for server, tools in zip(self._servers, found, strict=True):
+            for tool in tools if isinstance(tools, list) else []:
+                if tool.name in offered or (self._allowed and tool.name not in self._allowed):
+                    continue
+                self._known[tool.name] = server
+                offered[tool.name] = {
+                    "name": tool.name,
+                    "description": tool.description or "",
+                    "input_schema": tool.inputSchema,
+                }
+        return list(offered.values()), away
 
     async def call(
         self, user: str, tool: str, arguments: Mapping[str, Any], held: Callable[[], None]
     ) -> Answer:
         """Calls a tool for a user. Whatever comes is an answer for the model, word for word.
 
-        Says ``held`` once when a call that a reviewer may hold takes its time. Raises AwayError when
-        no call was made because nobody that answers has the tool.
+        Says ``held`` once when a call that a reviewer may hold takes its time. Raises AwayError when no call
+        was made because nobody that answers has the tool.
         """
-        begun = False
+        server = await self._having(user, tool)
+        if server is None:
+            return Answer(f"There is no tool {tool}.", failed=True)
+        begun, wire = False, _Wire()
         try:
-            async with self._open(user) as toolbox:
-                if toolbox.lacks(tool):
-                    return Answer(f"There is no tool {tool}.", failed=True)
+            async with self._session(server, user, wire) as session:
                 begun = True
-                timer = asyncio.get_running_loop().call_later(HELD, held)
-                if not toolbox.is_reviewed(tool):
-                    timer.cancel()
+                timer = asyncio.get_running_loop().call_later(HELD, held) if server.reviewed else None
                 try:
-                    return await toolbox.call(tool, arguments)
+                    answer = await self._exchange(session, wire, tool, arguments)
                 finally:
-                    timer.cancel()
-        except AwayError:
-            raise
+                    if timer:
+                        timer.cancel()
         except Exception as error:
             # The library ends the whole connection where a gateway answers with a status.
+            why = wire.refusal or _why(error)
             if not begun:
-                raise AwayError(f"It cannot be reached: {_why(error)}.") from error
-            return Answer(f"The call of {tool} failed: {_why(error)}", failed=True)
+                raise AwayError(f"{server.name} ({why})") from error
+            answer = Answer(f"The call of {tool} failed: {why}", failed=True)
+        log.info("called %s for %s: %s", tool, user, "an error" if answer.failed else "ok")
+        return answer
+
+    async def _exchange(
+        self,
+        session: ClientSession,
+        wire: _Wire,
+        tool: str,
+        arguments: Mapping[str, Any],
+    ) -> Answer:
+        calling = asyncio.create_task(
+            session.call_tool(tool, dict(arguments), read_timeout_seconds=timedelta(seconds=self._limit))
+        )
+        ending = asyncio.create_task(wire.ended.wait())
+        try:
+            await asyncio.wait({calling, ending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({calling}, timeout=GRACE)
+            if not calling.done():
+                text = wire.refusal or "its answer broke off. Whether it has run is not known"
+                return Answer(f"The call of {tool} failed: {text}.", failed=True)
+            return _read(calling.result())
+        except McpError as error:
+            if error.error.code == httpx.codes.REQUEST_TIMEOUT:
+                given_up = f"The call of {tool} was given up after {self._limit:.0f} s."
+                return Answer(f"{given_up} Whether it has run is not known.", failed=True)
+            return Answer(f"The call of {tool} failed: {error}", failed=True)
+        finally:
+            for task in (calling, ending):
+                task.cancel()
+
+    async def _having(self, user: str, tool: str) -> Server | None:
+        """The server that has a tool; none where there is no such tool."""
+        if tool not in self._known:
+            _, away = await self.offered(user)
+            if tool not in self._known and away and (not self._allowed or tool in self._allowed):
+                raise AwayError(", ".join(away))
+        return self._known.get(tool)
+
+    async def _list(self, server: Server, user: str) -> list[Tool] | str:
+        """The tools of a server; or that it is away, and why."""
+        wire = _Wire()
+        try:
+            async with asyncio.timeout(PATIENCE), self._session(server, user, wire) as session:
+                return (await session.list_tools()).tools
+        except Exception as error:
+            why = wire.refusal or _why(error)
+            log.warning("no tools of %s at %s: %s", server.name, server.url, why)
+            return f"{server.name} ({why})"
 
     @asynccontextmanager
-    async def _open(self, user: str) -> AsyncIterator[Toolbox]:
-        toolbox = Toolbox(limit=self._limit, allowed=self._allowed)
-        async with AsyncExitStack() as stack:
-            for server in self._servers:
-                try:
-                    one = await self._connect(stack, server, user)
-                except Exception as error:
-                    why = _why(error)
-                    log.warning("no tools of %s at %s: %s", server.name, server.url, why)
-                    toolbox.away.append(f"{server.name} ({why})")
-                else:
-                    toolbox.connected.append(one)
-            yield toolbox
-
-    async def _connect(self, stack: AsyncExitStack, server: Server, user: str) -> _Connected:
+    async def _session(self, server: Server, user: str, wire: _Wire) -> AsyncIterator[ClientSession]:
         # An answer may come as late as a reviewer decides; a connection not.
         timeout = httpx.Timeout(PATIENCE, read=self._limit + PATIENCE)
-        async with AsyncExitStack() as own, asyncio.timeout(PATIENCE):
-            http = await own.enter_async_context(
-                httpx.AsyncClient(headers={USER_HEADER: user}, timeout=timeout)
-            )
-            read, write, _ = await own.enter_async_context(
-                streamable_http_client(server.url, http_client=http)
-            )
-            session = await own.enter_async_context(ClientSession(read, write))
-            await session.initialize()
-            tools = (await session.list_tools()).tools
-            stack.push_async_exit(own.pop_all())
-        return _Connected(server, session, tools)
+        async with (
+            httpx.AsyncClient(
+                transport=wire, headers={USER_HEADER: user}, timeout=timeout, trust_env=False
+            ) as http,
+            streamable_http_client(server.url, http_client=http) as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            async with asyncio.timeout(PATIENCE):
+                await session.initialize()
+            yield session
+
+
+def _read(result: CallToolResult) -> Answer:
+    texts = [part.text for part in result.content if isinstance(part, TextContent)]
+    text = "\n".join(texts) if texts else str(result.structuredContent or "")
+    return Answer(text, failed=bool(result.isError))
 
 
 def _why(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """One task at work: from what was said or decided to the next question, or to the end.
 
-Must never tell what is not kept.
+Must never tell what is not kept, and never end without a word.
 """
 
 import asyncio
@@ -37,11 +37,12 @@ KEY = "dba_assistant"
 """Where in a task's metadata stands whose it is."""
 
 INTERRUPTED = (
-    "The agent was stopped while it was at this. What it had begun may have happened: look before "
-    "you ask again."
+    "The agent was stopped while it was at this. What it had begun may have happened: look before you "
+    "ask again."
 )
 
 TERMINAL = (TaskState.completed, TaskState.canceled, TaskState.failed, TaskState.rejected)
+AT_REST = (*TERMINAL, TaskState.input_required)
 
 
 def text_part(text: str) -> Part:
@@ -75,7 +76,7 @@ def told(task: Task) -> TaskStatusUpdateEvent:
         task_id=task.id,
         context_id=task.context_id,
         status=task.status.model_copy(deep=True),
-        final=task.status.state in (*TERMINAL, TaskState.input_required),
+        final=task.status.state in AT_REST,
         metadata={key: value for key, value in (task.metadata or {}).items() if key != KEY} or None,
     )
 
@@ -88,16 +89,19 @@ class Work:
     ) -> None:
         """``said`` is what the user said, or the decision that a paused graph takes."""
         self.done = asyncio.Event()
-        self._worker, self._user, self._task = worker, user, task
-        self._thread, self._said = thread, said
+        self.thread = thread
+        self._worker, self._user, self._task, self._said = worker, user, task, said
         self._listeners: list[asyncio.Queue[Event | None]] = []
-        self._running: asyncio.Task[None] | None = None
-        self._end = (TaskState.canceled, "Stopped.")
+        self._driving: asyncio.Task[None] | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._stop: tuple[TaskState, str] | None = None
         self._keeping = asyncio.Lock()
+        self._pending: asyncio.Task[None] | None = None
+        self._kept = task.status.state
 
     def start(self, ended: Callable[[], object]) -> None:
         """Begins; ``ended`` is called when what it came to is kept."""
-        self._running = asyncio.create_task(self._run(ended), name=f"task {self._task.id}")
+        self._driving = asyncio.create_task(self._drive(ended), name=f"task {self._task.id}")
 
     def listen(self) -> asyncio.Queue[Event | None]:
         """What is told from now on; nothing (None) when it has ended."""
@@ -109,10 +113,11 @@ class Work:
         return queue
 
     def cancel(self, state: TaskState, text: str) -> None:
-        """Ends it in this state, unless it comes to its end a moment before."""
-        self._end = (state, text)
-        if self._running:
-            self._running.cancel()
+        """Ends it in this state, unless it comes to its end a moment before. The first one counts."""
+        if self._stop is None:
+            self._stop = (state, text)
+            if self._working:
+                self._working.cancel()
 
     def _tell(self, event: Event | None) -> None:
         for listener in self._listeners:
@@ -125,78 +130,94 @@ class Work:
         async def write() -> None:
             async with self._keeping:
                 await self._worker.storage.save(self._user, kept)
+                self._kept = kept.status.state
 
-        await asyncio.shield(asyncio.create_task(write()))
+        self._pending = asyncio.create_task(write())
+        await asyncio.shield(self._pending)
 
-    async def _run(self, ended: Callable[[], object]) -> None:
+    async def _drive(self, ended: Callable[[], object]) -> None:
+        """Works, and sees to it that there is an end. Nobody cancels this: only the work itself."""
         try:
-            async with asyncio.timeout(self._worker.run_limit):
-                await self._work()
-        except asyncio.CancelledError:
-            await self._fail(*self._end)
-        except TimeoutError:
-            text = f"Given up after {self._worker.run_limit:.0f} s of work."
-            await self._fail(TaskState.failed, text)
-        except Exception as error:
-            log.warning("task %s comes to nothing", self._task.id, exc_info=True)
-            await self._fail(TaskState.failed, str(error) or type(error).__name__)
+            end = self._stop or await self._worked()
+            # Whatever is being written is written before it is asked what was.
+            if self._pending:
+                await asyncio.wait({self._pending})
+            if self._kept in AT_REST:
+                # It had come to its end when it was stopped.
+                self._tell(told(self._task))
+            else:
+                update(self._task, *(end or (TaskState.failed, "It ended without a result.")))
+                await self._end()
+        except Exception:
+            log.exception("task %s", self._task.id)
         finally:
             ended()
             self.done.set()
             self._tell(None)
 
-    async def _fail(self, state: TaskState, text: str) -> None:
-        if self._task.status.state in (*TERMINAL, TaskState.input_required):
-            # Its end was being kept when it was stopped: that is what it came to.
-            await self._kept_and_told()
-            return
-        update(self._task, state, text)
-        await self._kept_and_told()
+    async def _worked(self) -> tuple[TaskState, str] | None:
+        """How it ended, if it did not come to its own end."""
+        self._working = asyncio.create_task(self._work())
+        await asyncio.wait({self._working}, timeout=self._worker.run_limit)
+        if not self._working.done():
+            self._working.cancel()
+            await asyncio.wait({self._working})
+            return TaskState.failed, f"Given up after {self._worker.run_limit:.0f} s of work."
+        if self._working.cancelled():
+            return self._stop or (TaskState.failed, INTERRUPTED)
+        if error := self._working.exception():
+            log.warning("task %s comes to nothing", self._task.id, exc_info=error)
+            return TaskState.failed, str(error) or type(error).__name__
+        return None
 
-    async def _kept_and_told(self) -> None:
+    async def _end(self) -> None:
         try:
             await self._keep()
         except Exception:
+            # Whoever listens is told nevertheless; it is settled when somebody looks for it again.
             log.exception("the end of task %s is not kept", self._task.id)
         self._tell(told(self._task))
 
     async def _status(self, state: TaskState, said: str | list[Part] | None = None) -> None:
-        """Changes the state, keeps it, and tells it, in that order."""
+        """Changes the state, keeps it, and tells it, in that order; an end is told at the very end."""
         update(self._task, state, said)
         await self._keep()
-        self._tell(told(self._task))
+        if state not in AT_REST:
+            self._tell(told(self._task))
 
     async def _work(self) -> None:
         if isinstance(self._said, str):
             given: Any = graph.begin_turn(self._task.id, self._said)
         else:
-            await self._check_question()
+            if await self._worker.waiting(self._user, self.thread) != self._task.id:
+                raise LookupError(f"task {self._task.id} has lost what it was about; nothing has run")
             given = Command(resume=self._said)
         if self._task.status.state is not TaskState.working:
             await self._status(TaskState.working)
         last: AnyMessage | None = None
+        question: tuple[Interrupt, ...] = ()
         streamed: AsyncIterator[Any] = self._worker.graph.astream(
-            given, self._config(), stream_mode=["updates", "custom"], durability="sync"
+            given,
+            self._worker.config(self._user, self.thread),
+            stream_mode=["updates", "custom"],
+            durability="sync",
         )
         async for mode, piece in streamed:
             if mode == "custom":
                 held = f"{piece['held']} is waiting for the platform team since {now()}."
                 await self._status(TaskState.working, held)
             elif "__interrupt__" in piece:
-                await self._ask(piece["__interrupt__"])
-                return
+                # Asked when the stream has ended: then the graph is kept with it.
+                question = piece["__interrupt__"]
             else:
                 for step in piece.values():
                     for message in (step or {}).get("messages", []):
                         last = message
                         await self._told_of(message)
-        await self._finish(history.text_of(last) if last else "")
-
-    async def _check_question(self) -> None:
-        """Refuses to go on with another question than the one that was decided."""
-        state = await self._worker.graph.aget_state(self._config())
-        if not state.interrupts or state.values.get("task") != self._task.id:
-            raise LookupError(f"task {self._task.id} has lost what it was about; nothing has run")
+        if question:
+            await self._ask(question)
+        else:
+            await self._finish(history.text_of(last) if last else "")
 
     async def _told_of(self, message: AnyMessage) -> None:
         if isinstance(message, AIMessage) and message.tool_calls:
@@ -218,8 +239,7 @@ class Work:
     async def _finish(self, text: str) -> None:
         artifact = Artifact(artifact_id=str(uuid.uuid4()), parts=[text_part(text)])
         self._task.artifacts = [*(self._task.artifacts or []), artifact]
-        update(self._task, TaskState.completed, text)
-        await self._keep()
+        await self._status(TaskState.completed, text)
         self._tell(
             TaskArtifactUpdateEvent(
                 task_id=self._task.id,
@@ -228,30 +248,35 @@ class Work:
                 last_chunk=True,
             )
         )
-        self._tell(told(self._task))
-
-    def _config(self) -> RunnableConfig:
-        return {
-            "configurable": {"thread_id": self._thread, "user_id": self._user},
-            "recursion_limit": graph.MOST_STEPS,
-            "run_name": "dba-langgraph",
-        }
 
 
 class Worker:
     """What tasks are worked on with."""
 
-    def __init__(self, run: graph.Graph, storage: Storage, run_limit: float) -> None:
-        """A run ends after ``run_limit`` seconds."""
-        self.graph, self.storage, self.run_limit = run, storage, run_limit
+    def __init__(self, run: graph.Graph, storage: Storage, run_limit: float, silence: float) -> None:
+        """A run ends after ``run_limit`` seconds, and says something every ``silence`` seconds at least."""
+        self.graph, self.storage, self.run_limit, self._silence = run, storage, run_limit, silence
 
     def work(self, user: str, task: Task, thread: str, said: str | dict[str, Any]) -> Work:
         """A task at work, not begun yet."""
         return Work(self, user, task, thread, said)
 
+    async def waiting(self, user: str, thread: str) -> str | None:
+        """The task whose question a conversation waits with, if it waits."""
+        state = await self.graph.aget_state(self.config(user, thread))
+        return str(state.values.get("task")) if state.interrupts else None
+
     def is_over_by_now(self, task: Task) -> bool:
         """Whether a run that last said something when this task did must have ended."""
         with suppress(ValueError, TypeError):
             said = datetime.fromisoformat(str(task.status.timestamp).replace("Z", "+00:00"))
-            return datetime.now(UTC) - said > timedelta(seconds=self.run_limit)
+            return datetime.now(UTC) - said > timedelta(seconds=self._silence)
         return True
+
+    def config(self, user: str, thread: str) -> RunnableConfig:
+        """How the graph of a user's conversation is run."""
+        return {
+            "configurable": {"thread_id": thread, "user_id": user},
+            "recursion_limit": graph.MOST_STEPS,
+            "run_name": "dba-langgraph",
+        }
