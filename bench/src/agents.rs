@@ -10,12 +10,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use axum::Router;
 use clap::Args;
 use hitl_conversations::{
     agents::{Agent, Kind, Surroundings},
     controller::Controller,
     process::Process as Program,
+    stage::serve,
 };
 use lab::scenes::chat::Chat;
 
@@ -57,13 +57,6 @@ struct Figures {
     turn: Duration,
 }
 
-async fn serve(router: Router) -> anyhow::Result<String> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async { axum::serve(listener, router).await });
-    Ok(format!("http://{address}"))
-}
-
 /// Measures and prints.
 pub(crate) async fn run(bin: &Path, folder: &Path, programs: &Programs) -> anyhow::Result<()> {
     let folder = folder.join("agents");
@@ -75,8 +68,8 @@ pub(crate) async fn run(bin: &Path, folder: &Path, programs: &Programs) -> anyho
         root: Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
         folder,
         gateway: format!("http://{}", tools.address("address")?),
-        model: serve(scripted_model::routes::router()).await?,
-        controller: serve(Controller::default().router()).await?,
+        model: format!("http://{}", serve(scripted_model::routes::router()).await?),
+        controller: format!("http://{}", serve(Controller::default().router()).await?),
     };
     println!(
         "\nagents: median of {STARTS} starts; memory when idle and after {TURNS} turns with one call \

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::{Router, serve::ListenerExt as _};
 use reqwest::Url;
 
 use crate::{
@@ -75,9 +75,17 @@ struct Running {
 }
 
 /// Serves a router on loopback for as long as this process lives.
-async fn serve(router: Router) -> anyhow::Result<SocketAddr> {
+///
+/// # Errors
+/// When there is no port to be had.
+pub async fn serve(router: Router) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
+    // As our services do: else the end of a short stream waits for the reader's acknowledgement.
+    let listener = listener.tap_io(|stream| {
+        // An error means that it is gone already.
+        let _ = stream.set_nodelay(true);
+    });
     tokio::spawn(async { axum::serve(listener, router).await });
     Ok(address)
 }
