@@ -129,6 +129,7 @@ async fn rpc(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Respons
     };
     tracing::info!(method = %request.method, user, "asked");
     let id = request.id.clone();
+    let streams = matches!(request.method.as_str(), "message/stream" | "tasks/resubscribe");
     match asked(&app.agent, user, &request).await {
         Ok(Answered::Whole(value)) => Json(answer(&id, Ok(value))).into_response(),
         Ok(Answered::Stream(following)) => {
@@ -137,6 +138,11 @@ async fn rpc(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Respons
                 Ok::<_, Infallible>(sse::Event::default().data(data))
             });
             Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+        }
+        // Who asks for a stream reads nothing else: kagent's controller would tell of no error at all.
+        Err(error) if streams => {
+            let event = sse::Event::default().data(answer(&id, Err(error)).to_string());
+            Sse::new(stream::once(async { Ok::<_, Infallible>(event) })).into_response()
         }
         Err(error) => Json(answer(&id, Err(error))).into_response(),
     }

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{Asked, StoreError, Tasks};
 use crate::a2a::Task;
@@ -85,6 +86,21 @@ impl KagentTasks {
     }
 }
 
+impl KagentTasks {
+    /// Makes a conversation known, so that its tasks can be asked for and the dashboard shows it.
+    async fn begin_session(&self, user: &str, context: &str) -> Result<(), StoreError> {
+        let body = json!({"id": context, "agent_ref": self.app}).to_string();
+        let request = self.http.post(self.url(&["sessions"])?).body(body);
+        let request = request.header("content-type", "application/json");
+        let answer = self.signed(request, user).await.send().await.map_err(|e| away(&e))?;
+        if !answer.status().is_success() {
+            // Tasks are kept without one as well; they are only not found by conversation.
+            tracing::warn!(status = %answer.status(), "kagent does not take the conversation");
+        }
+        Ok(())
+    }
+}
+
 fn away(why: &dyn std::fmt::Display) -> StoreError {
     StoreError::Controller(why.to_string())
 }
@@ -111,7 +127,11 @@ impl Tasks for KagentTasks {
     fn of_context<'a>(&'a self, user: &'a str, context: &'a str) -> Asked<'a, Vec<Task>> {
         Box::pin(async move {
             let tasks: Option<Vec<Task>> = self.read(user, &["sessions", context, "tasks"]).await?;
-            let mut tasks = tasks.unwrap_or_default();
+            let Some(mut tasks) = tasks else {
+                // A client that is not the dashboard has made none.
+                self.begin_session(user, context).await?;
+                return Ok(Vec::new());
+            };
             // Ids sort by time.
             tasks.sort_by(|a, b| a.id.cmp(&b.id));
             Ok(tasks)

@@ -191,6 +191,11 @@ async fn what_is_no_request_is_an_error_of_json_rpc() {
         assert_eq!(answer["error"]["code"], code, "{method} {params}: {answer}");
         assert_eq!(answer["id"], "r");
     }
+    // kagent's controller reads nothing but events where it asked for a stream.
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "message/stream", "params": {}});
+    let answer = http.post(lab.address()).body(body.to_string()).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
     let card =
         reqwest::get(format!("{}/.well-known/agent-card.json", lab.address())).await.unwrap();
     let card: Value = serde_json::from_slice(&card.bytes().await.unwrap()).unwrap();

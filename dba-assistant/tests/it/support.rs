@@ -194,8 +194,9 @@ async fn post(url: &str, user: &str, method: &str, params: &Value) -> reqwest::R
 }
 
 pub(crate) async fn rpc(url: &str, user: &str, method: &str, params: &Value) -> Value {
-    let answer = post(url, user, method, params).await.bytes().await.unwrap();
-    serde_json::from_slice(&answer).unwrap()
+    let answer = post(url, user, method, params).await.text().await.unwrap();
+    // A stream of one event is an answer, too: an error comes so where a stream was asked for.
+    serde_json::from_str(answer.trim().trim_start_matches("data: ")).unwrap()
 }
 
 /// What a stream tells: the results of its events; or the one error.
@@ -204,7 +205,8 @@ pub(crate) async fn stream(url: &str, user: &str, method: &str, params: &Value) 
     let events: Vec<Value> = text
         .lines()
         .filter_map(|line| line.strip_prefix("data: "))
-        .map(|data| serde_json::from_str::<Value>(data).unwrap()["result"].clone())
+        .map(|data| serde_json::from_str::<Value>(data).unwrap())
+        .map(|told| if told["error"].is_null() { told["result"].clone() } else { told })
         .collect();
     if events.is_empty() { vec![serde_json::from_str(&text).unwrap()] } else { events }
 }

@@ -148,6 +148,9 @@ async fn tasks_of_session(
 ) -> Response {
     let user = user(&headers, &params);
     let kept = controller.kept();
+    if !kept.sessions.contains_key(&(user.clone(), id.clone())) {
+        return nothing();
+    }
     let own = kept.tasks.iter().filter(|(owner, _)| *owner == user).map(|(_, task)| task);
     let tasks: Value = own.filter(|task| text(task, "contextId") == id).cloned().collect();
     drop(kept);

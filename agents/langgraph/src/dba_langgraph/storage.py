@@ -3,6 +3,7 @@
 Must never give one user what is another's.
 """
 
+import logging
 import re
 from collections.abc import Awaitable, Generator
 from pathlib import Path
@@ -22,6 +23,8 @@ from dba_langgraph.settings import Settings
 PATIENCE = 15.0
 """Longest that the controller may take to answer, in seconds."""
 
+
+log = logging.getLogger(__name__)
 
 NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,128}")
 """What tasks and conversations may be called: their names become part of addresses."""
@@ -128,6 +131,7 @@ class Controller:
         self._http = httpx.AsyncClient(
             base_url=settings.kagent_url, auth=_Signed(settings), timeout=PATIENCE, trust_env=False
         )
+        self._app_name = settings.app_name
         self._tasks = KAgentTaskStore(self._http)
         self.checkpointer: BaseCheckpointSaver[Any] = KAgentCheckpointer(self._http, settings.app_name)
 
@@ -149,7 +153,18 @@ class Controller:
     async def of_context(self, user: str, context: str) -> list[Task]:
         """A user's tasks of one conversation; none of a conversation that kagent does not know."""
         found: list[Task] | None = await _answered(self._of_context(user, _named(context)))
+        if found is None:
+            # A client that is not the dashboard has made none.
+            await _answered(self._begin_session(user, context))
         return found or []
+
+    async def _begin_session(self, user: str, context: str) -> None:
+        """Makes a conversation known, so that its tasks can be asked for and the dashboard shows it."""
+        session = {"id": context, "agent_ref": self._app_name}
+        answer = await self._http.post("/api/sessions", json=session, headers={"X-User-Id": user})
+        if answer.is_error:
+            # Tasks are kept without one as well; they are only not found by conversation.
+            log.warning("kagent does not take the conversation: %s", answer.status_code)
 
     async def _of_context(self, user: str, context: str) -> list[Task]:
         answer = await self._http.get(f"/api/sessions/{context}/tasks", headers={"X-User-Id": user})

@@ -42,15 +42,25 @@ impl Account {
         self.0.get("row_counts")?.get(table)?.as_u64()
     }
 
-    /// What was changed lately, oldest first: what was done, and to what.
-    pub fn changes(&self) -> Vec<String> {
+    fn rows_of_audit(&self) -> impl Iterator<Item = (u64, &Value)> {
         let rows = self.0.get("audit").and_then(Value::as_array).into_iter().flatten();
+        rows.map(|row| (row.get("id").and_then(Value::as_u64).unwrap_or_default(), row))
+    }
+
+    /// The number of the last change; 0 where there was none.
+    pub fn last_change(&self) -> u64 {
+        self.rows_of_audit().map(|(id, _)| id).max().unwrap_or_default()
+    }
+
+    /// What was changed after the change of this number, oldest first: what was done, and to what.
+    pub fn changes_after(&self, last: u64) -> Vec<String> {
         let change = |row: &Value| {
             let of = |pointer: &str| row.pointer(pointer).and_then(Value::as_str);
             let what = of("/detail/table").or_else(|| of("/detail/to")).unwrap_or_default();
             format!("{} {what}", of("/op").unwrap_or_default())
         };
-        rows.map(change).collect()
+        let rows = self.rows_of_audit().filter(|(id, _)| *id > last);
+        rows.map(|(_, row)| change(row)).collect()
     }
 
     /// Who approved the last change.
