@@ -38,11 +38,14 @@ from a2a.types import (
 )
 from a2a.utils.errors import ServerError
 
-from dba_langgraph import approval
+from dba_langgraph import approval, history
 from dba_langgraph.storage import NAME, Storage, StorageError
 from dba_langgraph.work import INTERRUPTED, KEY, TERMINAL, Work, Worker, told, update
 
 log = logging.getLogger(__name__)
+
+TAKING_UP = 2.0
+"""Longest that what is being taken up may take when the agent is stopped, in seconds."""
 
 STOPPING = 10.0
 """Longest that everything under way may take to come to its end, in seconds."""
@@ -82,7 +85,7 @@ class Agent(RequestHandler):
         task, work = await self._whole(self._send(user, params.message))
         if work:
             await work.done.wait()
-            task = await self._whole(self._read(user, task.id))
+            task = work.result()
         limit = params.configuration.history_length if params.configuration else None
         return _shortened(task, limit)
 
@@ -112,12 +115,13 @@ class Agent(RequestHandler):
         self._stopping = True
         with suppress(TimeoutError):
             async with asyncio.timeout(STOPPING):
-                # What is just being taken up is kept first, or it would be lost.
-                await asyncio.gather(*self._begun, return_exceptions=True)
-                works = list(self._live.values())
-                for work in works:
-                    work.cancel(TaskState.failed, INTERRUPTED)
-                await asyncio.gather(*(work.done.wait() for work in works))
+                # What is just being taken up is kept first, or it would be lost; reads may hang.
+                if self._begun:
+                    await asyncio.wait(self._begun, timeout=TAKING_UP)
+                while works := list(self._live.values()):
+                    for work in works:
+                        work.cancel(TaskState.failed, INTERRUPTED)
+                    await asyncio.gather(*(work.done.wait() for work in works))
 
     # What becomes of it.
 
@@ -125,8 +129,14 @@ class Agent(RequestHandler):
         """Does all of it, whether or not whoever asked waits for it."""
         doing = asyncio.create_task(_told(asked))
         self._begun.add(doing)
-        doing.add_done_callback(self._begun.discard)
+        doing.add_done_callback(self._over)
         return await asyncio.shield(doing)
+
+    def _over(self, done: asyncio.Task[Any]) -> None:
+        self._begun.discard(done)
+        if not done.cancelled():
+            # Known, also where nobody waits for it any more.
+            done.exception()
 
     def _turn_of(self, user: str) -> asyncio.Lock:
         return self._turns.setdefault(user, asyncio.Lock())
@@ -166,9 +176,9 @@ class Agent(RequestHandler):
         if state is not TaskState.input_required:
             waits = "is in terminal state:" if state in TERMINAL else "waits for nothing, it is"
             _refuse(f"Task {task.id} {waits} {state.value}")
-        history = [*(task.history or []), *([task.status.message] if task.status.message else [])]
+        before = [*(task.history or []), *([task.status.message] if task.status.message else [])]
         task.status.message = None
-        task.history = [*history, message]
+        task.history = [*before, message]
         update(task, TaskState.working)
         return task, await self._take_up(user, task, decision or {})
 
@@ -176,6 +186,8 @@ class Agent(RequestHandler):
         text = "\n".join(part.root.text for part in message.parts if isinstance(part.root, TextPart))
         if not text.strip():
             _refuse("the message has no text")
+        if not history.is_text(text):
+            _refuse("the message has letters in it that are none")
         context_id = message.context_id or str(uuid.uuid4())
         for task in await self._storage.of_context(user, context_id):
             if not _is_of(task, user):

@@ -100,7 +100,7 @@ class Nodes:
             said = await self._model(offered).ainvoke([SystemMessage(self._system), *heard], config)
         except Exception as error:
             raise history.ModelError(
-                f"The model could not be asked: {error or type(error).__name__}"
+                f"The model could not be asked: {str(error) or type(error).__name__}"
             ) from error
         said = history.spoken(said, state["messages"])
         # What came back with an error is for the user to repeat, not for the model.

@@ -91,9 +91,21 @@ def spoken(said: AIMessage, messages: Sequence[AnyMessage]) -> AIMessage:
         content: str | list[str | dict[Any, Any]] = said.content if said.content.strip() else ""
     else:
         content = [block for block in said.content if not _blank(block)]
-    if not content and not said.tool_calls:
-        content = "(No answer was given.)"
-    return said.model_copy(update={"content": content})
+    tidy = said.model_copy(update={"content": content})
+    if not text_of(tidy).strip() and not said.tool_calls:
+        return said.model_copy(update={"content": "(No answer was given.)"})
+    if not is_text(json.dumps([content, said.tool_calls], ensure_ascii=False, default=str)):
+        raise ModelError("The model's answer has letters in it that are none.")
+    return tidy
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written down: halves of letters cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _blank(block: str | dict[Any, Any]) -> bool:

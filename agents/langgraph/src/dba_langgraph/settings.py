@@ -178,7 +178,7 @@ def _valid(given: Mapping[str, str]) -> Settings:
 
 
 def _check(settings: Settings) -> None:
-    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}", settings.listen):
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):[0-9]{1,5}", settings.listen):
         raise SettingsError(f"--listen {settings.listen!r} is not ADDRESS:PORT")
     if settings.port > HIGHEST_PORT:
         raise SettingsError(f"--listen {settings.listen!r}: there is no port above {HIGHEST_PORT}")

@@ -197,7 +197,7 @@ async def _answered(asked: Awaitable[T]) -> T | None:
             return None
         raise StorageError(f"kagent's controller answers {status}") from error
     except httpx.HTTPError as error:
-        raise StorageError(f"kagent's controller: {error or type(error).__name__}") from error
+        raise StorageError(f"kagent's controller: {str(error) or type(error).__name__}") from error
     except (ValueError, AttributeError, httpx.InvalidURL) as error:
         # Not word for word: it may be somebody else's.
         raise StorageError("kagent's controller: an answer that cannot be read") from error

@@ -17,7 +17,14 @@ import httpx
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import McpError
-from mcp.types import CallToolResult, TextContent, Tool
+from mcp.types import (
+    CallToolRequest,
+    CallToolRequestParams,
+    CallToolResult,
+    ClientRequest,
+    TextContent,
+    Tool,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +36,9 @@ HELD = 1.0
 
 GRACE = 2.0
 """From the end of an answer's bytes until it must have been understood, in seconds."""
+
+SILENCE = 30.0
+"""How long a server that has said nothing at all is taken for away, in seconds."""
 
 MOST_TOLD = 2000
 """Letters of a refusal that are told."""
@@ -81,16 +91,23 @@ class _Wire(httpx.AsyncBaseTransport):
 
     def __init__(self) -> None:
         self._inner = httpx.AsyncHTTPTransport()
+        self.called = False
         self.ended = asyncio.Event()
         self.refusal: str | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "DELETE":
+            # The end of a session is a courtesy, and worth no waiting.
+            async with asyncio.timeout(GRACE):
+                return await self._inner.handle_async_request(request)
         posted = await request.aread() if request.method == "POST" else b""
         calls = bool(posted) and json.loads(posted).get("method") == "tools/call"
+        self.called |= calls
         answer = await self._inner.handle_async_request(request)
         if posted and answer.is_error:
             body = (await answer.aread()).decode(errors="replace").strip()[:MOST_TOLD]
             self.refusal = f"HTTP {answer.status_code}" + (f": {body}" if body else "")
+        if calls and answer.is_error:
             self.ended.set()
         elif calls and isinstance(answer.stream, httpx.AsyncByteStream):
             answer.stream = _Stream(answer.stream, self.ended)
@@ -107,6 +124,7 @@ class Servers:
         """Calls take ``limit`` seconds at most; ``allowed`` names the tools, all when empty."""
         self._servers, self._allowed, self._limit = tuple(servers), frozenset(allowed), limit
         self._known: dict[str, Server] = {}
+        self._silent: dict[str, tuple[float, str]] = {}
 
     async def offered(self, user: str) -> tuple[list[dict[str, Any]], list[str]]:
         """What the model may call for a user, as its API takes it, and which servers are away."""
@@ -136,10 +154,9 @@ class Servers:
         server = await self._having(user, tool)
         if server is None:
             return Answer(f"There is no tool {tool}.", failed=True)
-        begun, wire = False, _Wire()
+        wire, answer = _Wire(), None
         try:
             async with self._session(server, user, wire) as session:
-                begun = True
                 timer = asyncio.get_running_loop().call_later(HELD, held) if server.reviewed else None
                 try:
                     answer = await self._exchange(session, wire, tool, arguments)
@@ -149,9 +166,10 @@ class Servers:
         except Exception as error:
             # The library ends the whole connection where a gateway answers with a status.
             why = wire.refusal or _why(error)
-            if not begun:
+            if not wire.called:
                 raise AwayError(f"{server.name} ({why})") from error
-            answer = Answer(f"The call of {tool} failed: {why}", failed=True)
+            # What had been answered is answered, however the connection ended.
+            answer = answer or Answer(f"The call of {tool} failed: {why}", failed=True)
         log.info("called %s for %s: %s", tool, user, "an error" if answer.failed else "ok")
         return answer
 
@@ -162,8 +180,15 @@ class Servers:
         tool: str,
         arguments: Mapping[str, Any],
     ) -> Answer:
+        # Not by the library's own `call_tool`: that lists the tools after the call, to look at the answer's
+        # form, and calls what has run a failure when the list cannot be had.
+        params = CallToolRequestParams(name=tool, arguments=dict(arguments))
         calling = asyncio.create_task(
-            session.call_tool(tool, dict(arguments), read_timeout_seconds=timedelta(seconds=self._limit))
+            session.send_request(
+                ClientRequest(CallToolRequest(params=params)),
+                CallToolResult,
+                request_read_timeout_seconds=timedelta(seconds=self._limit),
+            )
         )
         ending = asyncio.create_task(wire.ended.wait())
         try:
@@ -177,7 +202,7 @@ class Servers:
             if error.error.code == httpx.codes.REQUEST_TIMEOUT:
                 given_up = f"The call of {tool} was given up after {self._limit:.0f} s."
                 return Answer(f"{given_up} Whether it has run is not known.", failed=True)
-            return Answer(f"The call of {tool} failed: {error}", failed=True)
+            return Answer(f"The call of {tool} failed: {wire.refusal or error}", failed=True)
         finally:
             for task in (calling, ending):
                 task.cancel()
@@ -192,14 +217,23 @@ class Servers:
 
     async def _list(self, server: Server, user: str) -> list[Tool] | str:
         """The tools of a server; or that it is away, and why."""
-        wire = _Wire()
+        loop = asyncio.get_running_loop()
+        until, why = self._silent.get(server.name, (0.0, ""))
+        if loop.time() < until:
+            return why
+        wire, tools = _Wire(), None
         try:
             async with asyncio.timeout(PATIENCE), self._session(server, user, wire) as session:
-                return (await session.list_tools()).tools
+                tools = (await session.list_tools()).tools
         except Exception as error:
-            why = wire.refusal or _why(error)
-            log.warning("no tools of %s at %s: %s", server.name, server.url, why)
-            return f"{server.name} ({why})"
+            if tools is None:
+                why = f"{server.name} ({wire.refusal or _why(error)})"
+                log.warning("no tools of %s at %s: %s", server.name, server.url, why)
+                if isinstance(_first(error), TimeoutError):
+                    # One that says nothing makes everybody wait: not every time.
+                    self._silent[server.name] = (loop.time() + SILENCE, why)
+                return why
+        return tools or []
 
     @asynccontextmanager
     async def _session(self, server: Server, user: str, wire: _Wire) -> AsyncIterator[ClientSession]:
@@ -223,10 +257,15 @@ def _read(result: CallToolResult) -> Answer:
     return Answer(text, failed=bool(result.isError))
 
 
-def _why(error: BaseException) -> str:
+def _first(error: BaseException) -> BaseException:
     """The first cause of an error; task groups wrap it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def _why(error: BaseException) -> str:
+    error = _first(error)
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
     return str(error) or type(error).__name__

@@ -41,6 +41,9 @@ INTERRUPTED = (
     "ask again."
 )
 
+KEEPING = 4.0
+"""Longest that it is waited for the end of a task to be kept, in seconds; it is told then anyhow."""
+
 TERMINAL = (TaskState.completed, TaskState.canceled, TaskState.failed, TaskState.rejected)
 AT_REST = (*TERMINAL, TaskState.input_required)
 
@@ -112,6 +115,10 @@ class Work:
         self._listeners.append(queue)
         return queue
 
+    def result(self) -> Task:
+        """The task as it was told last."""
+        return self._task.model_copy(deep=True)
+
     def cancel(self, state: TaskState, text: str) -> None:
         """Ends it in this state, unless it comes to its end a moment before. The first one counts."""
         if self._stop is None:
@@ -141,7 +148,7 @@ class Work:
             end = self._stop or await self._worked()
             # Whatever is being written is written before it is asked what was.
             if self._pending:
-                await asyncio.wait({self._pending})
+                await asyncio.wait({self._pending}, timeout=KEEPING)
             if self._kept in AT_REST:
                 # It had come to its end when it was stopped.
                 self._tell(told(self._task))
@@ -172,7 +179,8 @@ class Work:
 
     async def _end(self) -> None:
         try:
-            await self._keep()
+            async with asyncio.timeout(KEEPING):
+                await self._keep()
         except Exception:
             # Whoever listens is told nevertheless; it is settled when somebody looks for it again.
             log.exception("the end of task %s is not kept", self._task.id)
