@@ -156,10 +156,10 @@ impl Decision {
         if approves {
             return Verdict::Approve;
         }
-        let reason = self.reasons.get(call).or_else(|| self.reasons.get("*"));
-        let reason =
-            reason.and_then(Value::as_str).map(str::to_owned).or_else(|| self.uniform.clone());
-        Verdict::Reject(reason.filter(|reason| !reason.trim().is_empty()))
+        let given = [call, "*"].map(|name| self.reasons.get(name).and_then(Value::as_str));
+        let mut given = given.into_iter().flatten().chain(self.uniform.as_deref());
+        // A blank one hides no other.
+        Verdict::Reject(given.find(|reason| !reason.trim().is_empty()).map(str::to_owned))
     }
 }
 
@@ -190,6 +190,8 @@ mod tests {
         assert_eq!(verdicts(&uniform), [rejected("no way"), rejected("no way")]);
         let reasons = json!({"decision_type": "batch", "decisions": {"x": "approve", "y": "reject"}, "rejection_reasons": {"y": "month end freeze"}});
         assert_eq!(verdicts(&reasons), [Approve, rejected("month end freeze")]);
+        let blank = json!({"decision_type": "reject", "rejection_reasons": {"x": " "}, "rejection_reason": "no"});
+        assert_eq!(verdicts(&blank), [rejected("no"), rejected("no")]);
         let star = json!({"decision_type": "reject", "rejection_reasons": {"*": "later"}});
         assert_eq!(verdicts(&star), [rejected("later"), rejected("later")]);
     }

@@ -34,6 +34,10 @@ def rejected(reason: str) -> approval.Verdict:
         ({"decision_type": "reject", "rejection_reason": "no way"}, [rejected("no way")] * 2),
         ({"decision_type": "reject", "rejection_reasons": {"*": "later"}}, [rejected("later")] * 2),
         (
+            {"decision_type": "reject", "rejection_reasons": {"x": " "}, "rejection_reason": "no"},
+            [rejected("no")] * 2,
+        ),
+        (
             {
                 "decision_type": "batch",
                 "decisions": {"x": "approve", "y": "reject"},
