@@ -80,7 +80,7 @@ async fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::Images(args) => {
             place.make()?;
             let (images, _) = images::build(&place, &args.build, !args.skip_langgraph, |line| {
-                eprintln!("{line}")
+                eprintln!("{line}");
             })
             .await?;
             for image in images {
