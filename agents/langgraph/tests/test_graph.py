@@ -128,3 +128,13 @@ def test_what_is_not_a_decision_approves_nothing() -> None:
     state = world.run(Command(resume="yes"))
     assert world.tools.made == []
     assert answers(state) == ["Tool call was rejected by user."]
+
+
+def test_what_ran_in_an_earlier_round_is_neither_asked_about_nor_run_again() -> None:
+    world = World(
+        AIMessage("", tool_calls=[call("m", "run_migration")]),
+        AIMessage("", tool_calls=[call("x", table="orders")]),
+    )
+    assert asked(world.say("migrate, then empty it")) == ["x"]
+    world.decide(decision_type="approve")
+    assert world.tools.made == ["alice: run_migration", "alice: truncate_table orders"]
