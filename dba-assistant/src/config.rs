@@ -106,7 +106,8 @@ pub struct Config {
     )]
     pub privileged_tools: Url,
 
-    /// Tools that the model may call; all that the servers have unless given
+    /// Tools that the model may call; all that the servers have unless given. public/TOOL and
+    /// privileged/TOOL are tools of one endpoint alone
     #[arg(long, env = "DBA_ASSISTANT_TOOLS", value_delimiter = ',', value_name = "TOOL")]
     tools: Vec<String>,
 
@@ -183,6 +184,19 @@ impl Config {
         ]
     }
 
+    /// Whether the settings fit each other.
+    ///
+    /// # Errors
+    /// [`UnknownTools`]: a misspelt name would mean that nobody is asked.
+    pub fn check(&self) -> Result<(), UnknownTools> {
+        let tools = self.tools();
+        let is_tool =
+            |name: &String| tools.iter().any(|tool| tool.rsplit('/').next() == Some(name.as_str()));
+        let mut unknown = self.require_approval();
+        unknown.retain(|name| !tools.is_empty() && !is_tool(name));
+        if unknown.is_empty() { Ok(()) } else { Err(UnknownTools(unknown.join(", "))) }
+    }
+
     /// The tools that the model may call; all of them when there are none here.
     pub fn tools(&self) -> Vec<String> {
         named(&self.tools)
@@ -204,6 +218,11 @@ impl Config {
     }
 }
 
+/// Tools whose calls should wait for approval, and that the model may not even call.
+#[derive(Debug, thiserror::Error)]
+#[error("--require-approval names {0}, which --tools does not: is it spelt as the tool is?")]
+pub struct UnknownTools(String);
+
 /// A list as it is meant: `--tools=` is a list of nothing, not of one tool without a name.
 fn named(list: &[String]) -> Vec<String> {
     list.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
@@ -221,6 +240,10 @@ mod tests {
         assert_eq!(Config::parse_from(["x"]).require_approval(), ["truncate_table"]);
         let nothing = Config::parse_from(["x", "--require-approval=", "--tools="]);
         assert!(nothing.require_approval().is_empty() && nothing.tools().is_empty());
+        let check = |tools: &str| Config::parse_from(["x", tools]).check();
+        assert!(check("--tools=").is_ok() && check("--tools=public/truncate_table,x").is_ok());
+        let error = check("--tools=public/truncate_tables").unwrap_err().to_string();
+        assert!(error.contains("names truncate_table, which"), "{error}");
     }
 
     #[test]
@@ -239,6 +262,7 @@ mod tests {
             description: String,
             system_message: String,
             tools: Vec<Tool>,
+            skill: serde_json::Value,
         }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/dba-assistant/assistant.yaml");
         let described: Assistant =
@@ -247,6 +271,7 @@ mod tests {
         assert_eq!(built_in.name, described.name);
         assert_eq!(built_in.description, described.description);
         assert_eq!(built_in.system, described.system_message);
+        assert_eq!(crate::routes::skill(), described.skill);
         let asked = described.tools.into_iter().filter(|tool| tool.require_approval);
         let asked: Vec<_> = asked.map(|tool| tool.name).collect();
         assert_eq!(built_in.require_approval(), asked);

@@ -29,6 +29,10 @@ async fn main() -> ExitCode {
 
 async fn run(config: &Config) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("dba-assistant", &config.telemetry)?;
+    config.check()?;
+    if config.require_approval().is_empty() {
+        tracing::warn!("no call waits for the approval of its user: --require-approval is empty");
+    }
     let stop = serve::stop_signal().context("signal handlers cannot be installed")?;
     let tasks: SharedTasks = match &config.kagent_url {
         Some(url) => Arc::new(KagentTasks::new(

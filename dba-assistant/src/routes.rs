@@ -64,13 +64,18 @@ fn card(url: &str, name: &str, description: &str) -> Value {
         "capabilities": {"streaming": true, "pushNotifications": false},
         "defaultInputModes": ["text"],
         "defaultOutputModes": ["text"],
-        "skills": [{
-            "id": "orders-database",
-            "name": "Orders database",
-            "description": "Queries, emptying tables, schema migrations",
-            "tags": ["database"],
-            "examples": ["what's in the orders table?", "truncate orders", "apply migration v3"],
-        }],
+        "skills": [skill()],
+    })
+}
+
+/// What the agent can do; the chart says the same of it.
+pub(crate) fn skill() -> Value {
+    json!({
+        "id": "orders-database",
+        "name": "Orders database",
+        "description": "Queries, emptying tables, schema migrations",
+        "tags": ["database"],
+        "examples": ["what's in the orders table?", "truncate orders", "apply migration v3"],
     })
 }
 

@@ -3,7 +3,10 @@
 //! Owns the connections: anew for each turn, so that the agent starts before the gateway is up and
 //! goes on when it has been away. Must never call a tool in another user's name.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue};
 use reqwest::Url;
@@ -71,7 +74,7 @@ pub struct Toolbox {
 
 impl Servers {
     /// These servers; a call takes `limit` at most. `allowed` names the tools that may be called, all
-    /// of them when it is empty.
+    /// of them when it is empty; `SERVER/TOOL` is a tool of that server alone.
     ///
     /// # Errors
     /// When no HTTP client can be made.
@@ -110,6 +113,8 @@ impl Servers {
                 }
             }
         }
+        // Where two have a tool of the same name, the one counts that a reviewer may stand before.
+        toolbox.servers.sort_by_key(|server| !server.reviewed);
         toolbox
     }
 
@@ -127,7 +132,9 @@ impl Servers {
             let mut tools = client.list_all_tools().await.map_err(|error| error.to_string())?;
             // What may not be called is not there, neither for the model nor for a call.
             tools.retain(|tool| {
-                self.allowed.is_empty() || self.allowed.iter().any(|name| *name == tool.name)
+                let placed = format!("{}/{}", address.name, tool.name);
+                let is = |name: &String| *name == tool.name || *name == placed;
+                self.allowed.is_empty() || self.allowed.iter().any(is)
             });
             Ok(Connected { client, tools, reviewed: address.reviewed })
         };
@@ -140,8 +147,10 @@ impl Servers {
 impl Toolbox {
     /// What the model may call.
     pub fn offered(&self) -> Vec<Offered> {
+        let mut names = HashSet::new();
         let tools = self.servers.iter().flat_map(|server| &server.tools);
         tools
+            .filter(|tool| names.insert(tool.name.clone()))
             .map(|tool| Offered {
                 name: tool.name.to_string(),
                 description: tool.description.as_deref().unwrap_or_default().to_owned(),

@@ -20,12 +20,13 @@ class Tools:
     def __init__(self) -> None:
         self.made: list[str] = []
         self.away = False
+        self.away_after: int | None = None
 
     async def offered(self, _: str) -> tuple[list[dict[str, Any]], list[str]]:
         return [{"name": "truncate_table", "description": "", "input_schema": {}}], []
 
     async def call(self, user: str, tool: str, arguments: Mapping[str, Any], _: Callable[[], None]) -> Answer:
-        if self.away:
+        if self.away or (self.away_after is not None and len(self.made) >= self.away_after):
             raise AwayError("gateway (nobody there)")
         self.made.append(f"{user}: {tool} {arguments.get('table', '')}".strip())
         return Answer("no", failed=True) if tool == "fails" else Answer("done", failed=False)
@@ -76,7 +77,7 @@ def test_all_calls_that_need_approval_are_one_question_before_anything_runs() ->
     assert answers(state) == ["Tool call was rejected by user.", "done", "done"]
 
 
-def test_what_ran_before_an_approval_could_be_used_does_not_run_again() -> None:
+def test_an_approval_whose_call_could_not_be_made_is_asked_for_again() -> None:
     world = World(AIMessage("", tool_calls=[call("q", "query"), call("x", table="orders")]))
     world.say("do it")
     world.tools.away = True
@@ -87,6 +88,17 @@ def test_what_ran_before_an_approval_could_be_used_does_not_run_again() -> None:
     world.tools.away = False
     world.decide(decision_type="approve")
     assert world.tools.made == ["alice: truncate_table orders"]
+
+
+def test_what_ran_before_the_tools_went_away_does_not_run_again() -> None:
+    world = World(AIMessage("", tool_calls=[call("q", "query"), call("x", table="orders")]))
+    world.say("do it")
+    world.tools.away_after = 1
+    assert asked(world.decide(decision_type="approve")) == ["x"]
+    assert world.tools.made == ["alice: query"]
+    world.tools.away_after = None
+    world.decide(decision_type="approve")
+    assert world.tools.made == ["alice: query", "alice: truncate_table orders"]
 
 
 def test_what_came_back_with_an_error_is_not_called_again_in_the_same_turn() -> None:

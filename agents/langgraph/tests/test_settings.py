@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dba_langgraph import settings
+from dba_langgraph import app, settings
 
 DESCRIBED = Path(__file__).parents[3] / "charts/dba-assistant/assistant.yaml"
 
@@ -18,6 +18,8 @@ def test_what_is_built_in_is_what_the_chart_describes() -> None:
     assert built_in.system == described["systemMessage"]
     asked = [tool["name"] for tool in described["tools"] if tool.get("requireApproval")]
     assert list(built_in.require_approval) == asked
+    skill = app.card(built_in).skills[0].model_dump(exclude_none=True)
+    assert skill == described["skill"]
 
 
 def test_a_flag_counts_more_than_a_variable_and_an_empty_one_is_the_default() -> None:
@@ -42,6 +44,7 @@ def test_a_run_may_take_longer_than_a_call() -> None:
         (["--call-limit", "soon"], "number of seconds"),
         (["--call-limit", "300", "--run-limit", "300"], "ends a run before one call"),
         (["--tools", "cluster_db_query"], "truncate_table"),
+        (["--tools", "public/truncate_tables"], "truncate_table"),
         (["--log-format", "xml"], "neither human nor json"),
     ],
 )

@@ -156,6 +156,7 @@ The assistant, from assistant.yaml, as JSON. Every agent is made from this, so t
 the others. Beside what the file says it has
 
   toolNames        the names of all tools
+  placedNames      the same, each with its endpoint before it: public/truncate_table
   requireApproval  the names of those whose calls the user approves
   endpoints        the same two lists for every endpoint that has tools: [{name, toolNames, requireApproval}]
 
@@ -184,6 +185,7 @@ would lose its approval without a word.
 {{- fail "assistant.yaml: tools must be a list with a tool at least, each with a name and an endpoint" -}}
 {{- end -}}
 {{- $names := list -}}
+{{- $placed := list -}}
 {{- $asked := list -}}
 {{- $endpoints := dict -}}
 {{- range $tool := $assistant.tools -}}
@@ -210,6 +212,7 @@ would lose its approval without a word.
 {{- end -}}
 {{- $of := get $endpoints $endpoint | default (dict "name" $endpoint "toolNames" list "requireApproval" list) -}}
 {{- $names = append $names $name -}}
+{{- $placed = append $placed (printf "%s/%s" $endpoint $name) -}}
 {{- $_ := set $of "toolNames" (append $of.toolNames $name) -}}
 {{- if $tool.requireApproval -}}
 {{- $asked = append $asked $name -}}
@@ -242,6 +245,7 @@ would lose its approval without a word.
 {{- end -}}
 {{- end -}}
 {{- $_ := set $assistant "toolNames" $names -}}
+{{- $_ := set $assistant "placedNames" $placed -}}
 {{- $_ := set $assistant "requireApproval" $asked -}}
 {{- $_ := set $assistant "endpoints" (list $endpoints.public $endpoints.privileged | compact) -}}
 {{- with .Values.systemMessage -}}
@@ -271,7 +275,7 @@ Arguments of dba-assistant, wherever it runs.
 - {{ include "dba-assistant.literal" (printf "--name=%s" $assistant.name) }}
 - {{ include "dba-assistant.literal" (printf "--description=%s" $assistant.description) }}
 - {{ include "dba-assistant.literal" (printf "--system=%s" $assistant.systemMessage) }}
-- {{ printf "--tools=%s" (join "," $assistant.toolNames) | quote }}
+- {{ printf "--tools=%s" (join "," $assistant.placedNames) | quote }}
 - {{ printf "--require-approval=%s" (join "," $assistant.requireApproval) | quote }}
 {{- end }}
 
@@ -299,7 +303,7 @@ The same as environment variables, which is how the agent in LangGraph reads the
 - name: DBA_ASSISTANT_SYSTEM
   value: {{ include "dba-assistant.literal" $assistant.systemMessage }}
 - name: DBA_ASSISTANT_TOOLS
-  value: {{ join "," $assistant.toolNames | quote }}
+  value: {{ join "," $assistant.placedNames | quote }}
 - name: DBA_ASSISTANT_REQUIRE_APPROVAL
   value: {{ join "," $assistant.requireApproval | quote }}
 {{- end }}

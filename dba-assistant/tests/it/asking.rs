@@ -290,3 +290,14 @@ async fn a_name_that_cannot_be_read_is_nobody_elses() {
     let answer: Value = serde_json::from_slice(&answer).unwrap();
     assert_eq!(answer["result"]["status"]["state"], "input-required");
 }
+
+#[tokio::test]
+async fn a_tool_that_is_described_at_one_endpoint_is_called_there_and_nowhere_else() {
+    let settings = ["--tools=privileged/truncate_table,public/cluster_db_query".to_owned()];
+    let lab = Lab::start_with(&settings).await;
+    let events = lab.say("alice", "truncate orders", None).await;
+    assert!(made(&events).contains("no tool truncate_table"), "{}", made(&events));
+    let events = lab.say("alice", "how many orders?", None).await;
+    assert!(made(&events).contains("\"n\":3"), "{}", made(&events));
+    assert!(lab.done().await.is_empty());
+}

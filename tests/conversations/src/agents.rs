@@ -35,6 +35,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What files and options call it.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::Langgraph => "langgraph",
+            Self::AdkPython => "adk-python",
+            Self::AdkGo => "adk-go",
+            Self::Address => "address",
+        }
+    }
+
     /// Its name, for people.
     pub fn name(self) -> &'static str {
         match self {
@@ -97,6 +108,11 @@ impl Assistant {
         serde_saphyr::from_str(&text).with_context(|| path.display().to_string())
     }
 
+    /// Every tool with its endpoint, as our agents read it.
+    fn placed(&self) -> Vec<String> {
+        self.tools.iter().map(|tool| format!("{}/{}", tool.endpoint, tool.name)).collect()
+    }
+
     fn tools(&self, wanted: impl Fn(&Tool) -> bool) -> Vec<&str> {
         self.tools.iter().filter(|tool| wanted(tool)).map(|tool| tool.name.as_str()).collect()
     }
@@ -118,9 +134,8 @@ impl Agent {
             Kind::AdkPython | Kind::AdkGo => self.kagents(around, &assistant, address)?,
             Kind::Address => anyhow::bail!("it is up already"),
         };
-        let name = format!("{:?}", self.kind).to_lowercase();
         let ready = Some("/.well-known/agent-card.json");
-        Process::start(command, &name, &around.folder, address, ready).await
+        Process::start(command, self.kind.id(), &around.folder, address, ready).await
     }
 
     /// Starts it somewhere.
@@ -148,7 +163,7 @@ impl Agent {
             .env("DBA_ASSISTANT_NAME", &assistant.name)
             .env("DBA_ASSISTANT_DESCRIPTION", &assistant.description)
             .env("DBA_ASSISTANT_SYSTEM", &assistant.system_message)
-            .env("DBA_ASSISTANT_TOOLS", assistant.tools(|_| true).join(","))
+            .env("DBA_ASSISTANT_TOOLS", assistant.placed().join(","))
             .env(
                 "DBA_ASSISTANT_REQUIRE_APPROVAL",
                 assistant.tools(|t| t.require_approval).join(","),
@@ -171,7 +186,7 @@ impl Agent {
         assistant: &Assistant,
         address: SocketAddr,
     ) -> anyhow::Result<Command> {
-        let folder = around.folder.join(format!("{:?}", self.kind).to_lowercase());
+        let folder = around.folder.join("config");
         fs::create_dir_all(&folder)?;
         let server = |endpoint: &str| {
             json!({
@@ -268,11 +283,17 @@ mod tests {
             let of = |field: &str| -> Vec<String> {
                 servers.iter().flat_map(|server| strings(server["mcpServer"].get(field))).collect()
             };
+            let placed = servers.iter().flat_map(|server| {
+                let name = server["mcpServer"]["name"].as_str().unwrap();
+                let endpoint = name.strip_prefix("ops-tools-").unwrap().to_owned();
+                let tools = strings(server["mcpServer"].get("toolNames"));
+                tools.into_iter().map(move |tool| format!("{endpoint}/{tool}"))
+            });
             let system = declarative["systemMessage"].as_str().unwrap().to_owned();
             return Told {
                 description,
                 system,
-                tools: of("toolNames"),
+                tools: placed.collect(),
                 asked: of("requireApproval"),
             };
         }
@@ -305,7 +326,7 @@ mod tests {
         let expected = Told {
             description: described.description.clone(),
             system: described.system_message.clone(),
-            tools: described.tools(|_| true).into_iter().map(str::to_owned).collect(),
+            tools: described.placed(),
             asked: described.tools(|t| t.require_approval).into_iter().map(str::to_owned).collect(),
         };
         assert_eq!(expected.asked, ["truncate_table"]);

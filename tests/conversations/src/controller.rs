@@ -1,18 +1,19 @@
 //! A stand-in for the part of kagent's controller that agents keep their conversations in: sessions,
 //! events, tasks and checkpoints.
 //!
-//! It keeps users apart as the controller of kagent 0.10 does: by `X-User-Id` or `?user_id=`, without
-//! asking whether that is true. Must never forget anything while it lives.
+//! It keeps users apart as the controller of kagent 0.10 does: by `?user_id=` or `X-User-Id`, without
+//! asking whether that is true. Must never forget anything that it was not told to.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode},
+    extract::{FromRequestParts, Path, Query, State},
+    http::{HeaderMap, StatusCode, request::Parts},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -83,10 +84,20 @@ fn text(value: &Value, field: &str) -> String {
     value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn user(headers: &HeaderMap, params: &Params) -> String {
-    let named = headers.get("x-user-id").and_then(|value| value.to_str().ok());
-    let named = named.or_else(|| params.get("user_id").map(String::as_str));
-    named.filter(|name| !name.is_empty()).unwrap_or(NOBODY).to_owned()
+/// Who asks.
+struct Asker(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let header = parts.headers.get("x-user-id").and_then(|value| value.to_str().ok());
+        let header = header.map(str::to_owned);
+        let params = Params::from_request_parts(parts, state).await.unwrap_or_default();
+        // The controller, too, believes the address more than the header.
+        let named = params.get("user_id").cloned().or(header).filter(|name| !name.is_empty());
+        Ok(Self(named.unwrap_or_else(|| NOBODY.to_owned())))
+    }
 }
 
 fn enveloped(status: StatusCode, data: &Value) -> Response {
@@ -100,11 +111,11 @@ fn nothing() -> Response {
 
 async fn keep_task(
     State(controller): State<Controller>,
+    Asker(user): Asker,
     headers: HeaderMap,
-    params: Params,
     Json(task): Json<Value>,
 ) -> Response {
-    let (user, id) = (user(&headers, &params), text(&task, "id"));
+    let id = text(&task, "id");
     let mut kept = controller.kept();
     if let Some(agent) = headers.get("x-agent-name").and_then(|name| name.to_str().ok()) {
         let agent = agent.to_owned();
@@ -120,33 +131,27 @@ async fn keep_task(
 
 async fn one_task(
     State(controller): State<Controller>,
-    headers: HeaderMap,
-    params: Params,
+    Asker(user): Asker,
     Path(id): Path<String>,
 ) -> Response {
-    let user = user(&headers, &params);
     let task = controller.task(&id).filter(|(owner, _)| *owner == user);
     task.map_or_else(nothing, |(_, task)| enveloped(StatusCode::OK, &task))
 }
 
 async fn drop_task(
     State(controller): State<Controller>,
-    headers: HeaderMap,
-    params: Params,
+    Asker(user): Asker,
     Path(id): Path<String>,
 ) -> Response {
-    let user = user(&headers, &params);
     controller.kept().tasks.retain(|(owner, task)| *owner != user || text(task, "id") != id);
     enveloped(StatusCode::OK, &Value::Null)
 }
 
 async fn tasks_of_session(
     State(controller): State<Controller>,
-    headers: HeaderMap,
-    params: Params,
+    Asker(user): Asker,
     Path(id): Path<String>,
 ) -> Response {
-    let user = user(&headers, &params);
     let kept = controller.kept();
     if !kept.sessions.contains_key(&(user.clone(), id.clone())) {
         return nothing();
@@ -159,11 +164,9 @@ async fn tasks_of_session(
 
 async fn keep_session(
     State(controller): State<Controller>,
-    headers: HeaderMap,
-    params: Params,
+    Asker(user): Asker,
     Json(mut session): Json<Value>,
 ) -> Response {
-    let user = user(&headers, &params);
     if text(&session, "id").is_empty() {
         set(&mut session, "id", json!(uuid::Uuid::now_v7()));
     }
@@ -181,11 +184,10 @@ fn set(value: &mut Value, field: &str, to: Value) {
 
 async fn one_session(
     State(controller): State<Controller>,
-    headers: HeaderMap,
-    params: Params,
+    Asker(user): Asker,
     Path(id): Path<String>,
 ) -> Response {
-    let key = (user(&headers, &params), id);
+    let key = (user, id);
     let kept = controller.kept();
     let Some(session) = kept.sessions.get(&key).cloned() else { return nothing() };
     let events = kept.events.get(&key).cloned().unwrap_or_default();
@@ -195,12 +197,11 @@ async fn one_session(
 
 async fn keep_event(
     State(controller): State<Controller>,
-    headers: HeaderMap,
-    params: Params,
+    Asker(user): Asker,
     Path(id): Path<String>,
     Json(event): Json<Value>,
 ) -> Response {
-    let key = (user(&headers, &params), id);
+    let key = (user, id);
     let mut kept = controller.kept();
     if !kept.sessions.contains_key(&key) {
         return nothing();
@@ -216,11 +217,10 @@ fn thread(user: String, of: &Value) -> (String, String, String) {
 
 async fn keep_checkpoint(
     State(controller): State<Controller>,
-    headers: HeaderMap,
-    params: Params,
+    Asker(user): Asker,
     Json(checkpoint): Json<Value>,
 ) -> Response {
-    let thread = thread(user(&headers, &params), &checkpoint);
+    let thread = thread(user, &checkpoint);
     let id = text(&checkpoint, "checkpoint_id");
     controller.kept().checkpoints.entry(thread).or_default().insert(id, checkpoint.clone());
     enveloped(StatusCode::CREATED, &checkpoint)
@@ -228,11 +228,10 @@ async fn keep_checkpoint(
 
 async fn keep_writes(
     State(controller): State<Controller>,
-    headers: HeaderMap,
-    params: Params,
+    Asker(user): Asker,
     Json(writes): Json<Value>,
 ) -> Response {
-    let (user, thread, namespace) = thread(user(&headers, &params), &writes);
+    let (user, thread, namespace) = thread(user, &writes);
     let key = (user, thread, namespace, text(&writes, "checkpoint_id"));
     let mut kept = controller.kept();
     let (last, numbered) = kept.writes.entry(key).or_default();
@@ -247,11 +246,11 @@ async fn keep_writes(
 
 async fn checkpoints(
     State(controller): State<Controller>,
-    headers: HeaderMap,
+    Asker(user): Asker,
     params: Params,
 ) -> Response {
     let of = |name: &str| params.get(name).cloned().unwrap_or_default();
-    let key = (user(&headers, &params), of("thread_id"), of("checkpoint_ns"));
+    let key = (user, of("thread_id"), of("checkpoint_ns"));
     let most = of("limit").parse::<usize>().unwrap_or(usize::MAX);
     let wanted = params.get("checkpoint_id");
     let kept = controller.kept();

@@ -85,13 +85,9 @@ struct Args {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
-    match text {
-        "rust" => Ok(Kind::Rust),
-        "langgraph" => Ok(Kind::Langgraph),
-        "adk-python" => Ok(Kind::AdkPython),
-        "adk-go" => Ok(Kind::AdkGo),
-        other => Err(format!("{other:?} is none of rust, langgraph, adk-python and adk-go")),
-    }
+    let kinds = [Kind::Rust, Kind::Langgraph, Kind::AdkPython, Kind::AdkGo];
+    let known = kinds.into_iter().find(|kind| kind.id() == text);
+    known.ok_or_else(|| format!("none of {}", kinds.map(Kind::id).join(", ")))
 }
 
 #[tokio::main]

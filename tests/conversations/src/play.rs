@@ -71,6 +71,8 @@ struct Play<'a> {
     run: String,
     context: Uuid,
     turn: Option<Turn>,
+    /// What came of the others, of several at once.
+    others: Vec<Outcome>,
     users: Vec<String>,
 }
 
@@ -90,6 +92,7 @@ pub async fn play(
         run: Uuid::new_v4().simple().to_string().chars().take(8).collect(),
         context: Uuid::now_v7(),
         turn: None,
+        others: Vec::new(),
         users: Vec::new(),
         place,
         stage,
@@ -101,7 +104,9 @@ pub async fn play(
         // kagent's controller turns an error that it cannot read into one of its own.
         let codes =
             if play.stage.is_none() && place.controller.is_some() { &[INTERNAL][..] } else { &[] };
-        let matches = |expect: &Expect| meets(&outcome, expect, codes);
+        let ran = play.world(SOMEBODY)?.account().await?.changes_after(before);
+        let others = std::mem::take(&mut play.others);
+        let matches = |expect: &Expect| meets(&outcome, &others, &ran, expect, codes);
         agrees(&step.expect, difference(&step.differs, kind), matches)
             .map_err(|what| PlayError::Step { number: at + 1, what })?;
         if let Outcome::Turn(turn) = outcome {
@@ -128,21 +133,35 @@ fn agrees<T>(
     }
 }
 
-fn meets(outcome: &Outcome, expect: &Expect, or_codes: &[i64]) -> Result<(), String> {
-    let turn = match (outcome, expect.error, expect.broken) {
-        (Outcome::Refused(code, text), Some(wanted), _)
+fn meets(
+    outcome: &Outcome,
+    others: &[Outcome],
+    ran: &[String],
+    expect: &Expect,
+    or_codes: &[i64],
+) -> Result<(), String> {
+    let refused = |other: &Outcome, wanted| matches!(other, Outcome::Refused(code, _) if *code == wanted || or_codes.contains(code));
+    if let Some(wanted) = expect.others
+        && let Some(other) = others.iter().find(|other| !refused(other, wanted))
+    {
+        return Err(format!("one of the others was not refused with {wanted}: {other:?}"));
+    }
+    if let Some(wanted) = expect.ran.as_ref().filter(|wanted| wanted.as_slice() != ran) {
+        return Err(format!("the tools did {ran:?}, not {wanted:?}"));
+    }
+    let turn = match (outcome, expect.error) {
+        (Outcome::Refused(code, text), Some(wanted))
             if *code != wanted && !or_codes.contains(code) =>
         {
             return Err(format!("refused with {code} ({text}) and not {wanted}"));
         }
-        (Outcome::Refused(..), Some(_), _) | (Outcome::Broken(_), _, true) => return Ok(()),
-        (Outcome::Refused(code, text), None, _) => return Err(format!("refused: {text} ({code})")),
-        (Outcome::Broken(text), _, false) => return Err(text.clone()),
-        (Outcome::Turn(turn), Some(wanted), _) => {
+        (Outcome::Refused(..), Some(_)) => return Ok(()),
+        (Outcome::Refused(code, text), None) => return Err(format!("refused: {text} ({code})")),
+        (Outcome::Broken(text), _) => return Err(text.clone()),
+        (Outcome::Turn(turn), Some(wanted)) => {
             return Err(format!("not refused with {wanted}: {} {:?}", turn.state, turn.text));
         }
-        (Outcome::Turn(turn), None, true) => return Err(format!("an answer: {turn:?}")),
-        (Outcome::Turn(turn), None, false) => turn,
+        (Outcome::Turn(turn), None) => turn,
         (Outcome::Nothing, ..) => {
             let nothing = *expect == Expect::default();
             return if nothing { Ok(()) } else { Err("nothing came of it".to_owned()) };
@@ -212,8 +231,10 @@ impl Play<'_> {
         if !self.users.contains(&name) {
             self.users.push(name.clone());
         }
-        let of_step = |text: &str| PlayError::Step { number: 0, what: text.to_owned() };
-        match step.act().ok_or_else(|| of_step("it says nothing to do"))? {
+        if step.address == Address::New {
+            (self.context, self.turn) = (Uuid::now_v7(), None);
+        }
+        match step.act().ok_or_else(|| anyhow::anyhow!("it says nothing to do"))? {
             Act::Say(text) => {
                 let parts = json!([{"kind": "text", "text": text}]);
                 self.send(step, &name, parts).await
@@ -270,7 +291,7 @@ impl Play<'_> {
         let names_task = match step.address {
             Address::Fitting => decides,
             Address::Task | Address::OtherConversation => true,
-            Address::Conversation | Address::NoTask => false,
+            Address::Conversation | Address::New | Address::NoTask => false,
         };
         if let (true, Some(object)) = (names_task, message.as_object_mut()) {
             object.insert("taskId".to_owned(), json!(self.task()?));
@@ -307,10 +328,15 @@ impl Play<'_> {
             outcomes.push(done);
         }
         let outcomes = outcomes.into_iter().collect::<Result<Vec<_>, _>>();
-        let outcomes = outcomes.map_err(|error| anyhow::anyhow!(error))?;
-        // Of several at once it is enough that one does what it should.
-        let best = outcomes.iter().find(|one| meets(one, &step.expect, &[]).is_ok());
-        Ok(best.or(outcomes.first()).cloned().unwrap_or(Outcome::Nothing))
+        let mut outcomes = outcomes.map_err(|error| anyhow::anyhow!(error))?;
+        // Of several at once, the one that was let through; what is expected of the others is said.
+        let through = outcomes.iter().position(|one| matches!(one, Outcome::Turn(_)));
+        if outcomes.is_empty() {
+            return Ok(Outcome::Nothing);
+        }
+        let outcome = outcomes.swap_remove(through.unwrap_or_default());
+        self.others = outcomes;
+        Ok(outcome)
     }
 
     /// Decides as a reviewer about what a user's agent asks for. `held` wants a caller to wait for it.
@@ -320,7 +346,9 @@ impl Play<'_> {
         let request = if held {
             match world.held().await {
                 // Nothing was held, and nothing had to be; whoever asked is answered by now.
-                Err(_) if review.optional => return std::future::pending().await,
+                Err(SceneError::Otherwise(_)) if review.optional => {
+                    return std::future::pending().await;
+                }
                 found => found?,
             }
         } else {
@@ -362,11 +390,19 @@ impl Play<'_> {
     async fn came(&self, before: u64) -> Result<End, PlayError> {
         let account = self.world(SOMEBODY)?.account().await?;
         let (mut requests, mut requesters) = (Vec::new(), Vec::new());
-        for name in &self.users {
-            for request in self.world(name)?.requests().await? {
-                requests.push(request.state.name().to_owned());
-                requesters.push(name.clone());
+        let mut all = Vec::new();
+        if self.stage.is_some() {
+            // Everything that was ever asked at this gate, whoever it was asked for.
+            all = self.world(SOMEBODY)?.recent().await?;
+        } else {
+            for name in &self.users {
+                all.extend(self.world(name)?.requests().await?);
             }
+        }
+        let own = format!("-{}", self.run);
+        for request in all {
+            requests.push(request.state.name().to_owned());
+            requesters.push(request.requester.name.trim_end_matches(&own).to_owned());
         }
         Ok(End {
             ran: Some(account.changes_after(before)),

@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_millis(2);
 const LAST_LINES: usize = 12;
 
 /// Variables of whoever runs this that no program should hear of.
-const FOREIGN: [&str; 11] = [
+const FOREIGN: [&str; 17] = [
     "ANTHROPIC_",
     "DBA_",
     "HITL_",
@@ -35,7 +35,15 @@ const FOREIGN: [&str; 11] = [
     "PORT",
     "PYTHON",
     "RUST_LOG",
+    // A test's chats go to no recorder of its developer.
+    "LANGCHAIN_",
+    "LANGSMITH_",
+    // Nor through anything else to loopback.
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
     "http_proxy",
+    "https_proxy",
 ];
 
 /// A running program.

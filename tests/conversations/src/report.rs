@@ -1,5 +1,7 @@
 //! What differs between agents, as the documentation shows it.
 
+use std::collections::HashSet;
+
 use crate::{
     agents::Kind,
     script::{Conversation, Difference},
@@ -14,14 +16,8 @@ pub fn differences(conversations: &[Conversation]) -> String {
         let of_steps = conversation.steps.iter().flat_map(|step| step.differs.iter().map(told));
         let mut rows: Vec<_> = of_steps.chain(conversation.differs.iter().map(told)).collect();
         // The same may show in several steps.
-        rows.dedup();
-        let mut seen = Vec::new();
-        rows.retain(|row| {
-            !seen.contains(row) && {
-                seen.push(row.clone());
-                true
-            }
-        });
+        let mut seen = HashSet::new();
+        rows.retain(|row| seen.insert(row.clone()));
         for (agents, because, upstream) in rows {
             let title = &conversation.title;
             let row = ["", title, &agents, &because, &upstream, ""].join(" | ");

@@ -26,6 +26,12 @@ pub enum ScriptError {
         "{0:?}: step {1} must have one of say, decide, cancel, kill, follow, review and gateway"
     )]
     Step(String, usize),
+    /// Nothing could go otherwise in a step.
+    #[error("{0:?}: step {1} expects nothing, or something where nothing comes of it")]
+    Expects(String, usize),
+    /// A decision that says nothing, or several things.
+    #[error("{0:?}: step {1} must decide one thing")]
+    Decision(String, usize),
 }
 
 /// A conversation.
@@ -113,6 +119,8 @@ pub enum Address {
     Task,
     /// The conversation, and no task.
     Conversation,
+    /// A new conversation.
+    New,
     /// The conversation, and no task, where there should be one.
     NoTask,
     /// The task, in a conversation that is not its own.
@@ -166,6 +174,12 @@ impl Word {
 }
 
 impl Decision {
+    /// Whether it says one thing.
+    fn is_one(&self) -> bool {
+        let said = [self.all.is_some(), !self.each.is_empty(), self.raw.is_some()];
+        said.iter().filter(|said| **said).count() == 1
+    }
+
     /// As kagent's dashboard sends it, about these calls.
     pub fn data(&self, calls: &[(String, String)]) -> Value {
         if let Some(raw) = &self.raw {
@@ -203,6 +217,11 @@ pub struct Review {
 }
 
 impl Review {
+    /// Whether it says one thing.
+    fn is_one(&self) -> bool {
+        self.approve.is_some() != self.reject.is_some()
+    }
+
     /// As the gate takes it.
     pub fn decision(&self) -> hitl_api::Decision {
         let approved = self.approve.is_some();
@@ -223,8 +242,10 @@ pub struct Expect {
     pub says: Vec<String>,
     /// The agent wants nothing of it: JSON-RPC's code.
     pub error: Option<i64>,
-    /// Nothing comes of it but a connection that ends.
-    pub broken: bool,
+    /// Of several at once all others are refused with this code.
+    pub others: Option<i64>,
+    /// What the tools have done by then.
+    pub ran: Option<Vec<String>>,
 }
 
 /// What must have come of a conversation. What is not said may be anything.
@@ -303,8 +324,19 @@ pub fn all() -> Result<Vec<Conversation>, ScriptError> {
     }
     for conversation in &conversations {
         for (number, step) in conversation.steps.iter().enumerate() {
-            if step.act().is_none() {
-                return Err(ScriptError::Step(conversation.title.clone(), number + 1));
+            let (title, number) = (conversation.title.clone(), number + 1);
+            let Some(act) = step.act() else { return Err(ScriptError::Step(title, number)) };
+            let quiet = matches!(act, Act::Kill | Act::Review(_) | Act::Gateway(_)) || step.hang_up;
+            if quiet != (step.expect == Expect::default()) {
+                return Err(ScriptError::Expects(title, number));
+            }
+            let decides = match act {
+                Act::Decide(decision) => decision.is_one(),
+                Act::Review(review) => review.is_one(),
+                _ => true,
+            };
+            if !decides || !step.meanwhile.as_ref().is_none_or(Review::is_one) {
+                return Err(ScriptError::Decision(title, number));
             }
         }
     }

@@ -14,7 +14,7 @@ use axum::{Router, serve::ListenerExt as _};
 use reqwest::Url;
 
 use crate::{
-    agents::{Agent, Kind, Surroundings},
+    agents::{Agent, Surroundings},
     controller::Controller,
     process::{Process, command, free_address},
     script::Conversation,
@@ -53,7 +53,6 @@ pub struct Stage {
     around: Surroundings,
     addresses: Addresses,
     running: Running,
-    controller: Controller,
 }
 
 /// Where everything listens, also after it was started again.
@@ -106,18 +105,17 @@ impl Stage {
         folder: &Path,
         agent: Agent,
     ) -> anyhow::Result<Self> {
-        let folder = folder.join(format!("{:?}", agent.kind).to_lowercase());
+        let folder = folder.join(agent.kind.id());
         // One that is not there needs no removing.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let controller = Controller::default();
         let addresses = Addresses {
             agent: free_address()?,
             gateway: free_address()?,
             checks: free_address()?,
             admin: free_address()?,
             tools: free_address()?,
-            controller: serve(controller.router()).await?,
+            controller: serve(Controller::default().router()).await?,
         };
         let model = serve(scripted_model::routes::router()).await?;
         let around = Surroundings {
@@ -129,20 +127,10 @@ impl Stage {
         };
         let (bin, envoy) = (bin.to_owned(), envoy.to_owned());
         let running = Running::default();
-        let mut stage = Self { bin, envoy, agent, around, addresses, running, controller };
+        let mut stage = Self { bin, envoy, agent, around, addresses, running };
         stage.gateway_up().await?;
         stage.agent_up().await?;
         Ok(stage)
-    }
-
-    /// Which agent it is for.
-    pub fn kind(&self) -> Kind {
-        self.agent.kind
-    }
-
-    /// What the agent keeps at kagent's controller.
-    pub fn controller(&self) -> &Controller {
-        &self.controller
     }
 
     /// New gate, new tools: as a conversation wants them.

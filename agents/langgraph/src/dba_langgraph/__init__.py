@@ -8,6 +8,7 @@ It is an agent that kagent runs from an image ("bring your own"). What belongs w
 ``graph``       the order of things: model, question, calls
 ``tools``       the calls, over MCP, in the name of whoever asks
 ``storage``     where tasks and checkpoints are kept: in kagent's controller, or in memory
-``agent``       tasks over A2A: whose they are, who may decide, what runs
+``work``        one task at work: from what was said to the next question, or to the end
+``agent``       tasks over A2A: whose they are, and who may decide
 ``app``         the HTTP server
 """

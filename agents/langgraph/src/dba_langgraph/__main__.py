@@ -46,6 +46,8 @@ def main() -> None:
     from dba_langgraph.app import GracefulServer, make  # noqa: PLC0415
 
     log_as(given.log_format, given.log_level)
+    if not given.require_approval:
+        logging.warning("no call waits for the approval of its user: --require-approval is empty")
     app, agent = make(given)
     config = uvicorn.Config(
         app,

@@ -1,8 +1,8 @@
 """Tasks over A2A: whose they are, who may decide, and what runs.
 
 Owns the order of things: a task is kept before anybody hears of it, and a decision counts once. Must never
-let one user see, decide or cancel another's task. kagent's own executor for LangGraph does neither, which
-is why there is one here; the graph itself would run under it too.
+let one user see, decide or cancel another's task. kagent's own executor for LangGraph asks neither whose a
+task is nor whether it has been decided, which is why there is one here.
 """
 
 import asyncio

@@ -62,7 +62,8 @@ class Settings:
     tools: tuple[str, ...] = _setting(
         "DBA_ASSISTANT_TOOLS",
         (),
-        "tools that the model may call, with commas; empty: all there are",
+        "tools that the model may call, with commas; empty: all there are; public/TOOL and "
+        "privileged/TOOL are tools of one endpoint alone",
     )
     require_approval: tuple[str, ...] = _setting(
         "DBA_ASSISTANT_REQUIRE_APPROVAL",
@@ -201,7 +202,9 @@ def _check(settings: Settings) -> None:
             f"--run-limit {settings.run_limit} ends a run before one call may end "
             f"(--call-limit {settings.call_limit}): make it longer"
         )
-    if settings.tools and (unknown := set(settings.require_approval) - set(settings.tools)):
+    # A misspelt name would mean that nobody is asked.
+    tools = {tool.rpartition("/")[2] for tool in settings.tools}
+    if tools and (unknown := set(settings.require_approval) - tools):
         raise SettingsError(f"--require-approval names {', '.join(sorted(unknown))}, which --tools does not")
     if settings.log_format not in ("human", "json"):
         raise SettingsError(f"--log-format {settings.log_format!r} is neither human nor json")

@@ -121,8 +121,13 @@ class Servers:
     """Where tools are looked for."""
 
     def __init__(self, servers: Sequence[Server], allowed: Sequence[str], limit: float) -> None:
-        """Calls take ``limit`` seconds at most; ``allowed`` names the tools, all when empty."""
-        self._servers, self._allowed, self._limit = tuple(servers), frozenset(allowed), limit
+        """Calls take ``limit`` seconds at most.
+
+        ``allowed`` names the tools, all when empty; ``SERVER/TOOL`` is a tool of that server alone.
+        """
+        # Where two have a tool of the same name, the one counts that a reviewer may stand before.
+        self._servers = tuple(sorted(servers, key=lambda server: not server.reviewed))
+        self._allowed, self._limit = frozenset(allowed), limit
         self._known: dict[str, Server] = {}
         self._silent: dict[str, tuple[float, str]] = {}
 
@@ -133,7 +138,8 @@ class Servers:
         away = [tools for tools in found if isinstance(tools, str)]
         for server, tools in zip(self._servers, found, strict=True):
             for tool in tools if isinstance(tools, list) else []:
-                if tool.name in offered or (self._allowed and tool.name not in self._allowed):
+                names = {tool.name, f"{server.name}/{tool.name}"}
+                if tool.name in offered or (self._allowed and not self._allowed & names):
                     continue
                 self._known[tool.name] = server
                 offered[tool.name] = {
@@ -211,7 +217,7 @@ class Servers:
         """The server that has a tool; none where there is no such tool."""
         if tool not in self._known:
             _, away = await self.offered(user)
-            if tool not in self._known and away and (not self._allowed or tool in self._allowed):
+            if tool not in self._known and away:
                 raise AwayError(", ".join(away))
         return self._known.get(tool)
 

@@ -29,7 +29,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Interrupt
 
 from dba_langgraph import approval, graph, history
-from dba_langgraph.storage import Storage
+from dba_langgraph.storage import Storage, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,14 @@ INTERRUPTED = (
 
 KEEPING = 4.0
 """Longest that it is waited for the end of a task to be kept, in seconds; it is told then anyhow."""
+
+
+class LostError(Exception):
+    """What a task was about is not there any more."""
+
+
+TOLD = (LostError, StorageError, graph.NoToolsError, graph.TooManyRoundsError, history.ModelError)
+"""What is told in its own words."""
 
 TERMINAL = (TaskState.completed, TaskState.canceled, TaskState.failed, TaskState.rejected)
 AT_REST = (*TERMINAL, TaskState.input_required)
@@ -174,7 +182,10 @@ class Work:
             return self._stop or (TaskState.failed, INTERRUPTED)
         if error := self._working.exception():
             log.warning("task %s comes to nothing", self._task.id, exc_info=error)
-            return TaskState.failed, str(error) or type(error).__name__
+            if isinstance(error, TOLD):
+                return TaskState.failed, str(error)
+            # Other people's words may hold addresses, or more.
+            return TaskState.failed, f"It failed ({type(error).__name__}); the agent's log says why."
         return None
 
     async def _end(self) -> None:
@@ -198,7 +209,7 @@ class Work:
             given: Any = graph.begin_turn(self._task.id, self._said)
         else:
             if await self._worker.waiting(self._user, self.thread) != self._task.id:
-                raise LookupError(f"task {self._task.id} has lost what it was about; nothing has run")
+                raise LostError(f"task {self._task.id} has lost what it was about; nothing has run")
             given = Command(resume=self._said)
         if self._task.status.state is not TaskState.working:
             await self._status(TaskState.working)

@@ -56,7 +56,8 @@ impl Account {
     pub fn changes_after(&self, last: u64) -> Vec<String> {
         let change = |row: &Value| {
             let of = |pointer: &str| row.pointer(pointer).and_then(Value::as_str);
-            let what = of("/detail/table").or_else(|| of("/detail/to")).unwrap_or_default();
+            let what = ["/detail/table", "/detail/to", "/detail/version"].into_iter().find_map(of);
+            let what = what.unwrap_or_default();
             format!("{} {what}", of("/op").unwrap_or_default())
         };
         let rows = self.rows_of_audit().filter(|(id, _)| *id > last);
