@@ -199,7 +199,7 @@ class Agent(RequestHandler):
             if settled.status.state not in TERMINAL:
                 _refuse(f"Task {settled.id} of this conversation is not done yet")
         thread = self._storage.thread(user, context_id)
-        if any(work.thread == thread for work in self._live.values()):
+        if any((work.user, work.thread) == (user, thread) for work in self._live.values()):
             _refuse("A task of this conversation is not done yet")
         # The controller may not know this conversation; what waits in it is known all the same.
         waiting = await self._worker.waiting(user, thread)

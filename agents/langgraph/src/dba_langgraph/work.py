@@ -100,8 +100,8 @@ class Work:
     ) -> None:
         """``said`` is what the user said, or the decision that a paused graph takes."""
         self.done = asyncio.Event()
-        self.thread = thread
-        self._worker, self._user, self._task, self._said = worker, user, task, said
+        self.user, self.thread = user, thread
+        self._worker, self._task, self._said = worker, task, said
         self._listeners: list[asyncio.Queue[Event | None]] = []
         self._driving: asyncio.Task[None] | None = None
         self._working: asyncio.Task[None] | None = None
@@ -144,7 +144,7 @@ class Work:
 
         async def write() -> None:
             async with self._keeping:
-                await self._worker.storage.save(self._user, kept)
+                await self._worker.storage.save(self.user, kept)
                 self._kept = kept.status.state
 
         self._pending = asyncio.create_task(write())
@@ -208,7 +208,7 @@ class Work:
         if isinstance(self._said, str):
             given: Any = graph.begin_turn(self._task.id, self._said)
         else:
-            if await self._worker.waiting(self._user, self.thread) != self._task.id:
+            if await self._worker.waiting(self.user, self.thread) != self._task.id:
                 raise LostError(f"task {self._task.id} has lost what it was about; nothing has run")
             given = Command(resume=self._said)
         if self._task.status.state is not TaskState.working:
@@ -217,7 +217,7 @@ class Work:
         question: tuple[Interrupt, ...] = ()
         streamed: AsyncIterator[Any] = self._worker.graph.astream(
             given,
-            self._worker.config(self._user, self.thread),
+            self._worker.config(self.user, self.thread),
             stream_mode=["updates", "custom"],
             durability="sync",
         )
