@@ -28,6 +28,17 @@ impl RequestId {
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// The id as a UUID, for databases that have a type for it.
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for RequestId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
+    }
 }
 
 impl fmt::Display for RequestId {

@@ -89,9 +89,9 @@ impl Admin {
             .with_state(self.clone())
     }
 
-    /// With what only this process knows: whether a caller waits.
+    /// With what this process knows best: whether a caller waits here.
     fn seen(&self, mut request: Request) -> Request {
-        if request.state == State::Pending {
+        if request.state == State::Pending && !request.waiting {
             request.waiting_since = self.gate.parking().waiting_since(request.id);
             request.waiting = request.waiting_since.is_some();
         }

@@ -90,6 +90,9 @@ pub enum Refused {
     /// There is no approval to use.
     #[error("there is no approval to use: the request is {0}")]
     NotApproved(State),
+    /// It is for a newer identical call.
+    #[error("a newer identical call waits for the approval")]
+    Superseded,
 }
 
 impl Life {

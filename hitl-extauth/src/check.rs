@@ -11,12 +11,13 @@ use envoy_types::pb::envoy::service::auth::v3::{
 };
 use hitl_api::Request as ApprovalRequest;
 use hitl_service::telemetry;
+use jiff::Timestamp;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
 use crate::{
     classify::{Class, HarmlessMethods, ToolCall, classify},
-    gate::{Gate, Incoming, Outcome, now},
+    gate::{Gate, Incoming, Outcome},
     metrics::Metrics,
     receipt::{ReceiptError, Receipts},
     request::Arrived,
@@ -90,14 +91,16 @@ impl CheckService {
         let outcome = self.gate.call(incoming).await;
         drop(held);
         match outcome {
-            Outcome::Released(delivery) => match delivery.sign(&self.receipts) {
-                // Accepted only with the receipt in hand: until then it goes back by itself.
-                Ok((delivery, receipt)) => match delivery.accept() {
-                    Some(request) => self.release(caller, &request, &receipt),
-                    None => self.deny(caller, call, &unsigned("it was taken already")),
-                },
-                Err(error) => self.deny(caller, call, &unsigned(&error.to_string())),
-            },
+            Outcome::Released(delivery) => {
+                match delivery.sign(&self.receipts, self.gate.store().now()) {
+                    // Accepted only with the receipt in hand: until then it goes back by itself.
+                    Ok((delivery, receipt)) => match delivery.accept() {
+                        Some(request) => self.release(caller, &request, &receipt),
+                        None => self.deny(caller, call, &unsigned("it was taken already")),
+                    },
+                    Err(error) => self.deny(caller, call, &unsigned(&error.to_string())),
+                }
+            }
             Outcome::Denied(denial) => self.deny(caller, call, &denial),
             Outcome::Refused(refusal) => {
                 self.refused(refusal.label());
@@ -164,9 +167,9 @@ fn unsigned(reason: &str) -> Denial {
 
 impl crate::parking::Delivery {
     /// The receipt for what is delivered; the delivery goes back when there is none.
-    fn sign(self, receipts: &Receipts) -> Result<(Self, String), ReceiptError> {
+    fn sign(self, receipts: &Receipts, now: Timestamp) -> Result<(Self, String), ReceiptError> {
         let receipt = match self.request() {
-            Some(request) => receipts.sign(request, now())?,
+            Some(request) => receipts.sign(request, now)?,
             None => String::new(),
         };
         Ok((self, receipt))

@@ -111,6 +111,9 @@ pub enum Refusal {
     /// A member of the message or its parameters that the gate does not know.
     #[error("the member {0:?} is not known here, and could change what the call does")]
     UnknownMember(String),
+    /// A name that nobody's own is, and that could not be kept.
+    #[error("{0} has more than 512 bytes, or a NUL character in it")]
+    Name(&'static str),
     /// A `tools/call` that is not one.
     #[error("tools/call: {0}")]
     ToolCall(&'static str),
@@ -134,6 +137,7 @@ impl Refusal {
             Self::Json(_) => "json",
             Self::JsonRpc(_) => "json_rpc",
             Self::Batch => "batch",
+            Self::Name(_) => "name",
             Self::Folded(..) => "folded_key",
             Self::UnknownMember(_) => "unknown_member",
             Self::ToolCall(_) => "tool_call",

@@ -21,7 +21,10 @@ use crate::{
     identity::IdentitySource,
     parking::Limits,
     redact::Redaction,
-    store::Terms,
+    store::{
+        Terms,
+        database::{Database, PostgresArgs},
+    },
     verdict::DenialForm,
 };
 
@@ -62,9 +65,17 @@ pub struct Config {
     #[arg(long, env = "HITL_STATUS_LISTEN", value_name = "ADDRESS")]
     pub status_listen: Option<SocketAddr>,
 
-    /// File that requests, decisions and the audit are kept in
-    #[arg(long, env = "HITL_DATABASE", default_value = "hitl.db", value_name = "PATH")]
-    pub database: PathBuf,
+    /// Where requests, decisions and the audit are kept: a file, or postgres://USER@HOST/NAME
+    ///
+    /// A file is for one process. Replicas share a PostgreSQL; what its URL does not say comes from
+    /// PGHOST, PGPORT, PGUSER, PGDATABASE and PGSSLMODE. It is reached by TLS and its certificate
+    /// is verified, unless it is on this machine or the URL says sslmode=disable.
+    #[arg(long, env = "HITL_DATABASE", default_value = "hitl.db", value_name = "DATABASE")]
+    pub database: Database,
+
+    /// How PostgreSQL is reached
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
 
     /// Who may decide
     #[command(flatten)]
@@ -179,6 +190,24 @@ pub enum Command {
     /// Look at the audit, offline
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Move everything from a file to a PostgreSQL, the chain of the audit unbroken
+    ///
+    /// For a gate that is stopped. The PostgreSQL must hold nothing of a gate yet. All of it moves, or
+    /// nothing; then the file is marked as moved, and no gate opens it any more: an approval must
+    /// not be there twice.
+    Migrate {
+        /// The file: sqlite://PATH
+        #[arg(long, value_name = "DATABASE")]
+        from: Database,
+
+        /// The PostgreSQL: postgres://USER@HOST/NAME
+        #[arg(long, value_name = "DATABASE")]
+        to: Database,
+
+        /// How PostgreSQL is reached
+        #[command(flatten)]
+        postgres: PostgresArgs,
+    },
     /// What a reviewer does, over the admin API of a running gate
     #[command(flatten)]
     Review(ReviewCommand),
@@ -268,9 +297,13 @@ pub enum AuditCommand {
     /// Ends with 0 when every row follows from the one before, and prints the head: note it
     /// elsewhere, and a tail that is cut off later shows against it.
     Verify {
-        /// A gate's database, or an export (one JSON object a line)
-        #[arg(value_name = "PATH")]
-        path: PathBuf,
+        /// A gate's database (a file, or postgres://…), or an export (one JSON object a line)
+        #[arg(value_name = "DATABASE")]
+        source: Database,
+
+        /// How PostgreSQL is reached
+        #[command(flatten)]
+        postgres: PostgresArgs,
 
         /// A head noted earlier, as SEQ:HASH; it must be among the rows
         #[arg(long, value_name = "SEQ:HASH")]
@@ -278,9 +311,13 @@ pub enum AuditCommand {
     },
     /// Print every row of a database, one JSON object a line
     Export {
-        /// A gate's database
-        #[arg(value_name = "PATH")]
-        path: PathBuf,
+        /// A gate's database: a file, or postgres://…
+        #[arg(value_name = "DATABASE")]
+        source: Database,
+
+        /// How PostgreSQL is reached
+        #[command(flatten)]
+        postgres: PostgresArgs,
     },
 }
 

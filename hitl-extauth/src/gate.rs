@@ -4,6 +4,7 @@
 //! can be seen, a decision is in the store before anybody is released, and an approval that nobody
 //! took goes back. Must never release a call that the store has not seen spent.
 
+mod follow;
 mod settle;
 mod words;
 
@@ -25,13 +26,19 @@ use crate::{
     policy,
     redact::Redaction,
     request::Arrived,
-    store::{Arrival, ChangeError, NewCall, QueueFull, SharedStore, StoreError, Terms},
+    store::{
+        Arrival, ChangeError, NewCall, Note, QueueFull, SharedStore, Standing, StoreError, Terms,
+    },
     verdict::Denial,
 };
-use words::{full_house, held_long_enough, not_spent, pending, settled, store_away};
+use words::{full_house, held_long_enough, not_spent, pending, settled, store_away, superseded};
 
 /// How long a call waits for what somebody has just taken it out to be told.
 const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// Longest name of a tool or of a requester, in bytes. MCP's tools have at most 128 characters,
+/// subjects of OIDC 255.
+const LONGEST_NAME: usize = 512;
 
 /// Calls that are looked up and written down at the same time. More than the store writes at once,
 /// so that it never waits for them.
@@ -175,7 +182,7 @@ impl Gate {
         let arrival = tokio::spawn(async move {
             // Counted until it is done, whether or not anybody waits for it.
             let (_turn, _load) = (turn, load);
-            match store.arrive(new, terms, now()).await? {
+            match store.arrive(new, terms, store.now()).await? {
                 Arrival::Granted(request) => Ok(Met::Granted(parking.deliver(request))),
                 Arrival::New { id, expired } => {
                     if let Some(expired) = expired
@@ -243,6 +250,8 @@ impl Gate {
             // One nobody would spend what another nobody was granted.
             return Err(Refusal::JsonRpc("the gateway says neither who calls nor from where"));
         }
+        named(&call.tool, "the tool's name")?;
+        named(&identity.requester.name, "the requester's name")?;
         let audience = arrived.extensions.get("audience").filter(|audience| !audience.is_empty());
         let server = audience.unwrap_or(&self.settings.audience).clone();
         let route = arrived.route();
@@ -269,8 +278,12 @@ impl Gate {
     /// What was decided between a call's joining a request and its waiting on it. `None` when it
     /// has to wait for what it will be told.
     async fn decided_meanwhile(&self, place: &mut Place, id: RequestId) -> Option<Outcome> {
-        match self.store.request(id).await {
-            Ok(Some(request)) => match request.state {
+        match self.store.standing(id).await {
+            Ok(Some(Standing { request, elsewhere })) => match request.state {
+                State::Pending if elsewhere && place.leave() => {
+                    self.parking.note(id, Note::Superseded);
+                    Some(Outcome::Denied(superseded(id)))
+                }
                 State::Pending => None,
                 State::Approved => match self.spend(id).await {
                     Ok(delivery) => Some(Outcome::Released(delivery)),
@@ -292,7 +305,7 @@ impl Gate {
     async fn spend(&self, id: RequestId) -> Result<Delivery, ChangeError> {
         let (store, parking) = (self.store.clone(), self.parking.clone());
         let spent = tokio::spawn(async move {
-            store.spend(id, now()).await.map(|request| parking.deliver(request))
+            store.spend(id, store.now()).await.map(|request| parking.deliver(request))
         });
         spent.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
     }
@@ -301,7 +314,7 @@ impl Gate {
         let told = match timeout_at(deadline, place.told()).await {
             Ok(told) => told,
             Err(_) if place.leave() => {
-                self.parking.note(id, "answered_pending");
+                self.parking.note(id, Note::AnsweredPending);
                 return Outcome::Denied(held_long_enough(id));
             }
             // Somebody is about to say something.
@@ -312,8 +325,8 @@ impl Gate {
             Some(Release::Approved(delivery)) => Outcome::Released(delivery),
             Some(Release::Settled(request)) => Outcome::Denied(settled(&request)),
             Some(Release::Superseded) => {
-                self.parking.note(id, "superseded");
-                Outcome::Denied(pending(Some(id), "superseded by a newer identical call"))
+                self.parking.note(id, Note::Superseded);
+                Outcome::Denied(superseded(id))
             }
             Some(Release::Stopping) => Outcome::Denied(pending(
                 Some(id),
@@ -322,6 +335,14 @@ impl Gate {
             None => Outcome::Denied(held_long_enough(id)),
         }
     }
+}
+
+/// A name that can be kept, looked for and shown: nobody's own is longer, or has a NUL in it.
+fn named(name: &str, whose: &'static str) -> Result<(), Refusal> {
+    if name.len() > LONGEST_NAME || name.contains('\0') {
+        return Err(Refusal::Name(whose));
+    }
+    Ok(())
 }
 
 /// The store has not answered in time.

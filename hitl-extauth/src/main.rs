@@ -1,6 +1,10 @@
 //! Starts the gate: settings, telemetry, store, listeners, in that order, and leaves in order.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -16,7 +20,7 @@ use hitl_extauth::{
     parking::Parking,
     receipt::Receipts,
     reviewers::Reviewers,
-    store::sqlite::SqliteStore,
+    store::{SharedStore, database::Database, postgres::PostgresStore, sqlite::SqliteStore},
 };
 use hitl_service::{
     serve::{self, DRAIN_DEADLINE},
@@ -28,6 +32,13 @@ use tonic::transport::{Server, server::TcpIncoming};
 
 /// How often the gate looks for what has run out.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a database may take to answer when the gate starts, and how soon it is asked again.
+const WAIT_FOR_DATABASE: Duration = Duration::from_mins(1);
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a gate that stops takes leave of the other replicas.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How soon a frozen gateway is noticed: a ping this often, answered within that.
 const PING: Duration = Duration::from_secs(10);
@@ -46,7 +57,10 @@ async fn main() -> ExitCode {
         return code;
     }
     let result = match &config.command {
-        Some(Command::Audit(command)) => offline::run(command).map_err(Into::into),
+        Some(Command::Audit(command)) => offline::run(command).await.map_err(Into::into),
+        Some(Command::Migrate { from, to, postgres }) => {
+            offline::migrate(from, to, postgres).await.map_err(Into::into)
+        }
         Some(Command::Review(command)) => desk::run(command).await.map_err(Into::into),
         None => run(&config).await,
     };
@@ -58,7 +72,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let reviewers = reviewers(config)?;
     let receipts = Arc::new(Receipts::new(config.receipt_key.as_deref(), &config.receipt_issuer)?);
     let metrics = Arc::new(Metrics::default());
-    let store = Arc::new(SqliteStore::open(&config.database, metrics.store())?);
+    let store = open(config, &metrics).await?;
     let (parking, notices) = Parking::new(config.limits());
     let gate = Gate::new(store, parking, config.settings());
     let checks = CheckService::new(
@@ -73,7 +87,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let grpc = serve::bind(config.grpc_listen()).await?;
     let http = serve::bind(config.admin_listen()).await?;
     let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
-    tracing::info!(grpc = %grpc_address, admin = %http_address, database = %config.database.display(), "hitl-extauth is listening");
+    tracing::info!(grpc = %grpc_address, admin = %http_address, database = %config.database, "hitl-extauth is listening");
 
     let stopping = CancellationToken::new();
     // Held by the checks' server: dropped when that ends, whyever.
@@ -83,6 +97,10 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         async move { gate.write_down(notices).await }
     });
     tokio::spawn(age(gate.clone(), stopping.clone()));
+    tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.follow().await }
+    });
     let (health, healthy) = tonic_health::server::health_reporter();
     health.set_serving::<AuthorizationServer<CheckService>>().await;
     let serving = tokio::spawn({
@@ -110,7 +128,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         None => None,
     };
     let admin = admin.router();
-    let parking = gate.parking().clone();
+    let (parking, leaving) = (gate.parking().clone(), Arc::clone(gate.store()));
     let mut latest = gate.store().latest();
     let mut store = latest.clone();
     let stop = async move {
@@ -135,6 +153,10 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     // What nobody took must be a grant again before the process goes.
     if tokio::time::timeout(DRAIN_DEADLINE, parking.flush()).await.is_err() {
         tracing::warn!("not everything that happened to held calls could be written down");
+    }
+    // Nobody waits here any more, whatever the others read.
+    if tokio::time::timeout(FAREWELL, leaving.leave()).await.is_err() {
+        tracing::debug!("the other replicas will notice by themselves");
     }
     writing.abort();
     latest.borrow_and_update();
@@ -162,10 +184,39 @@ fn reviewers(config: &Config) -> anyhow::Result<Reviewers> {
     Ok(Reviewers::Anybody)
 }
 
+/// Opens the database. One that does not answer yet is waited for: replicas and their database may
+/// start together.
+async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<SharedStore> {
+    let url = match &config.database {
+        Database::Sqlite(path) => return Ok(Arc::new(SqliteStore::open(path, metrics.store())?)),
+        Database::Postgres(url) => url,
+    };
+    let begun = Instant::now();
+    loop {
+        match PostgresStore::open(url, &config.postgres, metrics.store()).await {
+            Ok(store) => return Ok(Arc::new(store)),
+            Err(error) if error.is_transient() && begun.elapsed() < WAIT_FOR_DATABASE => {
+                tracing::warn!(%error, "waiting for the database");
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 async fn age(gate: Gate, stopping: CancellationToken) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
     while stopping.run_until_cancelled(look.tick()).await.is_some() {
-        gate.age().await;
+        let looked = gate.age().await;
+        match &looked {
+            Ok(()) if failing => tracing::info!("the database is back"),
+            Err(error) if !failing => {
+                tracing::error!(%error, "the database does not answer; looking on");
+            }
+            _ => {}
+        }
+        failing = looked.is_err();
     }
 }

@@ -1,4 +1,4 @@
-//! The audit without a gate: verifying a database or an export, and exporting.
+//! A database without a gate: verifying its audit or an export, exporting, and moving to another.
 //!
 //! Must never change a row of what it looks at, and never call a chain whole that it could not read to its
 //! end.
@@ -16,7 +16,13 @@ use hitl_api::{
 
 use crate::{
     config::AuditCommand,
-    store::sqlite::{OpenError, events_of},
+    store::{
+        StoreError,
+        database::{Database, PostgresArgs, PostgresUrl},
+        moving::{self, MoveError},
+        postgres::{self, AuditReader},
+        sqlite::{OpenError, events_of},
+    },
 };
 
 /// What every SQLite file begins with.
@@ -37,6 +43,12 @@ pub enum AuditError {
     /// The database cannot be read.
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// The PostgreSQL cannot be read.
+    #[error(transparent)]
+    Postgres(#[from] postgres::OpenError),
+    /// It could be, and then not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The output cannot be written.
     #[error("the output cannot be written: {0}")]
     Output(io::Error),
@@ -46,19 +58,73 @@ pub enum AuditError {
 ///
 /// # Errors
 /// See [`AuditError`].
-pub fn run(command: &AuditCommand) -> Result<(), AuditError> {
-    let mut out = io::stdout().lock();
+pub async fn run(command: &AuditCommand) -> Result<(), AuditError> {
     match command {
-        AuditCommand::Verify { path, head } => {
-            let Head { seq, hash } = verify(path, head.as_ref().map(|head| head.0.clone()))?;
-            writeln!(out, "{seq} rows, every one follows from the one before; head {seq}:{hash}")
-                .map_err(AuditError::Output)
+        AuditCommand::Verify { source, postgres, head } => {
+            let noted = head.as_ref().map(|head| head.0.clone());
+            let Head { seq, hash } = match source {
+                Database::Sqlite(path) => verify(path, noted)?,
+                Database::Postgres(url) => {
+                    let mut verifier = Verifier::new(noted);
+                    read(url, postgres, |event| Ok(verifier.next(&event)?)).await?;
+                    verifier.finish()?
+                }
+            };
+            let said =
+                format!("{seq} rows, every one follows from the one before; head {seq}:{hash}");
+            writeln!(io::stdout(), "{said}").map_err(AuditError::Output)
         }
-        AuditCommand::Export { path } => events_of(path, |event| {
-            let line = serde_json::to_string(&event).map_err(|error| AuditError::Line(0, error))?;
-            writeln!(out, "{line}").map_err(AuditError::Output)
-        }),
+        AuditCommand::Export { source, postgres } => {
+            let mut out = io::BufWriter::new(io::stdout());
+            let print = |event: Event| {
+                let line =
+                    serde_json::to_string(&event).map_err(|error| AuditError::Line(0, error))?;
+                writeln!(out, "{line}").map_err(AuditError::Output)
+            };
+            match source {
+                Database::Sqlite(path) => events_of(path, print)?,
+                Database::Postgres(url) => read(url, postgres, print).await?,
+            }
+            out.flush().map_err(AuditError::Output)
+        }
     }
+}
+
+/// Gives every row of a PostgreSQL's audit, in order.
+async fn read(
+    url: &PostgresUrl,
+    args: &PostgresArgs,
+    mut each: impl FnMut(Event) -> Result<(), AuditError>,
+) -> Result<(), AuditError> {
+    let mut reader = AuditReader::open(url, args).await?;
+    loop {
+        let events = reader.next().await?;
+        if events.is_empty() {
+            return Ok(());
+        }
+        events.into_iter().try_for_each(&mut each)?;
+    }
+}
+
+/// Moves everything from a file to a PostgreSQL, and says so.
+///
+/// # Errors
+/// See [`MoveError`].
+pub async fn migrate(from: &Database, to: &Database, args: &PostgresArgs) -> Result<(), MoveError> {
+    let (Database::Sqlite(from), Database::Postgres(to)) = (from, to) else {
+        return Err(MoveError::Direction);
+    };
+    let moved = moving::run(from, to, args).await?;
+    let Head { seq, hash } = &moved.head;
+    writeln!(
+        io::stdout(),
+        "{} requests, {} votes and {seq} rows of the audit are in {to}; head {seq}:{hash}\n\
+         {} is marked as moved: no gate opens it any more.",
+        moved.requests,
+        moved.votes,
+        from.display(),
+    )
+    .map_err(MoveError::Output)
 }
 
 /// Verifies a database or an export, and gives its head.

@@ -17,6 +17,8 @@ use hitl_api::{Request, RequestId};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::store::Note;
+
 /// How a held call is answered.
 #[derive(Debug)]
 pub enum Release {
@@ -34,7 +36,7 @@ pub enum Release {
 #[derive(Debug)]
 pub enum Notice {
     /// Something that changes no state: who left, what was superseded.
-    Happened(RequestId, &'static str),
+    Happened(RequestId, Note),
     /// An approval was spent for a caller who had gone: it must become a grant.
     Undelivered(RequestId),
     /// Everything before this has been written down; somebody waits for that.
@@ -68,9 +70,6 @@ impl Drop for Delivery {
         }
     }
 }
-
-/// In the audit: a caller has gone. Its request stays.
-const CALLER_LEFT: &str = "caller_left";
 
 /// Why no more calls are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -268,6 +267,16 @@ impl Parking {
         Some(waiter.since)
     }
 
+    /// Whether a call waits on a request.
+    pub fn waits_on(&self, id: RequestId) -> bool {
+        self.lock().waiters.contains_key(&id)
+    }
+
+    /// The requests that calls wait on.
+    pub fn waiting(&self) -> Vec<RequestId> {
+        self.lock().waiters.keys().copied().collect()
+    }
+
     /// An approval that has been spent for a call that did not wait. Should that call have gone, the
     /// approval goes back.
     pub fn deliver(&self, request: Request) -> Delivery {
@@ -275,9 +284,9 @@ impl Parking {
     }
 
     /// Something has happened to a call that changes no state; it is written down soon.
-    pub fn note(&self, id: RequestId, kind: &'static str) {
+    pub fn note(&self, id: RequestId, note: Note) {
         // Nobody listens only when the gate has stopped.
-        let _ = self.0.notices.send(Notice::Happened(id, kind));
+        let _ = self.0.notices.send(Notice::Happened(id, note));
     }
 
     /// Completes when everything that has happened here until now is written down.
@@ -406,7 +415,7 @@ impl Drop for Place {
         if self.leave()
             && let Some(id) = at
         {
-            self.parking.note(id, CALLER_LEFT);
+            self.parking.note(id, Note::CallerLeft);
         }
         let mut state = self.parking.lock();
         state.inside = state.inside.saturating_sub(1);
@@ -424,6 +433,11 @@ impl Claim {
     /// Tells the call how its request was settled.
     pub fn settle(mut self, request: Request) {
         self.tell(Release::Settled(Box::new(request)));
+    }
+
+    /// Tells the call that a newer one has taken its place.
+    pub fn supersede(mut self) {
+        self.tell(Release::Superseded);
     }
 
     fn tell(&mut self, release: Release) {
@@ -444,7 +458,7 @@ impl Drop for Claim {
             let mut state = self.parking.lock();
             if waiter.tell.is_closed() {
                 // It left while it was claimed, and could not say so then.
-                self.parking.note(self.id, CALLER_LEFT);
+                self.parking.note(self.id, Note::CallerLeft);
                 None
             } else {
                 state.put(self.id, waiter)

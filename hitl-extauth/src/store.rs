@@ -5,7 +5,12 @@
 //! audit. What a store has acknowledged is durable. Must never answer from anything but the store,
 //! and never acknowledge what might be lost.
 
+mod assurance;
+pub mod database;
+pub mod moving;
+pub mod postgres;
 pub mod sqlite;
+mod work;
 
 use std::sync::Arc;
 
@@ -138,6 +143,37 @@ pub enum StoreError {
     Unavailable(String),
 }
 
+/// Something that changes no state: who left, what was superseded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The caller has hung up.
+    CallerLeft,
+    /// Its hold was over; it was told to come back.
+    AnsweredPending,
+    /// A newer identical call has taken its place.
+    Superseded,
+}
+
+impl Note {
+    /// What it is called in the audit.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CallerLeft => "caller_left",
+            Self::AnsweredPending => "answered_pending",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
+/// A request as those see it who wait on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// The request.
+    pub request: Request,
+    /// Whether a newer call waits on it at another replica.
+    pub elsewhere: bool,
+}
+
 /// Which requests to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -177,6 +213,15 @@ pub struct Listed {
     pub requests: Vec<Request>,
     /// Whether the list goes on.
     pub more: bool,
+}
+
+/// What was touched, in the order of the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// The requests.
+    pub requests: Vec<RequestId>,
+    /// The last row looked at.
+    pub until: u64,
 }
 
 /// Which way a page goes.
@@ -250,15 +295,33 @@ pub trait Store: Send + Sync {
     async fn age(&self, now: Timestamp) -> Result<Vec<Request>, StoreError>;
 
     /// Notes something that changes no state: who left, what was superseded.
-    async fn note(
-        &self,
-        id: RequestId,
-        kind: &'static str,
-        now: Timestamp,
-    ) -> Result<(), StoreError>;
+    async fn note(&self, id: RequestId, note: Note, now: Timestamp) -> Result<(), StoreError>;
 
     /// One request.
     async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError>;
+
+    /// One request, and whether a newer call waits on it at another replica. A store that has one
+    /// process to itself knows of none.
+    async fn standing(&self, id: RequestId) -> Result<Option<Standing>, StoreError> {
+        let request = self.request(id).await?;
+        Ok(request.map(|request| Standing { request, elsewhere: false }))
+    }
+
+    /// Which requests were settled, restored or joined after a position in the audit, in order, and
+    /// the position to go on from: for replicas, which may hold the call that waits on one of them.
+    /// `None` when no other replica can have done so.
+    async fn touched(&self, after: u64) -> Result<Option<Touched>, StoreError> {
+        let _ = after;
+        Ok(None)
+    }
+
+    /// The time by which things expire, in the precision that everything is kept in.
+    fn now(&self) -> Timestamp {
+        crate::gate::now()
+    }
+
+    /// Says that this replica holds no calls any more, before it goes.
+    async fn leave(&self) {}
 
     /// A page of the requests that a filter lets through.
     async fn list(&self, filter: Filter, page: Page) -> Result<Listed, StoreError>;

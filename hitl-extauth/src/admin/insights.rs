@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{Admin, Problem};
-use crate::{gate::now, insights::Span, reviewers::Reviewer};
+use crate::{insights::Span, reviewers::Reviewer};
 
 /// Steps unless asked otherwise, and the span that they are cut from.
 const STEPS: u32 = 24;
@@ -50,7 +50,7 @@ pub(super) async fn insights(
     _reviewer: Reviewer,
     Query(query): Query<SpanQuery>,
 ) -> Result<Json<Insights>, Problem> {
-    let until = query.until.unwrap_or_else(now);
+    let until = query.until.unwrap_or_else(|| admin.gate.store().now());
     let since = query.since.or_else(|| until.checked_sub(DAY).ok()).unwrap_or(Timestamp::MIN);
     let span = Span::new(since, until, query.steps.unwrap_or(STEPS))
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;

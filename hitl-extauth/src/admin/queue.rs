@@ -12,7 +12,6 @@ use utoipa::IntoParams;
 
 use super::{Admin, Problem, id};
 use crate::{
-    gate::now,
     reviewers::Reviewer,
     store::{Filter, Listed, Order, Page},
 };
@@ -98,7 +97,7 @@ pub(super) async fn pending(
     let waiting = counts?.into_iter().filter(|count| count.state == State::Pending);
     let total = waiting.map(|count| count.requests).sum();
     // What has run out a moment ago is no longer decidable, whether or not it is settled yet.
-    let now = now();
+    let now = store.now();
     pending.retain(|request| request.expires_at > now);
     Ok(Json(Pending { pending, total, next }))
 }

@@ -3,15 +3,23 @@
 //! Owns who is told what then. Must never release a call before the store has seen it spent, nor
 //! leave one waiting that could be told.
 
+use std::time::Duration;
+
 use hitl_api::{Decision, Request, RequestId, State, Vote};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{Gate, now, unfinished};
+use super::{Gate, unfinished};
 use crate::{
     approval::Refused,
     parking::{Claim, Notice},
-    store::ChangeError,
+    store::{ChangeError, Note, StoreError},
 };
+
+/// How soon the store is asked again that did not answer.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How often a note is tried again: for a minute. It changes no state.
+const NOTED_AGAIN: u32 = 120;
 
 impl Gate {
     /// A reviewer decides. Once begun, it runs to its end, whether or not the reviewer waits for it:
@@ -40,7 +48,7 @@ impl Gate {
             reviewer: reviewer.to_owned(),
             approved: decision.approved,
             reason: decision.reason,
-            at: now(),
+            at: self.store.now(),
         };
         // Taken out first, so that exactly one decision can release it; put back when this one
         // comes to nothing.
@@ -59,7 +67,7 @@ impl Gate {
                 if let ChangeError::Refused { refused: Refused::Settled(_), request } = &error
                     && let Some(claim) = claim
                 {
-                    self.tell(claim, request).await;
+                    self.tell_or_wait(claim, request).await;
                 }
                 Err(error)
             }
@@ -73,7 +81,7 @@ impl Gate {
     pub async fn withdraw(&self, id: RequestId, requester: &str) -> Result<Request, ChangeError> {
         let (gate, requester) = (self.clone(), requester.to_owned());
         let withdrawn = tokio::spawn(async move {
-            let withdrawn = gate.store.withdraw(id, &requester, now()).await;
+            let withdrawn = gate.store.withdraw(id, &requester, gate.store.now()).await;
             // Time may have settled it first; then it is that which a waiting call is told.
             match &withdrawn {
                 Ok(request) => gate.tell_late_comers(request).await,
@@ -91,34 +99,51 @@ impl Gate {
             return;
         }
         if let Some(claim) = self.parking.claim(request.id) {
-            self.tell(claim, request).await;
+            self.tell_or_wait(claim, request).await;
+        }
+    }
+
+    /// The same where nobody is left to try again: a call that cannot be told now waits on, and its
+    /// approval with it.
+    async fn tell_or_wait(&self, claim: Claim, request: &Request) {
+        if let Err(error) = self.tell(claim, request).await {
+            tracing::warn!(request = %request.id, %error, "a held call is told later");
+            let (gate, id) = (self.clone(), request.id);
+            tokio::spawn(async move { gate.catch_up_later(id).await });
         }
     }
 
     /// Tells a waiting call how its request was settled by somebody else; an approval it gets.
-    async fn tell(&self, claim: Claim, request: &Request) {
-        if request.state == State::Approved
-            && let Ok(spent) = self.store.spend(request.id, now()).await
-        {
-            claim.approve(spent);
-        } else {
+    ///
+    /// # Errors
+    /// When the store does not answer: then the call waits on.
+    pub(super) async fn tell(&self, claim: Claim, request: &Request) -> Result<(), StoreError> {
+        if request.state != State::Approved {
             claim.settle(request.clone());
+            return Ok(());
         }
+        match self.store.spend(request.id, self.store.now()).await {
+            Ok(spent) => claim.approve(spent),
+            Err(ChangeError::Refused { refused: Refused::Superseded, .. }) => claim.supersede(),
+            Err(ChangeError::Refused { request, .. }) => claim.settle(*request),
+            Err(ChangeError::Store(error)) => return Err(error),
+            Err(_) => claim.settle(request.clone()),
+        }
+        Ok(())
     }
 
     /// Settles what has run out, and tells whoever waits.
-    pub async fn age(&self) {
-        match self.store.age(now()).await {
-            Ok(settled) => {
-                for request in settled {
-                    tracing::info!(request = %request.id, state = %request.state, "ran out");
-                    if let Some(claim) = self.parking.claim(request.id) {
-                        claim.settle(request);
-                    }
-                }
+    ///
+    /// # Errors
+    /// When the store does not answer; the next look makes up for it.
+    pub async fn age(&self) -> Result<(), StoreError> {
+        for request in self.store.age(self.store.now()).await? {
+            tracing::info!(request = %request.id, state = %request.state, "ran out");
+            if let Some(claim) = self.parking.claim(request.id) {
+                claim.settle(request);
             }
-            Err(error) => tracing::error!(%error, "what has run out cannot be settled"),
         }
+        Ok(())
     }
 
     /// Writes down what happens to held calls without anybody asking, until there is nobody left
@@ -127,10 +152,10 @@ impl Gate {
         let mut notes = JoinSet::new();
         while let Some(notice) = notices.recv().await {
             match notice {
-                Notice::Happened(id, kind) => {
+                Notice::Happened(id, note) => {
                     // Many may leave at once; an approval must not wait behind them.
                     let gate = self.clone();
-                    notes.spawn(async move { gate.note(id, kind).await });
+                    notes.spawn(async move { gate.note(id, note).await });
                     while notes.try_join_next().is_some() {}
                 }
                 Notice::Flush(done) => {
@@ -139,21 +164,40 @@ impl Gate {
                     let _ = done.send(());
                 }
                 Notice::Undelivered(id) => {
-                    match self.store.restore(id, self.settings.terms, now()).await {
-                        Ok(request) => self.tell_late_comers(&request).await,
-                        Err(error) => {
-                            tracing::error!(request = %id, %error, "an approval nobody took is lost");
-                        }
-                    }
+                    let gate = self.clone();
+                    notes.spawn(async move { gate.restore(id).await });
                 }
             }
         }
     }
 
-    async fn note(&self, id: RequestId, kind: &'static str) {
-        tracing::info!(request = %id, kind, "held call");
-        if let Err(error) = self.store.note(id, kind, now()).await {
-            tracing::warn!(request = %id, kind, %error, "not written down");
+    /// Makes an approval that nobody took a grant again, however long the store is away: it is
+    /// lost only with the process.
+    async fn restore(&self, id: RequestId) {
+        loop {
+            match self.store.restore(id, self.settings.terms, self.store.now()).await {
+                Ok(request) => return self.tell_late_comers(&request).await,
+                Err(ChangeError::Store(error)) => {
+                    tracing::warn!(request = %id, %error, "an approval nobody took waits to go back");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => {
+                    tracing::error!(request = %id, %error, "an approval nobody took is lost");
+                    return;
+                }
+            }
         }
+    }
+
+    async fn note(&self, id: RequestId, note: Note) {
+        tracing::info!(request = %id, kind = note.name(), "held call");
+        for _ in 0..NOTED_AGAIN {
+            match self.store.note(id, note, self.store.now()).await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(request = %id, kind = note.name(), %error, "again"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        tracing::warn!(request = %id, kind = note.name(), "not written down");
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use hitl_api::{Request, RequestId, State};
 
 use crate::{
+    approval::Refused,
     store::{ChangeError, StoreError},
     verdict::{Denial, Disposition},
 };
@@ -52,6 +53,11 @@ pub(super) fn pending(request: Option<RequestId>, reason: &str) -> Denial {
     }
 }
 
+/// A newer identical call waits in its place.
+pub(super) fn superseded(id: RequestId) -> Denial {
+    pending(Some(id), "superseded by a newer identical call")
+}
+
 /// The hold is over, nothing is decided.
 pub(super) fn held_long_enough(id: RequestId) -> Denial {
     pending(
@@ -74,6 +80,7 @@ pub(super) fn store_away(error: &StoreError) -> Denial {
 /// An approval that could not be spent.
 pub(super) fn not_spent(id: RequestId, error: &ChangeError) -> Denial {
     match error {
+        ChangeError::Refused { refused: Refused::Superseded, .. } => superseded(id),
         ChangeError::Refused { request, .. } => settled(request),
         ChangeError::Unknown | ChangeError::Own | ChangeError::NotOwn => {
             pending(Some(id), "the request is gone")

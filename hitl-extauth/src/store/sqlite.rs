@@ -5,7 +5,7 @@
 //! file that is another program's, or of a newer version.
 
 mod rows;
-mod work;
+mod source;
 mod writer;
 
 use std::{
@@ -21,10 +21,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::{sync::watch, task};
 
 use self::{
-    work::Whose,
+    rows::Within,
     writer::{OfStore, Writer},
 };
-use super::{Arrival, ChangeError, Count, Filter, Listed, NewCall, Page, Store, StoreError, Terms};
+use super::{
+    Arrival, ChangeError, Count, Filter, Listed, NewCall, Note, Page, Store, StoreError, Terms,
+    work::{self, Whose},
+};
 use crate::{
     approval::Happening,
     insights::{Span, Tally},
@@ -32,7 +35,7 @@ use crate::{
 
 mod migrations {
     //! The schema, version by version.
-    refinery::embed_migrations!("migrations");
+    refinery::embed_migrations!("migrations/sqlite");
 }
 
 /// Rows of the audit read at once.
@@ -48,6 +51,11 @@ const READ_CACHE: i64 = -512;
 /// Marks a file as a gate's (`PRAGMA application_id`): "GATE" in ASCII.
 const APPLICATION_ID: i64 = 0x4741_5445;
 
+/// Marks a file whose rows have moved to a PostgreSQL: "GONE".
+const MOVED_ID: i64 = 0x474f_4e45;
+
+pub(super) use self::source::Source;
+
 /// Why a database cannot be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -59,6 +67,12 @@ pub enum OpenError {
         "{0} cannot be brought to this version's schema: {1}. Run the version that wrote it, or newer"
     )]
     Migrate(String, String),
+    /// Everything in it is elsewhere by now.
+    #[error("{0} was moved to a PostgreSQL by `migrate`; give --database that one")]
+    Moved(String),
+    /// Somebody writes to it.
+    #[error("{0} is in use: stop the gate first")]
+    Busy(String),
     /// WAL could not be switched on.
     #[error("{0} cannot use WAL mode (SQLite chose {1:?}); put it on a local disk")]
     NoWal(String, String),
@@ -137,8 +151,9 @@ impl SqliteStore {
         whose: Whose,
         now: Timestamp,
     ) -> Result<Request, ChangeError> {
-        let work =
-            move |connection: &Connection| work::change(connection, id, &happening, &whose, now);
+        let work = move |connection: &Connection| {
+            work::change(&mut Within(connection), id, happening, &whose, now)
+        };
         match self.write(work).await? {
             (request, Ok(())) => Ok(request),
             (request, Err(refused)) => {
@@ -167,6 +182,9 @@ fn claim(connection: &mut Connection, name: &str) -> Result<(), OpenError> {
     let objects: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(sqlite)?;
+    if application == MOVED_ID {
+        return Err(OpenError::Moved(name.to_owned()));
+    }
     if application != APPLICATION_ID && (application != 0 || objects != 0) {
         return Err(OpenError::Foreign(name.to_owned()));
     }
@@ -232,7 +250,7 @@ impl Store for SqliteStore {
         terms: Terms,
         now: Timestamp,
     ) -> Result<Arrival, StoreError> {
-        self.write(move |connection| work::arrive(connection, &call, terms, now)).await
+        self.write(move |connection| work::arrive(&mut Within(connection), call, terms, now)).await
     }
 
     async fn vote(
@@ -280,16 +298,11 @@ impl Store for SqliteStore {
         {
             return Ok(Vec::new());
         }
-        self.write(move |connection| work::age(connection, now)).await
+        self.write(move |connection| work::age(&mut Within(connection), now)).await
     }
 
-    async fn note(
-        &self,
-        id: RequestId,
-        kind: &'static str,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.write(move |connection| work::note(connection, id, kind, now)).await
+    async fn note(&self, id: RequestId, note: Note, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |connection| work::note(&mut Within(connection), id, note, now)).await
     }
 
     async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
@@ -332,7 +345,7 @@ impl Store for SqliteStore {
     }
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.write(move |connection| work::probe(connection, now)).await
+        self.write(move |connection| rows::probe(connection, now)).await
     }
 }
 

@@ -3,22 +3,20 @@
 //! Each test asks for the store anew before every step: the one store of a kind, or one that was
 //! closed and opened again since the last step, so that nothing counts but what outlives the process.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use hitl_api::{Assurance, RequestId, Requester, State, Vote, audit::Verifier};
 use hitl_extauth::{
     approval::Refused,
-    gate::now,
     insights::Span,
-    metrics::Metrics,
     store::{
-        Arrival, ChangeError, Filter, NewCall, Order, Page, QueueFull, SharedStore, Terms,
-        sqlite::SqliteStore,
+        Arrival, ChangeError, Filter, NewCall, Note, Order, Page, QueueFull, SharedStore, Terms,
     },
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use tempfile::TempDir;
+
+use crate::keepers::{Keeper, Open, Postgres, Reopened, Replicas};
 
 const TERMS: Terms = Terms {
     request: SignedDuration::from_secs(3600),
@@ -27,63 +25,6 @@ const TERMS: Terms = Terms {
     pending: 50,
     pending_per_requester: 10,
 };
-
-/// Gives the store, however that kind does it.
-trait Keeper {
-    fn store(&mut self) -> SharedStore;
-}
-
-fn sqlite(path: &std::path::Path) -> SharedStore {
-    Arc::new(SqliteStore::open(path, Metrics::default().store()).unwrap())
-}
-
-/// One SQLite file, open all the time.
-struct Open(SharedStore, #[allow(dead_code, reason = "keeps the file")] TempDir);
-
-impl Open {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self(sqlite(&folder.path().join("gate.db")), folder)
-    }
-}
-
-impl Keeper for Open {
-    fn store(&mut self) -> SharedStore {
-        Arc::clone(&self.0)
-    }
-}
-
-/// A SQLite file that is left as a killed process leaves it, and opened again, at every step. What
-/// is copied is what the file has while the store is still open: nothing is closed in order.
-struct Reopened {
-    folder: TempDir,
-    number: u32,
-    open: Option<SharedStore>,
-}
-
-impl Reopened {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), number: 0, open: None }
-    }
-
-    fn path(&self, number: u32) -> PathBuf {
-        self.folder.path().join(format!("gate-{number}.db"))
-    }
-}
-
-impl Keeper for Reopened {
-    fn store(&mut self) -> SharedStore {
-        let (from, to) = (self.path(self.number), self.path(self.number + 1));
-        for suffix in ["", "-wal"] {
-            let name = |path: &PathBuf| format!("{}{suffix}", path.display());
-            if self.open.is_some() && std::fs::exists(name(&from)).unwrap() {
-                std::fs::copy(name(&from), name(&to)).unwrap();
-            }
-        }
-        self.number += 1;
-        Arc::clone(self.open.insert(sqlite(&to)))
-    }
-}
 
 fn call(requester: &str, version: &str) -> NewCall {
     NewCall {
@@ -107,12 +48,8 @@ fn vote(reviewer: &str, approved: bool, at: Timestamp) -> Vote {
     Vote { reviewer: reviewer.into(), approved, reason: "because".into(), at }
 }
 
-fn later(seconds: i64) -> Timestamp {
-    now() + SignedDuration::from_secs(seconds)
-}
-
 async fn arrive(keeper: &mut impl Keeper, requester: &str, version: &str) -> Arrival {
-    keeper.store().arrive(call(requester, version), TERMS, now()).await.unwrap()
+    keeper.store().await.arrive(call(requester, version), TERMS, keeper.now()).await.unwrap()
 }
 
 async fn new(keeper: &mut impl Keeper, requester: &str, version: &str) -> RequestId {
@@ -122,8 +59,15 @@ async fn new(keeper: &mut impl Keeper, requester: &str, version: &str) -> Reques
     }
 }
 
+async fn new_at(store: &SharedStore, requester: &str, version: &str, now: Timestamp) -> RequestId {
+    match store.arrive(call(requester, version), TERMS, now).await.unwrap() {
+        Arrival::New { id, .. } => id,
+        other => panic!("{other:?}"),
+    }
+}
+
 async fn state(keeper: &mut impl Keeper, id: RequestId) -> State {
-    keeper.store().request(id).await.unwrap().unwrap().state
+    keeper.store().await.request(id).await.unwrap().unwrap().state
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, ChangeError>) -> Refused {
@@ -139,7 +83,7 @@ async fn a_call_makes_a_request_and_the_same_call_joins_it(mut keeper: impl Keep
     assert!(matches!(again, Arrival::Joined(joined) if joined == id));
     assert_ne!(new(&mut keeper, "bob", "v3").await, id);
     assert_ne!(new(&mut keeper, "alice", "v4").await, id);
-    let request = keeper.store().request(id).await.unwrap().unwrap();
+    let request = keeper.store().await.request(id).await.unwrap().unwrap();
     assert_eq!((request.state, request.tool_name.as_str()), (State::Pending, "run_migration"));
     assert_eq!(request.tool_args, *json!({"version": "v3"}).as_object().unwrap());
     assert_eq!(request.expires_at.duration_since(request.received_at), TERMS.request);
@@ -148,13 +92,16 @@ async fn a_call_makes_a_request_and_the_same_call_joins_it(mut keeper: impl Keep
 async fn an_approval_with_a_waiter_is_spent_and_without_one_waits_for_the_same_call(
     mut keeper: impl Keeper,
 ) {
-    let waited = new(&mut keeper, "alice", "v3").await;
-    let yes = vote("dana", true, now());
-    let request = keeper.store().vote(waited, yes.clone(), true, TERMS).await.unwrap();
-    assert_eq!((request.state, &request.votes), (State::Spent, &vec![yes]));
+    let store = keeper.store().await;
+    let waited = new_at(&store, "alice", "v3", keeper.now()).await;
+    let yes = vote("dana", true, keeper.now());
+    let request = store.vote(waited, yes, true, TERMS).await.unwrap();
+    let voted: Vec<_> = request.votes.iter().map(|vote| (&*vote.reviewer, vote.approved)).collect();
+    assert_eq!((request.state, voted), (State::Spent, vec![("dana", true)]));
+    assert!(request.votes[0].at >= request.received_at, "{request:?}");
     // What is spent lets nothing pass any more.
     let id = new(&mut keeper, "alice", "v3").await;
-    keeper.store().vote(id, vote("dana", true, now()), false, TERMS).await.unwrap();
+    keeper.store().await.vote(id, vote("dana", true, keeper.now()), false, TERMS).await.unwrap();
     assert_eq!(state(&mut keeper, id).await, State::Approved);
     assert!(matches!(arrive(&mut keeper, "bob", "v3").await, Arrival::New { .. }));
     let granted = arrive(&mut keeper, "alice", "v3").await;
@@ -163,27 +110,32 @@ async fn an_approval_with_a_waiter_is_spent_and_without_one_waits_for_the_same_c
 }
 
 async fn of_a_hundred_spending_one_approval_one_does(mut keeper: impl Keeper) {
-    let id = new(&mut keeper, "alice", "v3").await;
-    keeper.store().vote(id, vote("dana", true, now()), false, TERMS).await.unwrap();
-    let store = keeper.store();
-    let spending = (0..100).map(|_| store.spend(id, now()));
+    let store = keeper.store().await;
+    let id = new_at(&store, "alice", "v3", keeper.now()).await;
+    store.vote(id, vote("dana", true, keeper.now()), false, TERMS).await.unwrap();
+    let now = keeper.now();
+    let spending = (0..100).map(|_| store.spend(id, now));
     let results = futures_util::future::join_all(spending).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-    assert_eq!(refused(store.spend(id, now()).await), Refused::NotApproved(State::Spent));
+    assert_eq!(refused(store.spend(id, now).await), Refused::NotApproved(State::Spent));
     // Given back, it is there once more.
-    assert_eq!(keeper.store().restore(id, TERMS, now()).await.unwrap().state, State::Approved);
-    assert_eq!(keeper.store().spend(id, now()).await.unwrap().state, State::Spent);
+    assert_eq!(
+        keeper.store().await.restore(id, TERMS, keeper.now()).await.unwrap().state,
+        State::Approved
+    );
+    assert_eq!(keeper.store().await.spend(id, now).await.unwrap().state, State::Spent);
 }
 
 async fn of_all_who_decide_at_once_one_does(mut keeper: impl Keeper) {
     let id = new(&mut keeper, "alice", "v3").await;
-    let store = keeper.store();
+    let store = keeper.store().await;
+    let now = keeper.now();
     let deciding = (0..20).map(|number| {
         let (store, reviewer) = (Arc::clone(&store), format!("reviewer-{number}"));
         async move {
             match number % 3 {
-                0 => store.withdraw(id, "alice", now()).await,
-                _ => store.vote(id, vote(&reviewer, number % 2 == 0, now()), false, TERMS).await,
+                0 => store.withdraw(id, "alice", now).await,
+                _ => store.vote(id, vote(&reviewer, number % 2 == 0, now), false, TERMS).await,
             }
         }
     });
@@ -198,55 +150,72 @@ async fn of_all_who_decide_at_once_one_does(mut keeper: impl Keeper) {
 async fn nobody_decides_about_their_own_request_or_takes_back_anothers(mut keeper: impl Keeper) {
     let id = new(&mut keeper, "alice", "v3").await;
     for approved in [true, false] {
-        let own = keeper.store().vote(id, vote("Alice", approved, now()), true, TERMS).await;
+        let own =
+            keeper.store().await.vote(id, vote("Alice", approved, keeper.now()), true, TERMS).await;
         assert!(matches!(own, Err(ChangeError::Own)), "{own:?}");
     }
-    let others = keeper.store().withdraw(id, "dana", now()).await;
+    let others = keeper.store().await.withdraw(id, "dana", keeper.now()).await;
     assert!(matches!(others, Err(ChangeError::NotOwn)), "{others:?}");
     assert_eq!(state(&mut keeper, id).await, State::Pending);
-    keeper.store().withdraw(id, "alice", now()).await.unwrap();
+    keeper.store().await.withdraw(id, "alice", keeper.now()).await.unwrap();
     assert_eq!(state(&mut keeper, id).await, State::Withdrawn);
 }
 
 async fn a_denial_answers_the_same_call_for_a_while(mut keeper: impl Keeper) {
     let id = new(&mut keeper, "alice", "v3").await;
-    keeper.store().vote(id, vote("dana", false, now()), true, TERMS).await.unwrap();
+    keeper.store().await.vote(id, vote("dana", false, keeper.now()), true, TERMS).await.unwrap();
     let again = arrive(&mut keeper, "alice", "v3").await;
     assert!(matches!(again, Arrival::Denied(request) if request.id == id));
-    let again = keeper.store().arrive(call("alice", "v3"), TERMS, later(11)).await.unwrap();
+    keeper.pass(11).await;
+    let again = arrive(&mut keeper, "alice", "v3").await;
     assert!(matches!(again, Arrival::New { .. }));
 }
 
 async fn two_approvals_are_two_people(mut keeper: impl Keeper) {
     let two = NewCall { needed: 2, ..call("alice", "v3") };
     let id = two.id;
-    keeper.store().arrive(two, TERMS, now()).await.unwrap();
-    let first = keeper.store().vote(id, vote("dana", true, now()), false, TERMS).await.unwrap();
+    keeper.store().await.arrive(two, TERMS, keeper.now()).await.unwrap();
+    let first = keeper
+        .store()
+        .await
+        .vote(id, vote("dana", true, keeper.now()), false, TERMS)
+        .await
+        .unwrap();
     assert_eq!(first.state, State::Pending);
-    let again = keeper.store().vote(id, vote("dana", true, now()), false, TERMS).await;
+    let again = keeper.store().await.vote(id, vote("dana", true, keeper.now()), false, TERMS).await;
     assert_eq!(refused(again), Refused::Voted);
-    let second = keeper.store().vote(id, vote("lee", true, now()), false, TERMS).await.unwrap();
+    let second =
+        keeper.store().await.vote(id, vote("lee", true, keeper.now()), false, TERMS).await.unwrap();
     assert_eq!((second.state, second.votes.len()), (State::Approved, 2));
 }
 
 async fn time_settles_requests_and_grants(mut keeper: impl Keeper) {
     let pending = new(&mut keeper, "alice", "v3").await;
     let granted = new(&mut keeper, "alice", "v4").await;
-    keeper.store().vote(granted, vote("dana", true, now()), false, TERMS).await.unwrap();
-    assert!(keeper.store().age(now()).await.unwrap().is_empty());
-    let lapsed = keeper.store().age(later(901)).await.unwrap();
+    keeper
+        .store()
+        .await
+        .vote(granted, vote("dana", true, keeper.now()), false, TERMS)
+        .await
+        .unwrap();
+    assert!(keeper.store().await.age(keeper.now()).await.unwrap().is_empty());
+    keeper.pass(901).await;
+    let lapsed = keeper.store().await.age(keeper.now()).await.unwrap();
     assert_eq!(lapsed.iter().map(|request| request.id).collect::<Vec<_>>(), [granted]);
-    let expired = keeper.store().age(later(3601)).await.unwrap();
+    keeper.pass(2700).await;
+    let expired = keeper.store().await.age(keeper.now()).await.unwrap();
     assert_eq!(expired.iter().map(|request| request.id).collect::<Vec<_>>(), [pending]);
     let states = (state(&mut keeper, granted).await, state(&mut keeper, pending).await);
     assert_eq!(states, (State::Lapsed, State::Expired));
     // Where the same call comes again first, whoever still waits on the old one is found.
     let old = new(&mut keeper, "carol", "v3").await;
-    let again = keeper.store().arrive(call("carol", "v3"), TERMS, later(3601)).await.unwrap();
+    keeper.pass(3601).await;
+    let again = arrive(&mut keeper, "carol", "v3").await;
     assert!(matches!(again, Arrival::New { expired: Some(expired), .. } if expired.id == old));
     // Time counts even where nobody has looked.
     let id = new(&mut keeper, "bob", "v3").await;
-    let late = keeper.store().vote(id, vote("dana", true, later(3601)), true, TERMS).await;
+    keeper.pass(3601).await;
+    let late = keeper.store().await.vote(id, vote("dana", true, keeper.now()), true, TERMS).await;
     assert_eq!(refused(late), Refused::Settled(State::Expired));
     assert_eq!(state(&mut keeper, id).await, State::Expired);
 }
@@ -264,8 +233,14 @@ async fn the_queue_has_room_for_so_many(mut keeper: impl Keeper) {
     assert!(matches!(full, Arrival::Full(QueueFull::Gate(50))), "{full:?}");
     // What waits already may be asked for again, and leaves nothing behind when there is no room.
     assert!(matches!(arrive(&mut keeper, "alice", "v0").await, Arrival::Joined(_)));
-    let counts = keeper.store().counts().await.unwrap();
+    let counts = keeper.store().await.counts().await.unwrap();
     assert_eq!(counts.iter().map(|count| count.requests).sum::<u64>(), 50);
+}
+
+async fn listed(keeper: &mut impl Keeper, filter: Filter) -> Vec<RequestId> {
+    let newest = Page { order: Order::Newest, after: None, limit: 100 };
+    let listed = keeper.store().await.list(filter, newest).await.unwrap().requests;
+    listed.into_iter().map(|request| request.id).collect()
 }
 
 async fn requests_are_listed_in_order_in_pages_and_by_what_they_are(mut keeper: impl Keeper) {
@@ -275,12 +250,17 @@ async fn requests_are_listed_in_order_in_pages_and_by_what_they_are(mut keeper: 
             ids.push(new(&mut keeper, user, version).await);
         }
     }
-    keeper.store().vote(ids[1], vote("dana", false, now()), false, TERMS).await.unwrap();
+    keeper
+        .store()
+        .await
+        .vote(ids[1], vote("dana", false, keeper.now()), false, TERMS)
+        .await
+        .unwrap();
     let waiting = Filter { states: vec![State::Pending], ..Filter::default() };
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
         let page = Page { order: Order::Oldest, after, limit: 2 };
-        let listed = keeper.store().list(waiting.clone(), page).await.unwrap();
+        let listed = keeper.store().await.list(waiting.clone(), page).await.unwrap();
         seen.extend(listed.requests.iter().map(|request| request.id));
         after = seen.last().copied();
         if !listed.more {
@@ -289,11 +269,6 @@ async fn requests_are_listed_in_order_in_pages_and_by_what_they_are(mut keeper: 
     }
     let pending: Vec<_> = ids.iter().copied().filter(|id| *id != ids[1]).collect();
     assert_eq!(seen, pending);
-    let newest = Page { order: Order::Newest, after: None, limit: 100 };
-    let listed = async |keeper: &mut _, filter| {
-        let listed = Keeper::store(keeper).list(filter, newest).await.unwrap().requests;
-        listed.into_iter().map(|request| request.id).collect::<Vec<_>>()
-    };
     let of_bob = Filter { requester: Some("bob".into()), ..Filter::default() };
     assert_eq!(listed(&mut keeper, of_bob).await, [ids[3], ids[2]]);
     let same = Filter { digest: Some("carol/v4".into()), ..Filter::default() };
@@ -308,7 +283,7 @@ async fn requests_are_listed_in_order_in_pages_and_by_what_they_are(mut keeper: 
         ..call("dave", "v9")
     };
     let path_id = path.id;
-    keeper.store().arrive(path, TERMS, now()).await.unwrap();
+    keeper.store().await.arrive(path, TERMS, keeper.now()).await.unwrap();
     for text in ["c:\\temp", "\"X\"", "temp \"x"] {
         let read = Filter { text: Some(text.into()), ..Filter::default() };
         assert_eq!(listed(&mut keeper, read).await, [path_id], "{text}");
@@ -323,39 +298,41 @@ async fn requests_are_listed_in_order_in_pages_and_by_what_they_are(mut keeper: 
 }
 
 async fn what_became_of_requests_is_counted_by_tool_and_in_steps(mut keeper: impl Keeper) {
-    let begun = now();
     let (yes, no) = (new(&mut keeper, "a", "v3").await, new(&mut keeper, "b", "v3").await);
     let other = NewCall { tool: "drop_database".into(), ..call("c", "v3") };
-    keeper.store().arrive(other, TERMS, now()).await.unwrap();
-    let decided = begun + SignedDuration::from_secs(60);
-    keeper.store().vote(yes, vote("dana", true, decided), true, TERMS).await.unwrap();
-    keeper.store().vote(no, vote("dana", false, decided), true, TERMS).await.unwrap();
+    keeper.store().await.arrive(other, TERMS, keeper.now()).await.unwrap();
+    keeper.pass(60).await;
+    keeper.store().await.vote(yes, vote("dana", true, keeper.now()), true, TERMS).await.unwrap();
+    keeper.store().await.vote(no, vote("dana", false, keeper.now()), true, TERMS).await.unwrap();
+    // It is in the second of the span's minutes.
+    let begun = keeper.now() - SignedDuration::from_secs(90);
     let hour = Span::new(begun, begun + SignedDuration::from_secs(3600), 60).unwrap();
-    let insights = keeper.store().insights(hour).await.unwrap();
+    let insights = keeper.store().await.insights(hour).await.unwrap();
     let all = &insights.all;
     assert_eq!((all.waiting, all.approved, all.rejected, all.expired), (1, 1, 1, 0));
-    assert!((59.0..=60.0).contains(&all.median_seconds.unwrap()), "{all:?}");
+    assert!((59.0..=61.0).contains(&all.median_seconds.unwrap()), "{all:?}");
     let tools: Vec<_> = insights.tools.iter().map(|tool| tool.tool.as_str()).collect();
     assert_eq!(tools, ["drop_database", "run_migration"]);
     let steps = insights.steps.iter().map(|step| (step.approved, step.rejected));
     assert_eq!(steps.enumerate().filter(|(_, n)| *n != (0, 0)).collect::<Vec<_>>(), [(1, (1, 1))]);
     let later = Span::new(hour.until(), hour.until() + TERMS.request, 1).unwrap();
-    assert_eq!(keeper.store().insights(later).await.unwrap().all.approved, 0);
+    assert_eq!(keeper.store().await.insights(later).await.unwrap().all.approved, 0);
 }
 
 async fn everything_that_happens_is_a_link_of_one_chain(mut keeper: impl Keeper) {
     let id = new(&mut keeper, "alice", "v3").await;
-    keeper.store().note(id, "caller_left", now()).await.unwrap();
-    arrive(&mut keeper, "alice", "v3").await;
-    keeper.store().vote(id, vote("dana", true, now()), true, TERMS).await.unwrap();
+    keeper.store().await.note(id, Note::CallerLeft, keeper.now()).await.unwrap();
+    let store = keeper.store().await;
+    store.arrive(call("alice", "v3"), TERMS, keeper.now()).await.unwrap();
+    store.vote(id, vote("dana", true, keeper.now()), true, TERMS).await.unwrap();
     let other = new(&mut keeper, "bob", "v3").await;
-    keeper.store().withdraw(other, "bob", now()).await.unwrap();
+    keeper.store().await.withdraw(other, "bob", keeper.now()).await.unwrap();
     // What is refused leaves nothing.
-    refused(keeper.store().withdraw(other, "bob", now()).await);
-    let unknown = keeper.store().withdraw(RequestId::generate(), "bob", now()).await;
+    refused(keeper.store().await.withdraw(other, "bob", keeper.now()).await);
+    let unknown = keeper.store().await.withdraw(RequestId::generate(), "bob", keeper.now()).await;
     assert!(matches!(unknown, Err(ChangeError::Unknown)));
 
-    let events = keeper.store().events(0, 100).await.unwrap();
+    let events = keeper.store().await.events(0, 100).await.unwrap();
     let mut verifier = Verifier::new(None);
     for event in &events {
         verifier.next(event).unwrap();
@@ -364,24 +341,25 @@ async fn everything_that_happens_is_a_link_of_one_chain(mut keeper: impl Keeper)
     let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
     let all = ["received", "caller_left", "joined", "approved", "spent", "received", "withdrawn"];
     assert_eq!(kinds, all);
-    let head = keeper.store().head().await.unwrap();
+    let head = keeper.store().await.head().await.unwrap();
     assert_eq!((head.seq, &head.hash), (7, &events[6].hash));
-    assert_eq!(keeper.store().events(5, 1).await.unwrap(), [events[5].clone()]);
-    assert_eq!(keeper.store().trail(other).await.unwrap(), events[5..]);
-    keeper.store().latest().wait_for(|seq| *seq == 7).await.unwrap();
+    assert_eq!(keeper.store().await.events(5, 1).await.unwrap(), [events[5].clone()]);
+    assert_eq!(keeper.store().await.trail(other).await.unwrap(), events[5..]);
+    keeper.store().await.latest().wait_for(|seq| *seq == 7).await.unwrap();
 }
 
 async fn many_writers_at_once_make_one_chain_without_a_gap(mut keeper: impl Keeper) {
-    let store = keeper.store();
+    let store = keeper.store().await;
     let roomy = Terms { pending: 1000, ..TERMS };
+    let now = keeper.now();
     let writing = (0..200).map(|number| {
         let (store, call) = (Arc::clone(&store), call(&format!("user-{}", number % 40), "v3"));
-        async move { store.arrive(call, roomy, now()).await.unwrap() }
+        async move { store.arrive(call, roomy, now).await.unwrap() }
     });
     let arrivals = futures_util::future::join_all(writing).await;
     let made = arrivals.iter().filter(|arrival| matches!(arrival, Arrival::New { .. })).count();
     assert_eq!(made, 40);
-    let events = keeper.store().events(0, 1000).await.unwrap();
+    let events = keeper.store().await.events(0, 1000).await.unwrap();
     let mut verifier = Verifier::new(None);
     for event in &events {
         verifier.next(event).unwrap();
@@ -398,14 +376,30 @@ macro_rules! contract {
         mod sqlite_file {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::Open::new()).await;
+                super::$test(<super::Open as super::Keeper>::new().await).await;
             })*
         }
 
         mod sqlite_file_after_a_kill_at_every_step {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::Reopened::new()).await;
+                super::$test(<super::Reopened as super::Keeper>::new().await).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test]
+            #[ignore = "needs PostgreSQL: cargo xtask test postgres"]
+            async fn $test() {
+                super::$test(<super::Postgres as super::Keeper>::new().await).await;
+            })*
+        }
+
+        mod postgres_by_another_replica_at_every_step {
+            $(#[tokio::test]
+            #[ignore = "needs PostgreSQL: cargo xtask test postgres"]
+            async fn $test() {
+                super::$test(<super::Replicas as super::Keeper>::new().await).await;
             })*
         }
     };

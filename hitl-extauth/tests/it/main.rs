@@ -8,5 +8,7 @@ mod contract;
 mod deciding;
 mod desk;
 mod failing;
+mod keepers;
 mod keeping;
+mod postgres;
 mod support;

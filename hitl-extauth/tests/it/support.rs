@@ -57,13 +57,31 @@ impl Lab {
 
     pub(crate) fn start(&self, args: &[&str]) -> Gate {
         let command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
-        Gate::start(self.folder.path(), command, "gate.db", args)
+        Gate::start(self.folder.path(), command, &self.database("gate.db"), args)
+    }
+
+    fn database(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// One of several gates over a database that they share.
+    pub(crate) fn replica(&self, database: &str, args: &[&str]) -> Gate {
+        let command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
+        Gate::start(self.folder.path(), command, database, args)
+    }
+
+    /// The same with a clock that is this far off.
+    pub(crate) fn replica_off(&self, database: &str, off: &str, args: &[&str]) -> Gate {
+        let mut command = Command::new("faketime");
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command.args(["-f", off]).arg(env!("CARGO_BIN_EXE_hitl-extauth"));
+        Gate::start(self.folder.path(), command, database, args)
     }
 
     pub(crate) fn start_with(&self, name: &str, value: &str) -> Gate {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
         command.env(name, value);
-        Gate::start(self.folder.path(), command, "gate.db", &[])
+        Gate::start(self.folder.path(), command, &self.database("gate.db"), &[])
     }
 
     /// A gate whose database is on a disk of its own with this many mebibytes, which goes with it.
@@ -79,7 +97,7 @@ impl Lab {
                      mount -t tmpfs -o size=${size}m none \"$disk\" && exec \"$@\"";
         command.args(["--mount", "sh", "-c", mount, "sh", &mebibytes.to_string()]);
         command.arg(&disk).arg(env!("CARGO_BIN_EXE_hitl-extauth"));
-        let gate = Gate::start(self.folder.path(), command, "disk/gate.db", &[]);
+        let gate = Gate::start(self.folder.path(), command, &self.database("disk/gate.db"), &[]);
         let root = PathBuf::from(format!("/proc/{}/root", gate.child.id()));
         let disk = root.join(disk.strip_prefix("/").unwrap());
         (gate, disk)
@@ -95,7 +113,7 @@ impl Gate {
     fn start(folder: &Path, mut command: Command, database: &str, args: &[&str]) -> Self {
         let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
         for (name, _) in std::env::vars_os() {
-            let foreign = ["HITL_", "OTEL_", "LOG_", "RUST_LOG", "GRPC_PORT", "HTTP_PORT", "PARK_"];
+            let foreign = ["HITL_", "PG", "OTEL_", "LOG_", "RUST_LOG", "GRPC_PORT", "HTTP_PORT", "PARK_"];
             if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix))
                 && !given.contains(&name)
             {
@@ -109,7 +127,7 @@ impl Gate {
             .args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(["--log-format", "json"])
             .arg("--database")
-            .arg(folder.join(database))
+            .arg(database)
             .arg("--receipt-key")
             .arg(folder.join("key.pem"))
             .arg("--reviewers")

@@ -1,6 +1,6 @@
 //! Rows to types and back. The only place that knows the column names.
 
-use hitl_api::{Assurance, Event, Head, Request, RequestId, Requester, State, Vote, audit};
+use hitl_api::{Event, Head, Request, RequestId, Requester, State, Vote, audit};
 use jiff::Timestamp;
 use rusqlite::{
     Connection, OptionalExtension as _, Row, ToSql, named_params, params_from_iter, types::Type,
@@ -10,8 +10,69 @@ use serde_json::{Map, Value};
 use crate::{
     approval::Life,
     insights::Settled,
-    store::{Count, Filter, Listed, NewCall, Order, PAGE_BYTES, Page},
+    store::{
+        Count, Filter, Listed, NewCall, Order, PAGE_BYTES, Page, StoreError, assurance, work::Rows,
+    },
 };
+
+/// A connection in whose transaction something happens.
+pub(super) struct Within<'a>(pub(super) &'a Connection);
+
+impl Rows for Within<'_> {
+    fn standing(&mut self, digest: &str) -> Result<Option<Request>, StoreError> {
+        Ok(standing(self.0, digest)?)
+    }
+
+    fn request(&mut self, id: RequestId) -> Result<Option<Request>, StoreError> {
+        Ok(request(self.0, id)?)
+    }
+
+    fn due(&mut self, now: Timestamp, limit: u32) -> Result<Vec<RequestId>, StoreError> {
+        Ok(due(self.0, now, limit)?)
+    }
+
+    fn pending(&mut self) -> Result<u32, StoreError> {
+        Ok(pending(self.0)?)
+    }
+
+    fn pending_of(&mut self, requester: &Requester, limit: u32) -> Result<u32, StoreError> {
+        Ok(pending_of(self.0, requester, limit)?)
+    }
+
+    fn insert(&mut self, call: NewCall, life: &Life, now: Timestamp) -> Result<(), StoreError> {
+        Ok(insert(self.0, &call, life, now)?)
+    }
+
+    fn update(&mut self, id: RequestId, before: State, life: &Life) -> Result<bool, StoreError> {
+        Ok(update(self.0, id, before, life)?)
+    }
+
+    fn vote(&mut self, id: RequestId, vote: &Vote) -> Result<(), StoreError> {
+        Ok(insert_vote(self.0, id, vote)?)
+    }
+
+    fn head(&mut self) -> Result<Head, StoreError> {
+        Ok(head(self.0)?)
+    }
+
+    fn append(&mut self, event: Event) -> Result<(), StoreError> {
+        Ok(insert_event(self.0, &event)?)
+    }
+
+    // One process has the file, and knows by itself who waits.
+
+    fn waits_here(&mut self, _: RequestId, _: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn left(&mut self, _: RequestId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn waits_elsewhere(&mut self, _: RequestId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+}
 
 /// A moment as the database keeps it.
 pub(super) fn millis(at: Timestamp) -> i64 {
@@ -26,7 +87,7 @@ fn corrupt(text: impl Into<String>) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, text.into().into())
 }
 
-pub(super) fn insert(
+fn insert(
     connection: &Connection,
     call: &NewCall,
     life: &Life,
@@ -47,7 +108,7 @@ pub(super) fn insert(
             ":expires_at": millis(life.expires_at),
             ":needed": life.needed,
             ":requester": call.requester.name,
-            ":assurance": assurance_name(call.requester.assurance),
+            ":assurance": assurance::name(call.requester.assurance),
             ":route": call.route,
             ":server": call.server,
             ":method": call.method,
@@ -61,11 +122,39 @@ pub(super) fn insert(
         .map(drop)
 }
 
-pub(super) fn insert_vote(
+fn update(
     connection: &Connection,
     id: RequestId,
-    vote: &Vote,
-) -> rusqlite::Result<()> {
+    before: State,
+    life: &Life,
+) -> rusqlite::Result<bool> {
+    let updated = connection
+        .prepare_cached(
+            "UPDATE requests SET state = :state, settled_at = :settled_at,
+             grant_expires_at = :grant_expires_at WHERE id = :id AND state = :before",
+        )?
+        .execute(named_params! {
+            ":state": life.state.name(),
+            ":settled_at": life.settled_at.map(millis),
+            ":grant_expires_at": life.grant_expires_at.map(millis),
+            ":id": id.to_string(),
+            ":before": before.name(),
+        })?;
+    Ok(updated == 1)
+}
+
+/// Writes something, to see whether writing works.
+pub(super) fn probe(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO probe (only_row, at) VALUES (1, ?1)
+             ON CONFLICT (only_row) DO UPDATE SET at = excluded.at",
+        )?
+        .execute([millis(now)])?;
+    Ok(())
+}
+
+fn insert_vote(connection: &Connection, id: RequestId, vote: &Vote) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO votes (request, reviewer, approved, reason, at) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -74,7 +163,7 @@ pub(super) fn insert_vote(
         .map(drop)
 }
 
-pub(super) fn insert_event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
+fn insert_event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO events (seq, at, request, kind, data, previous, hash)
@@ -112,7 +201,7 @@ pub(super) fn request(connection: &Connection, id: RequestId) -> rusqlite::Resul
 
 /// The request of a call that counts: an approval that can be spent, else one that waits, else the
 /// newest.
-pub(super) fn standing(connection: &Connection, digest: &str) -> rusqlite::Result<Option<Request>> {
+fn standing(connection: &Connection, digest: &str) -> rusqlite::Result<Option<Request>> {
     let found = connection
         .prepare_cached(
             "SELECT * FROM requests WHERE digest = ?1
@@ -259,24 +348,20 @@ pub(super) fn settled(
 }
 
 /// How many requests wait for a decision.
-pub(super) fn pending(connection: &Connection) -> rusqlite::Result<u32> {
+fn pending(connection: &Connection) -> rusqlite::Result<u32> {
     connection
         .prepare_cached("SELECT coalesce(sum(requests), 0) FROM tally WHERE state = 'pending'")?
         .query_row([], |row| row.get(0))
 }
 
 /// How many of them are this requester's, counted no further than `limit`.
-pub(super) fn pending_of(
-    connection: &Connection,
-    requester: &Requester,
-    limit: u32,
-) -> rusqlite::Result<u32> {
+fn pending_of(connection: &Connection, requester: &Requester, limit: u32) -> rusqlite::Result<u32> {
     connection
         .prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM requests
              WHERE state = 'pending' AND requester = ?1 AND assurance = ?2 LIMIT ?3)",
         )?
-        .query_row((&requester.name, assurance_name(requester.assurance), limit), |row| row.get(0))
+        .query_row((&requester.name, assurance::name(requester.assurance), limit), |row| row.get(0))
 }
 
 pub(super) fn events(
@@ -325,7 +410,11 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
         grant_expires_at: optional("grant_expires_at")?,
         requester: Requester {
             name: row.get("requester")?,
-            assurance: read_assurance(&row.get::<_, String>("assurance")?)?,
+            assurance: {
+                let name: String = row.get("assurance")?;
+                assurance::named(&name)
+                    .ok_or_else(|| corrupt(format!("unknown assurance {name:?}")))?
+            },
         },
         route: row.get("route")?,
         server: row.get("server")?,
@@ -373,19 +462,4 @@ fn read_object(row: &Row<'_>, column: &str) -> rusqlite::Result<Map<String, Valu
 
 fn json(object: &Map<String, Value>) -> rusqlite::Result<String> {
     serde_json::to_string(object).map_err(|error| corrupt(error.to_string()))
-}
-
-fn assurance_name(assurance: Assurance) -> &'static str {
-    match assurance {
-        Assurance::Verified => "verified",
-        Assurance::Claimed => "claimed",
-        Assurance::Address => "address",
-    }
-}
-
-fn read_assurance(name: &str) -> rusqlite::Result<Assurance> {
-    [Assurance::Verified, Assurance::Claimed, Assurance::Address]
-        .into_iter()
-        .find(|assurance| assurance_name(*assurance) == name)
-        .ok_or_else(|| corrupt(format!("unknown assurance {name:?}")))
 }

@@ -1,15 +1,60 @@
 //! What happens inside a transaction: load, let the life step, write it and its audit rows.
+//!
+//! Owns the order of things for every store; a store brings the rows. Must never decide what
+//! [`Life::step`] decides.
 
-use hitl_api::{Head, Request, RequestId, State, audit};
+use hitl_api::{Event, Head, Request, RequestId, Requester, State, Vote, audit};
 use jiff::Timestamp;
-use rusqlite::{Connection, named_params};
 use serde_json::{Map, Value, json};
 
-use super::rows::{self, millis};
 use crate::{
     approval::{Change, Happening, Life, Refused},
-    store::{Arrival, ChangeError, NewCall, QueueFull, StoreError, Terms},
+    store::{Arrival, ChangeError, NewCall, Note, QueueFull, StoreError, Terms},
 };
+
+/// The rows of a store, inside one transaction.
+pub(super) trait Rows {
+    /// The request of a call that counts: an approval that can be spent, else one that waits, else
+    /// the newest.
+    fn standing(&mut self, digest: &str) -> Result<Option<Request>, StoreError>;
+
+    /// One request.
+    fn request(&mut self, id: RequestId) -> Result<Option<Request>, StoreError>;
+
+    /// Requests and grants that have run out by `now`, so many at most.
+    fn due(&mut self, now: Timestamp, limit: u32) -> Result<Vec<RequestId>, StoreError>;
+
+    /// How many requests wait for a decision.
+    fn pending(&mut self) -> Result<u32, StoreError>;
+
+    /// How many of them are this requester's, counted no further than `limit`.
+    fn pending_of(&mut self, requester: &Requester, limit: u32) -> Result<u32, StoreError>;
+
+    /// Keeps a new request.
+    fn insert(&mut self, call: NewCall, life: &Life, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Keeps what a step has made of a request that was in the state `before`. `false` when it was
+    /// not.
+    fn update(&mut self, id: RequestId, before: State, life: &Life) -> Result<bool, StoreError>;
+
+    /// Keeps a vote.
+    fn vote(&mut self, id: RequestId, vote: &Vote) -> Result<(), StoreError>;
+
+    /// The end of the audit.
+    fn head(&mut self) -> Result<Head, StoreError>;
+
+    /// Keeps a row of the audit.
+    fn append(&mut self, event: Event) -> Result<(), StoreError>;
+
+    /// A call waits on a request here from now on, and nowhere else.
+    fn waits_here(&mut self, id: RequestId, now: Timestamp) -> Result<(), StoreError>;
+
+    /// The call that waited on a request here has gone.
+    fn left(&mut self, id: RequestId) -> Result<(), StoreError>;
+
+    /// Whether a newer call waits on a request at another replica.
+    fn waits_elsewhere(&mut self, id: RequestId) -> Result<bool, StoreError>;
+}
 
 /// Whose request it has to be.
 pub(super) enum Whose {
@@ -22,118 +67,123 @@ pub(super) enum Whose {
 }
 
 /// Most requests settled by one look at the clock; the next look takes the rest.
-const SETTLED_AT_ONCE: u32 = 500;
+pub(super) const SETTLED_AT_ONCE: u32 = 500;
 
 pub(super) fn arrive(
-    connection: &Connection,
-    call: &NewCall,
+    rows: &mut impl Rows,
+    call: NewCall,
     terms: Terms,
     now: Timestamp,
 ) -> Result<Arrival, StoreError> {
     let mut expired = None;
-    if let Some(standing) = rows::standing(connection, &call.digest)? {
+    if let Some(standing) = rows.standing(&call.digest)? {
         let before = standing.state;
         // Time may have settled it since; then it is as if there were none.
-        let aged = step(connection, standing, &Happening::Age, now)?.0;
+        let aged = step(rows, standing, &Happening::Age, now)?.0;
         match aged.state {
             State::Approved => {
-                let (request, refused) = step(connection, aged, &Happening::Spend, now)?;
+                let (request, refused) = step(rows, aged, &Happening::Spend, now)?;
                 if refused.is_ok() {
                     return Ok(Arrival::Granted(request));
                 }
             }
             State::Pending => {
-                append(connection, aged.id, "joined", Map::new(), now)?;
+                rows.waits_here(aged.id, now)?;
+                append(rows, aged.id, "joined", Map::new(), now)?;
                 return Ok(Arrival::Joined(aged.id));
             }
             State::Denied
                 if aged.settled_at.is_some_and(|at| now.duration_since(at) < terms.cooldown) =>
             {
-                append(connection, aged.id, "repeated", Map::new(), now)?;
+                append(rows, aged.id, "repeated", Map::new(), now)?;
                 return Ok(Arrival::Denied(aged));
             }
             State::Expired if before == State::Pending => expired = Some(Box::new(aged)),
             _ => {}
         }
     }
-    if let Some(full) = full(connection, call, terms)? {
+    if let Some(full) = full(rows, &call, terms)? {
         return Ok(Arrival::Full(full));
     }
     let life = Life::new(now, terms.request, call.needed);
-    rows::insert(connection, call, &life, now)?;
     let data = json!({
         "requester": call.requester, "route": call.route, "server": call.server,
         "tool": call.tool, "arguments": call.arguments, "digest": call.digest,
         "expiresAt": life.expires_at, "needed": life.needed,
     });
-    append(connection, call.id, "received", object(data), now)?;
-    Ok(Arrival::New { id: call.id, expired })
+    let id = call.id;
+    rows.insert(call, &life, now)?;
+    rows.waits_here(id, now)?;
+    append(rows, id, "received", object(data), now)?;
+    Ok(Arrival::New { id, expired })
 }
 
 /// Whether one more request may wait for a decision.
 fn full(
-    connection: &Connection,
+    rows: &mut impl Rows,
     call: &NewCall,
     terms: Terms,
 ) -> Result<Option<QueueFull>, StoreError> {
     let most = terms.pending_per_requester;
-    if rows::pending_of(connection, &call.requester, most)? >= most {
+    if rows.pending_of(&call.requester, most)? >= most {
         return Ok(Some(QueueFull::Requester(most)));
     }
     let most = terms.pending;
-    Ok((rows::pending(connection)? >= most).then_some(QueueFull::Gate(most)))
+    Ok((rows.pending()? >= most).then_some(QueueFull::Gate(most)))
 }
 
 /// The request after it, and whether it was allowed. A refusal is no failure of the transaction: what
 /// time has made of the request stays.
 pub(super) fn change(
-    connection: &Connection,
+    rows: &mut impl Rows,
     id: RequestId,
-    happening: &Happening,
+    mut happening: Happening,
     whose: &Whose,
     now: Timestamp,
 ) -> Result<(Request, Result<(), Refused>), ChangeError> {
-    let request = rows::request(connection, id)?.ok_or(ChangeError::Unknown)?;
+    let request = rows.request(id)?.ok_or(ChangeError::Unknown)?;
     match whose {
         Whose::NotOf(person) if request.requester.is(person) => return Err(ChangeError::Own),
         Whose::Of(person) if !request.requester.is(person) => return Err(ChangeError::NotOwn),
         Whose::Anybodys | Whose::Of(_) | Whose::NotOf(_) => {}
     }
-    Ok(step(connection, request, happening, now)?)
+    match &mut happening {
+        // The newest call has it. It is told of the approval where it waits.
+        Happening::Vote { waiter, .. } if *waiter => *waiter = !rows.waits_elsewhere(id)?,
+        Happening::Spend if request.state == State::Approved && rows.waits_elsewhere(id)? => {
+            return Ok((request, Err(Refused::Superseded)));
+        }
+        _ => {}
+    }
+    Ok(step(rows, request, &happening, now)?)
 }
 
-pub(super) fn age(connection: &Connection, now: Timestamp) -> Result<Vec<Request>, StoreError> {
+pub(super) fn age(rows: &mut impl Rows, now: Timestamp) -> Result<Vec<Request>, StoreError> {
     let mut settled = Vec::new();
-    for id in rows::due(connection, now, SETTLED_AT_ONCE)? {
-        if let Some(request) = rows::request(connection, id)? {
-            settled.push(step(connection, request, &Happening::Age, now)?.0);
+    for id in rows.due(now, SETTLED_AT_ONCE)? {
+        if let Some(request) = rows.request(id)? {
+            settled.push(step(rows, request, &Happening::Age, now)?.0);
         }
     }
     Ok(settled)
 }
 
 pub(super) fn note(
-    connection: &Connection,
+    rows: &mut impl Rows,
     id: RequestId,
-    kind: &str,
+    note: Note,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    append(connection, id, kind, Map::new(), now)
-}
-
-pub(super) fn probe(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
-    connection
-        .prepare_cached(
-            "INSERT INTO probe (only_row, at) VALUES (1, ?1)
-             ON CONFLICT (only_row) DO UPDATE SET at = excluded.at",
-        )?
-        .execute([millis(now)])?;
-    Ok(())
+    match note {
+        Note::CallerLeft | Note::AnsweredPending => rows.left(id)?,
+        Note::Superseded => {}
+    }
+    append(rows, id, note.name(), Map::new(), now)
 }
 
 /// Lets a request step, and writes what that changed.
 fn step(
-    connection: &Connection,
+    rows: &mut impl Rows,
     request: Request,
     happening: &Happening,
     now: Timestamp,
@@ -151,27 +201,15 @@ fn step(
         return Ok((request, result));
     }
     // Conditional on the state it was in: whoever else may write, one step wins.
-    let updated = connection
-        .prepare_cached(
-            "UPDATE requests SET state = :state, settled_at = :settled_at,
-             grant_expires_at = :grant_expires_at WHERE id = :id AND state = :before",
-        )?
-        .execute(named_params! {
-            ":state": life.state.name(),
-            ":settled_at": life.settled_at.map(millis),
-            ":grant_expires_at": life.grant_expires_at.map(millis),
-            ":id": request.id.to_string(),
-            ":before": before.state.name(),
-        })?;
-    if updated != 1 {
+    if !rows.update(request.id, before.state, &life)? {
         return Err(StoreError::Unavailable("the request changed meanwhile".to_owned()));
     }
     for vote in life.votes.iter().skip(before.votes.len()) {
-        rows::insert_vote(connection, request.id, vote)?;
+        rows.vote(request.id, vote)?;
     }
     for change in changes {
         let data = particulars(change, &life);
-        append(connection, request.id, kind(change), data, now)?;
+        append(rows, request.id, kind(change), data, now)?;
     }
     let request = Request {
         state: life.state,
@@ -224,15 +262,14 @@ fn object(value: Value) -> Map<String, Value> {
 
 /// Appends a row to the audit.
 fn append(
-    connection: &Connection,
+    rows: &mut impl Rows,
     request: RequestId,
     kind: &str,
     data: Map<String, Value>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let head: Head = rows::head(connection)?;
+    let head = rows.head()?;
     let event = audit::follow(&head, now, request, kind, data)
         .map_err(|broken| StoreError::Unavailable(broken.to_string()))?;
-    rows::insert_event(connection, &event)?;
-    Ok(())
+    rows.append(event)
 }

@@ -1,0 +1,297 @@
+//! Which database: a file, or a PostgreSQL.
+//!
+//! Owns what may be said of it on a command line. Must never print a password, and never send one
+//! over a network in plain text unless that was asked for.
+
+use std::{
+    env, fmt, fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::Args;
+use tokio_postgres::config::{Host, SslMode};
+
+/// How long each host of a PostgreSQL has to answer, unless its URL says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How soon a peer is noticed that has gone without a word.
+const PEER_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Where the gate keeps things.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Database {
+    /// In one SQLite file.
+    Sqlite(PathBuf),
+    /// In a PostgreSQL.
+    Postgres(Box<PostgresUrl>),
+}
+
+/// A PostgreSQL, as its URL says.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl {
+    config: tokio_postgres::Config,
+    authority: Option<PathBuf>,
+}
+
+/// A text names no database.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotADatabase {
+    /// It is of a kind that the gate does not know.
+    #[error("write it as a path, sqlite://PATH or postgres://USER@HOST/NAME; this is {0}://")]
+    Scheme(String),
+    /// A path is missing.
+    #[error("the path is missing")]
+    NoPath,
+    /// A PostgreSQL's URL with a mistake.
+    #[error("not a PostgreSQL's URL: {0}")]
+    Url(String),
+    /// An `sslmode` that is not safe, or not known.
+    #[error(
+        "sslmode={0} is not known here: verify-full (or require, which is the same here) uses TLS and verifies the certificate, disable sends everything in plain text"
+    )]
+    SslMode(String),
+    /// No host, no user, no name.
+    #[error("no {0}: give it in the URL or in {1}")]
+    Missing(&'static str, &'static str),
+}
+
+impl FromStr for Database {
+    type Err = NotADatabase;
+
+    fn from_str(text: &str) -> Result<Self, NotADatabase> {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (Some(scheme), rest),
+            None => (None, text),
+        };
+        match scheme {
+            Some("postgres" | "postgresql") => {
+                PostgresUrl::parse(text, &|name| env::var(name).ok())
+                    .map(|url| Self::Postgres(Box::new(url)))
+            }
+            None | Some("sqlite") if rest.is_empty() => Err(NotADatabase::NoPath),
+            None | Some("sqlite") => Ok(Self::Sqlite(PathBuf::from(rest))),
+            Some(other) => Err(NotADatabase::Scheme(other.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Database {
+    /// Without a password, for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => path.display().fmt(f),
+            Self::Postgres(url) => url.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl PostgresUrl {
+    /// Reads a URL; what it does not say comes from the variables that every PostgreSQL client
+    /// knows.
+    fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, NotADatabase> {
+        let (mut base, query) = match text.split_once('?') {
+            Some((base, query)) => (base.to_owned(), query),
+            None => (text.to_owned(), ""),
+        };
+        let (mut mode, mut authority, mut others) = (None, None, Vec::new());
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("sslmode", value)) => mode = Some(value.to_owned()),
+                Some(("sslrootcert", value)) => authority = Some(PathBuf::from(value)),
+                _ => others.push(pair),
+            }
+        }
+        if !others.is_empty() {
+            base = format!("{base}?{}", others.join("&"));
+        }
+        let mut config: tokio_postgres::Config = base.parse().map_err(|error| {
+            let error: &dyn std::error::Error = &error;
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            NotADatabase::Url(format!("{error}{cause}"))
+        })?;
+        if config.get_hosts().is_empty() {
+            let host = variable("PGHOST").ok_or(NotADatabase::Missing("host", "PGHOST"))?;
+            config.host(host);
+        }
+        if config.get_ports().is_empty()
+            && let Some(port) = variable("PGPORT")
+        {
+            let port = port.parse().map_err(|_| NotADatabase::Url("PGPORT is no port".into()))?;
+            config.port(port);
+        }
+        if config.get_user().is_none() {
+            config.user(variable("PGUSER").ok_or(NotADatabase::Missing("user", "PGUSER"))?);
+        }
+        if config.get_dbname().is_none() {
+            let name = variable("PGDATABASE");
+            config.dbname(name.ok_or(NotADatabase::Missing("name", "PGDATABASE"))?);
+        }
+        config.ssl_mode(match mode.or_else(|| variable("PGSSLMODE")).as_deref() {
+            Some("verify-full" | "require") => SslMode::Require,
+            Some("disable") => SslMode::Disable,
+            Some(other) => return Err(NotADatabase::SslMode(other.to_owned())),
+            None if config.get_hosts().iter().all(is_here) => SslMode::Disable,
+            None => SslMode::Require,
+        });
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(PEER_TIMEOUT);
+            config.keepalives_idle(PEER_TIMEOUT / 2);
+            config.keepalives_interval(PEER_TIMEOUT / 4);
+            config.keepalives_retries(2);
+        }
+        // Of several hosts, the one that takes writes.
+        if config.get_hosts().len() > 1 {
+            config.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("hitl-extauth");
+        }
+        Ok(Self { config, authority })
+    }
+
+    /// How it is connected to; without a password that is not part of the URL.
+    pub fn config(&self) -> &tokio_postgres::Config {
+        &self.config
+    }
+
+    /// Certificates of those who vouch for it, as the URL says (`sslrootcert`).
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
+    }
+}
+
+/// Whether a host is this machine, so that nothing goes over a network.
+fn is_here(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "postgres://")?;
+        for (number, host) in self.config.get_hosts().iter().enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            let ports = self.config.get_ports();
+            let port = ports.get(number).or(ports.first()).copied().unwrap_or(5432);
+            match host {
+                Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,
+                Host::Unix(path) => write!(f, "{comma}{}:{port}", path.display())?,
+            }
+        }
+        write!(f, "/{}", self.config.get_dbname().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is said of a PostgreSQL beside its URL.
+#[derive(Args, Clone, Debug)]
+// The text of `--help`, where backticks are noise.
+#[allow(clippy::doc_markdown)]
+pub struct PostgresArgs {
+    /// File with the password for PostgreSQL; read again for every connection
+    ///
+    /// Else it is taken from HITL_DATABASE_PASSWORD or PGPASSWORD, or from the URL, which other users
+    /// of a machine can read where it is an argument.
+    #[arg(long, env = "HITL_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    pub database_password_file: Option<PathBuf>,
+
+    /// Certificates (PEM) of those who vouch for PostgreSQL, in place of the system's
+    #[arg(long, env = "HITL_DATABASE_CA", value_name = "FILE")]
+    pub database_ca: Option<PathBuf>,
+
+    /// Connections to PostgreSQL, beside the one that listens
+    #[arg(
+        long,
+        env = "HITL_DATABASE_CONNECTIONS",
+        default_value_t = 6,
+        value_name = "CONNECTIONS",
+        value_parser = clap::value_parser!(u16).range(2..=200)
+    )]
+    pub database_connections: u16,
+}
+
+impl PostgresArgs {
+    /// The password as it is now; `None` leaves the URL's.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn password(&self) -> io::Result<Option<String>> {
+        if let Some(path) = &self.database_password_file {
+            return fs::read_to_string(path)
+                .map(|text| Some(text.trim_end_matches(['\r', '\n']).to_owned()));
+        }
+        Ok(env::var("HITL_DATABASE_PASSWORD").or_else(|_| env::var("PGPASSWORD")).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<PostgresUrl, NotADatabase> {
+        PostgresUrl::parse(text, &|_| None)
+    }
+
+    #[test]
+    fn a_database_is_a_path_or_a_url() {
+        let sqlite = |path: &str| Ok(Database::Sqlite(path.into()));
+        assert_eq!("hitl.db".parse(), sqlite("hitl.db"));
+        assert_eq!("sqlite:///var/hitl.db".parse(), sqlite("/var/hitl.db"));
+        assert_eq!("sqlite://".parse::<Database>(), Err(NotADatabase::NoPath));
+        let other = "mysql://x/y".parse::<Database>();
+        assert_eq!(other, Err(NotADatabase::Scheme("mysql".into())));
+        let url = "postgres://gate:secret@db.example/hitl".parse::<Database>().unwrap();
+        assert_eq!(url.to_string(), "postgres://db.example:5432/hitl");
+        assert!(!format!("{url:?}").contains("secret"));
+    }
+
+    #[test]
+    fn nothing_goes_over_a_network_in_plain_text_unasked() {
+        let mode = |text: &str| parse(text).unwrap().config.get_ssl_mode();
+        assert_eq!(mode("postgres://u@db.example/n"), SslMode::Require);
+        assert_eq!(mode("postgres://u@127.0.0.1/n"), SslMode::Disable);
+        assert_eq!(mode("postgres://u@127.0.0.1,db.example/n"), SslMode::Require);
+        assert_eq!(mode("postgres://u@%2Frun%2Fpg/n"), SslMode::Disable);
+        assert_eq!(mode("postgres://u@db.example/n?sslmode=disable"), SslMode::Disable);
+        assert_eq!(mode("postgres://u@localhost/n?sslmode=verify-full"), SslMode::Require);
+        let prefer = parse("postgres://u@db.example/n?sslmode=prefer");
+        assert!(matches!(prefer, Err(NotADatabase::SslMode(_))));
+        let authority = parse("postgres://u@h/n?sslrootcert=/ca.pem&connect_timeout=9").unwrap();
+        assert_eq!(authority.authority(), Some(Path::new("/ca.pem")));
+        assert_eq!(authority.config.get_connect_timeout(), Some(&Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn what_the_url_does_not_say_comes_from_the_usual_variables() {
+        let missing = parse("postgres://");
+        assert_eq!(missing, Err(NotADatabase::Missing("host", "PGHOST")));
+        let url = PostgresUrl::parse("postgres://", &|name| {
+            Some(if name == "PGPORT" { "7".into() } else { name.to_lowercase() })
+                .filter(|_| name != "PGSSLMODE")
+        });
+        let url = url.unwrap();
+        assert_eq!(url.to_string(), "postgres://pghost:7/pgdatabase");
+        assert_eq!(url.config.get_user(), Some("pguser"));
+    }
+}

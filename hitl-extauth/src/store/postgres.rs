@@ -1,0 +1,482 @@
+//! A store in a PostgreSQL, shared by all replicas of the gate.
+//!
+//! Owns nothing that another replica could not: what is held here is connections, and a clock that
+//! goes as the database's. Must never decide by a clock of its own, and never let two replicas
+//! release one call.
+
+mod columns;
+mod connect;
+mod listen;
+mod offline;
+mod rows;
+mod schema;
+mod view;
+mod writer;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::TryStreamExt as _;
+use hitl_api::{Event, Head, Insights, Request, RequestId, Vote, audit};
+use jiff::{SignedDuration, Timestamp};
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use self::{
+    connect::{Connector, Pool},
+    rows::{millis, moment},
+    writer::{Needs, Writer},
+};
+use super::{
+    Arrival, ChangeError, Count, Filter, Listed, NewCall, Note, Page, Standing, Store, StoreError,
+    Terms, Touched,
+    database::{PostgresArgs, PostgresUrl},
+    work::{self, Whose},
+};
+use crate::{
+    approval::Happening,
+    insights::{Settled, Span, Tally},
+};
+
+pub use self::{
+    connect::{ConnectError, TlsError},
+    offline::AuditReader,
+    schema::SchemaError,
+};
+
+pub(super) use self::offline::Target;
+
+/// This replica lives.
+const SEEN: &str = "
+    INSERT INTO replicas (id, seen_at)
+    VALUES ($1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at";
+
+/// Rows of the audit looked through at once for what concerns held calls.
+const TOUCHED_AT_ONCE: i64 = 5000;
+
+/// Why a PostgreSQL cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No connection can be prepared.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No connection can be made.
+    #[error("{0} does not take the gate in: {1}")]
+    Connect(String, ConnectError),
+    /// The schema is not this version's.
+    #[error("{0}: {1}")]
+    Schema(String, SchemaError),
+    /// It did what it was told, and then not.
+    #[error("{0}: {1}")]
+    Store(String, StoreError),
+    /// No pool could be made.
+    #[error("no pool of connections: {0}")]
+    Pool(#[from] deadpool::managed::BuildError),
+}
+
+impl OpenError {
+    fn of_schema(url: &PostgresUrl, error: SchemaError) -> Self {
+        match error {
+            SchemaError::Connect(error) => Self::Connect(url.to_string(), error),
+            error => Self::Schema(url.to_string(), error),
+        }
+    }
+
+    /// Whether waiting may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(_, error) => !error.is_final(),
+            Self::Schema(_, error) => error.is_transient(),
+            Self::Store(..) => true,
+            Self::Tls(_) | Self::Pool(_) => false,
+        }
+    }
+}
+
+/// A clock that goes as the database's, by this machine's in between.
+#[derive(Debug, Default)]
+struct Clock {
+    /// Milliseconds that the database is ahead.
+    ahead: AtomicI64,
+}
+
+impl Clock {
+    /// Takes the database's time, which came after `asked`.
+    fn set(&self, millis: i64, asked: Duration) {
+        let half = i64::try_from(asked.as_millis() / 2).unwrap_or_default();
+        let here = Timestamp::now().as_millisecond();
+        self.ahead.store(millis.saturating_add(half).saturating_sub(here), Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Timestamp {
+        let ahead = SignedDuration::from_millis(self.ahead.load(Ordering::Relaxed));
+        let here = crate::gate::now();
+        here.checked_add(ahead).unwrap_or(here)
+    }
+}
+
+/// What the parts of a store share.
+struct Shared {
+    connector: Connector,
+    pool: Pool,
+    /// This process, in the rows of requests that calls wait on here.
+    replica: Uuid,
+    latest: watch::Sender<u64>,
+    clock: Clock,
+    /// Whether NOTIFY reaches this replica.
+    listening: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// The audit ends here, as somebody says who knows.
+    fn heard(&self, seq: u64) {
+        self.latest.send_if_modified(|latest| {
+            let more = *latest < seq;
+            *latest = seq.max(*latest);
+            more
+        });
+    }
+
+    fn saw(&self, head: Option<&Head>) {
+        if let Some(head) = head {
+            self.heard(head.seq);
+        }
+    }
+}
+
+/// Ends its tasks when it goes.
+struct Tasks([JoinHandle<()>; 2]);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A store in a PostgreSQL; a cheap handle.
+#[derive(Clone)]
+pub struct PostgresStore {
+    shared: Arc<Shared>,
+    writer: Writer,
+    latency: Histogram,
+    _tasks: Arc<Tasks>,
+}
+
+impl PostgresStore {
+    /// Connects, and brings the schema to this version's. How long each write takes, until it is
+    /// durable, is observed in `latency`, in seconds.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(
+        url: &PostgresUrl,
+        args: &PostgresArgs,
+        latency: Histogram,
+    ) -> Result<Self, OpenError> {
+        let name = url.to_string();
+        let connector = Connector::new(url, args)?;
+        schema::bring(&connector).await.map_err(|error| OpenError::of_schema(url, error))?;
+        let pool = connector.pool()?;
+        let shared = Arc::new(Shared {
+            connector,
+            pool,
+            replica: Uuid::now_v7(),
+            latest: watch::Sender::new(0),
+            clock: Clock::default(),
+            listening: watch::Sender::new(false),
+        });
+        let first = async {
+            shared.live().await?;
+            shared.look().await
+        };
+        first.await.map_err(|error| OpenError::Store(name, error))?;
+        let tasks = [
+            tokio::spawn(listen::listen(Arc::clone(&shared))),
+            tokio::spawn(listen::look(Arc::clone(&shared))),
+        ];
+        let writer = Writer::start(Arc::clone(&shared));
+        Ok(Self { shared, writer, latency, _tasks: Arc::new(Tasks(tasks)) })
+    }
+
+    async fn write<T, E>(
+        &self,
+        needs: Needs,
+        work: impl FnOnce(&mut view::View, Timestamp) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let begun = Instant::now();
+        let result = self.writer.write(needs, work).await;
+        self.latency.observe(begun.elapsed().as_secs_f64());
+        result
+    }
+
+    async fn change(
+        &self,
+        id: RequestId,
+        happening: impl FnOnce(Timestamp) -> Happening + Send + 'static,
+        whose: Whose,
+    ) -> Result<Request, ChangeError> {
+        let work = move |view: &mut view::View, now: Timestamp| {
+            work::change(view, id, happening(now), &whose, now)
+        };
+        match self.write(Needs::Request(id), work).await? {
+            (request, Ok(())) => Ok(request),
+            (request, Err(refused)) => {
+                Err(ChangeError::Refused { refused, request: Box::new(request) })
+            }
+        }
+    }
+
+    async fn rows(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        // A connection of the pool may have ended without a word; the next one is new.
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let client = self.shared.pool.get().await?;
+            let read = async {
+                let statement = client.prepare_cached(sql).await?;
+                client.query(&statement, values).await
+            };
+            match read.await {
+                Ok(rows) => return Ok(rows),
+                Err(error) if client.is_closed() && tries == 1 => {
+                    tracing::debug!(error = %connect::explain(&error), "read again");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn kept(&self, id: RequestId) -> Result<Option<rows::Kept>, StoreError> {
+        let ids = vec![rows::uuid(id)];
+        let found = self.rows(&rows::by_ids(), &[&ids]).await?;
+        found.first().map(rows::read).transpose()
+    }
+
+    async fn events_where(
+        &self,
+        condition: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Event>, StoreError> {
+        let sql = format!("SELECT {} FROM events WHERE {condition}", rows::EVENT);
+        self.rows(&sql, values).await?.iter().map(rows::read_event).collect()
+    }
+}
+
+/// PostgreSQL keeps no text with a NUL in it. The gate lets none come this far.
+fn keepable<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<(), StoreError> {
+    if texts.into_iter().any(|text| text.contains('\0')) {
+        let why = "it keeps no text with a NUL character in it".to_owned();
+        return Err(StoreError::Unavailable(why));
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl Store for PostgresStore {
+    async fn arrive(
+        &self,
+        call: NewCall,
+        terms: Terms,
+        _: Timestamp,
+    ) -> Result<Arrival, StoreError> {
+        let texts = [
+            &call.requester.name,
+            &call.route,
+            &call.server,
+            &call.method,
+            &call.path,
+            &call.body,
+            &call.tool,
+        ];
+        keepable(texts.into_iter().chain(&call.address).map(String::as_str))?;
+        let needs = Needs::Call { digest: call.digest.clone(), requester: call.requester.clone() };
+        self.write(needs, move |view, now| work::arrive(view, call, terms, now)).await
+    }
+
+    async fn vote(
+        &self,
+        id: RequestId,
+        vote: Vote,
+        waiter: bool,
+        terms: Terms,
+    ) -> Result<Request, ChangeError> {
+        keepable([vote.reviewer.as_str(), &vote.reason])?;
+        let whose = Whose::NotOf(vote.reviewer.clone());
+        let happening = move |now| {
+            let vote = Vote { at: now, ..vote };
+            Happening::Vote { vote, waiter, grant: terms.grant }
+        };
+        self.change(id, happening, whose).await
+    }
+
+    async fn spend(&self, id: RequestId, _: Timestamp) -> Result<Request, ChangeError> {
+        self.change(id, |_| Happening::Spend, Whose::Anybodys).await
+    }
+
+    async fn restore(
+        &self,
+        id: RequestId,
+        terms: Terms,
+        _: Timestamp,
+    ) -> Result<Request, ChangeError> {
+        let happening = move |_| Happening::Restore { grant: terms.grant };
+        self.change(id, happening, Whose::Anybodys).await
+    }
+
+    async fn withdraw(
+        &self,
+        id: RequestId,
+        requester: &str,
+        _: Timestamp,
+    ) -> Result<Request, ChangeError> {
+        let whose = Whose::Of(requester.to_owned());
+        self.change(id, |_| Happening::Withdraw, whose).await
+    }
+
+    async fn age(&self, _: Timestamp) -> Result<Vec<Request>, StoreError> {
+        // Looking takes no lock; most of the time nothing has run out.
+        let now = millis(self.now());
+        if self.rows(rows::DUE, &[&now, &1_i64]).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(Needs::Due, work::age).await
+    }
+
+    async fn note(&self, id: RequestId, note: Note, _: Timestamp) -> Result<(), StoreError> {
+        self.write(Needs::Request(id), move |view, now| work::note(view, id, note, now)).await
+    }
+
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
+        Ok(self.kept(id).await?.map(|kept| kept.request))
+    }
+
+    async fn standing(&self, id: RequestId) -> Result<Option<Standing>, StoreError> {
+        let kept = self.kept(id).await?;
+        Ok(kept.map(|kept| Standing {
+            elsewhere: kept.replica.is_some_and(|replica| replica != self.shared.replica),
+            request: kept.request,
+        }))
+    }
+
+    async fn touched(&self, after: u64) -> Result<Option<Touched>, StoreError> {
+        let after_row = i64::try_from(after).unwrap_or(i64::MAX);
+        let sql = "SELECT seq, request, kind FROM events WHERE seq > $1 ORDER BY seq LIMIT $2";
+        let found = self.rows(sql, &[&after_row, &TOUCHED_AT_ONCE]).await?;
+        let mut touched = Touched { requests: Vec::new(), until: after };
+        for row in found {
+            touched.until = row.try_get::<_, i64>(0)?.unsigned_abs();
+            // These change nothing for a call that waits.
+            let kind: &str = row.try_get(2)?;
+            if !["received", "repeated", "voted", "caller_left", "answered_pending", "superseded"]
+                .contains(&kind)
+            {
+                touched.requests.push(RequestId::from(row.try_get::<_, Uuid>(1)?));
+            }
+        }
+        Ok(Some(touched))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    async fn leave(&self) {
+        let sql = "DELETE FROM replicas WHERE id = $1 RETURNING 1";
+        if let Err(error) = self.rows(sql, &[&self.shared.replica]).await {
+            tracing::debug!(%error, "the other replicas will notice by themselves");
+        }
+    }
+
+    async fn list(&self, filter: Filter, page: Page) -> Result<Listed, StoreError> {
+        let (sql, values) = rows::list(&filter, page)?;
+        let kinds: Vec<_> = values.iter().map(|(_, kind)| kind.clone()).collect();
+        let values: Vec<&(dyn ToSql + Sync)> =
+            values.iter().map(|(value, _)| &**value as &(dyn ToSql + Sync)).collect();
+        let client = self.shared.pool.get().await?;
+        let statement = client.prepare_typed_cached(&sql, &kinds).await?;
+        let found = client.query(&statement, &values).await?;
+        let there: i64 = match found.first() {
+            Some(row) => row.try_get("found")?,
+            None => 0,
+        };
+        let requests: Vec<_> = found
+            .iter()
+            .map(|row| rows::read(row).map(|kept| kept.request))
+            .collect::<Result<_, _>>()?;
+        let more = u64::try_from(requests.len()).is_ok_and(|shown| shown < there.unsigned_abs());
+        Ok(Listed { requests, more })
+    }
+
+    async fn counts(&self) -> Result<Vec<Count>, StoreError> {
+        let found = self.rows("SELECT state, tool, requests FROM tally", &[]).await?;
+        let count = |row: &tokio_postgres::Row| {
+            let requests = row.try_get::<_, i64>("requests")?.unsigned_abs();
+            Ok(Count { state: rows::read_state(row)?, tool: row.try_get("tool")?, requests })
+        };
+        found.iter().map(count).collect()
+    }
+
+    async fn insights(&self, span: Span) -> Result<Insights, StoreError> {
+        let mut tally = Tally::new(span);
+        let client = self.shared.pool.get().await?;
+        let sql = "SELECT tool, state, received_at, settled_at FROM requests
+                   WHERE settled_at >= $1 AND settled_at < $2";
+        let statement = client.prepare_cached(sql).await?;
+        let rows = client.query_raw(&statement, [millis(span.since()), millis(span.until())]);
+        let mut found = std::pin::pin!(rows.await?);
+        while let Some(row) = found.try_next().await? {
+            tally.settled(&Settled {
+                tool: row.try_get("tool")?,
+                state: rows::read_state(&row)?,
+                received_at: moment(row.try_get("received_at")?),
+                settled_at: moment(row.try_get("settled_at")?),
+            });
+        }
+        drop(client);
+        Ok(tally.finish(&self.counts().await?))
+    }
+
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, StoreError> {
+        let (after, limit) = (i64::try_from(after).unwrap_or(i64::MAX), i64::from(limit));
+        self.events_where("seq > $1 ORDER BY seq LIMIT $2", &[&after, &limit]).await
+    }
+
+    async fn trail(&self, id: RequestId) -> Result<Vec<Event>, StoreError> {
+        self.events_where("request = $1 ORDER BY seq", &[&rows::uuid(id)]).await
+    }
+
+    async fn head(&self) -> Result<Head, StoreError> {
+        let found =
+            self.rows("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1", &[]).await?;
+        match found.first() {
+            Some(row) => {
+                Ok(Head { seq: row.try_get::<_, i64>(0)?.unsigned_abs(), hash: row.try_get(1)? })
+            }
+            None => Ok(Head { seq: 0, hash: audit::GENESIS.to_owned() }),
+        }
+    }
+
+    fn latest(&self) -> watch::Receiver<u64> {
+        self.shared.latest.subscribe()
+    }
+
+    async fn probe(&self, _: Timestamp) -> Result<(), StoreError> {
+        self.shared.live().await
+    }
+}

@@ -1,0 +1,199 @@
+//! What a batch writes, column by column: one statement for many rows.
+
+use hitl_api::{Event, RequestId, State, Vote};
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::{
+    rows::{json, millis, uuid},
+    view::Held,
+};
+use crate::store::{StoreError, assurance};
+
+/// Values of a statement.
+type Values<'a, const N: usize> = [&'a (dyn ToSql + Sync); N];
+
+/// New requests.
+#[derive(Default)]
+pub(super) struct Inserted<'a> {
+    pub(super) id: Vec<Uuid>,
+    texts: [Vec<&'a str>; 10],
+    headers: Vec<String>,
+    arguments: Vec<String>,
+    address: Vec<Option<&'a str>>,
+    received_at: Vec<i64>,
+    expires_at: Vec<i64>,
+    settled_at: Vec<Option<i64>>,
+    grant_expires_at: Vec<Option<i64>>,
+    needed: Vec<i32>,
+    replica: Vec<Option<Uuid>>,
+    waiting_since: Vec<Option<i64>>,
+}
+
+impl<'a> Inserted<'a> {
+    pub(super) fn of(inserted: &[&'a Held]) -> Result<Self, StoreError> {
+        let mut all = Self::default();
+        for held in inserted {
+            let request = &held.request;
+            all.id.push(uuid(request.id));
+            let texts = [
+                request.digest.as_str(),
+                request.state.name(),
+                &request.requester.name,
+                assurance::name(request.requester.assurance),
+                &request.route,
+                &request.server,
+                &request.method,
+                &request.path,
+                &request.body,
+                &request.tool_name,
+            ];
+            for (column, text) in all.texts.iter_mut().zip(texts) {
+                column.push(text);
+            }
+            all.headers.push(json(&request.headers)?);
+            all.arguments.push(json(&request.tool_args)?);
+            all.address.push(request.address.as_deref());
+            all.received_at.push(millis(request.received_at));
+            all.expires_at.push(millis(request.expires_at));
+            all.settled_at.push(request.settled_at.map(millis));
+            all.grant_expires_at.push(request.grant_expires_at.map(millis));
+            all.needed.push(i32::try_from(request.needed).unwrap_or(i32::MAX));
+            all.replica.push(held.replica);
+            all.waiting_since.push(held.waiting_since.map(millis));
+        }
+        Ok(all)
+    }
+
+    /// In the order of the statement.
+    pub(super) fn values(&self) -> Values<'_, 21> {
+        let [digest, state, requester, sure, route, server, method, path, body, tool] = &self.texts;
+        [
+            &self.id,
+            digest,
+            state,
+            &self.received_at,
+            &self.expires_at,
+            &self.settled_at,
+            &self.grant_expires_at,
+            &self.needed,
+            requester,
+            sure,
+            route,
+            server,
+            method,
+            path,
+            &self.address,
+            &self.headers,
+            body,
+            tool,
+            &self.arguments,
+            &self.replica,
+            &self.waiting_since,
+        ]
+    }
+}
+
+/// Requests that have changed.
+#[derive(Default)]
+pub(super) struct Updated {
+    pub(super) id: Vec<Uuid>,
+    before: Vec<&'static str>,
+    state: Vec<&'static str>,
+    settled_at: Vec<Option<i64>>,
+    grant_expires_at: Vec<Option<i64>>,
+    replica: Vec<Option<Uuid>>,
+    waiting_since: Vec<Option<i64>>,
+}
+
+impl Updated {
+    pub(super) fn of(updated: &[(&Held, State)]) -> Self {
+        let mut all = Self::default();
+        for (held, before) in updated {
+            let request = &held.request;
+            all.id.push(uuid(request.id));
+            all.before.push(before.name());
+            all.state.push(request.state.name());
+            all.settled_at.push(request.settled_at.map(millis));
+            all.grant_expires_at.push(request.grant_expires_at.map(millis));
+            all.replica.push(held.replica);
+            all.waiting_since.push(held.waiting_since.map(millis));
+        }
+        all
+    }
+
+    /// In the order of the statement.
+    pub(super) fn values(&self) -> Values<'_, 7> {
+        [
+            &self.id,
+            &self.before,
+            &self.state,
+            &self.settled_at,
+            &self.grant_expires_at,
+            &self.replica,
+            &self.waiting_since,
+        ]
+    }
+}
+
+/// Votes.
+#[derive(Default)]
+pub(super) struct Votes<'a> {
+    request: Vec<Uuid>,
+    reviewer: Vec<&'a str>,
+    approved: Vec<bool>,
+    reason: Vec<&'a str>,
+    at: Vec<i64>,
+}
+
+impl<'a> Votes<'a> {
+    pub(super) fn of(votes: impl IntoIterator<Item = &'a (RequestId, Vote)>) -> Self {
+        let mut all = Self::default();
+        for (id, vote) in votes {
+            all.request.push(uuid(*id));
+            all.reviewer.push(&vote.reviewer);
+            all.approved.push(vote.approved);
+            all.reason.push(&vote.reason);
+            all.at.push(millis(vote.at));
+        }
+        all
+    }
+
+    /// In the order of the statement.
+    pub(super) fn values(&self) -> Values<'_, 5> {
+        [&self.request, &self.reviewer, &self.approved, &self.reason, &self.at]
+    }
+}
+
+/// Rows of the audit.
+#[derive(Default)]
+pub(super) struct Events<'a> {
+    seq: Vec<i64>,
+    at: Vec<i64>,
+    request: Vec<Uuid>,
+    kind: Vec<&'a str>,
+    data: Vec<String>,
+    previous: Vec<&'a str>,
+    hash: Vec<&'a str>,
+}
+
+impl<'a> Events<'a> {
+    pub(super) fn of(events: &'a [Event]) -> Result<Self, StoreError> {
+        let mut all = Self::default();
+        for event in events {
+            all.seq.push(i64::try_from(event.seq).unwrap_or(i64::MAX));
+            all.at.push(millis(event.at));
+            all.request.push(uuid(event.request));
+            all.kind.push(&event.kind);
+            all.data.push(json(&event.data)?);
+            all.previous.push(&event.previous);
+            all.hash.push(&event.hash);
+        }
+        Ok(all)
+    }
+
+    /// In the order of the statement.
+    pub(super) fn values(&self) -> Values<'_, 7> {
+        [&self.seq, &self.at, &self.request, &self.kind, &self.data, &self.previous, &self.hash]
+    }
+}

@@ -1,0 +1,277 @@
+//! Rows to types and back. The only place that knows the column names.
+
+use hitl_api::{Event, Request, RequestId, Requester, State, Vote};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
+use uuid::Uuid;
+
+use crate::store::{Filter, Order, PAGE_BYTES, Page, StoreError, assurance};
+
+/// The database's clock, in milliseconds.
+pub(super) const CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+/// A replica that has not been seen for so many milliseconds holds no calls any more.
+pub(super) const REPLICA_LIVES: i64 = 10_000;
+
+/// What of a request is read: its row, its votes, and whether a call waits on it at a replica that
+/// lives.
+///
+/// Named one by one: a newer version may add columns while this one runs.
+fn columns() -> String {
+    format!(
+        "r.id, r.digest, r.state, r.received_at, r.expires_at, r.settled_at, r.grant_expires_at,
+         r.needed, r.requester, r.assurance, r.route, r.server, r.method, r.path, r.address,
+         r.headers, r.body, r.tool, r.arguments, r.replica, r.waiting_since,
+         (SELECT coalesce(json_agg(json_build_object('reviewer', v.reviewer, 'approved', v.approved,
+              'reason', v.reason, 'at', v.at) ORDER BY v.at, v.reviewer), '[]')::text
+          FROM votes v WHERE v.request = r.id) AS votes,
+         (r.state = 'pending' AND EXISTS (SELECT 1 FROM replicas p WHERE p.id = r.replica
+              AND p.seen_at > extract(epoch FROM clock_timestamp()) * 1000 - {REPLICA_LIVES}))
+          AS waiting"
+    )
+}
+
+/// Requests by their ids.
+pub(super) fn by_ids() -> String {
+    format!("SELECT {} FROM requests r WHERE r.id = ANY($1::uuid[])", columns())
+}
+
+/// Of each digest the request that counts: an approval that can be spent, else one that waits, else
+/// the newest.
+pub(super) fn by_digests() -> String {
+    format!(
+        "SELECT {} FROM unnest($1::text[]) AS d (digest) CROSS JOIN LATERAL (
+             SELECT * FROM requests s WHERE s.digest = d.digest
+             ORDER BY s.state = 'approved' DESC, s.state = 'pending' DESC, s.id DESC LIMIT 1
+         ) AS r",
+        columns()
+    )
+}
+
+/// Requests and grants that have run out.
+pub(super) const DUE: &str = "
+    (SELECT id FROM requests WHERE state = 'pending' AND expires_at <= $1 ORDER BY expires_at LIMIT $2)
+    UNION ALL
+    (SELECT id FROM requests WHERE state = 'approved' AND grant_expires_at <= $1
+     ORDER BY grant_expires_at LIMIT $2)
+    LIMIT $2";
+
+/// A request as it is kept.
+pub(super) struct Kept {
+    /// The request.
+    pub(super) request: Request,
+    /// The replica at which the newest call waits.
+    pub(super) replica: Option<Uuid>,
+    /// Since when it waits there.
+    pub(super) waiting_since: Option<Timestamp>,
+}
+
+/// A moment as the database keeps it.
+pub(super) fn millis(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+/// A moment from the database.
+pub(super) fn moment(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
+fn corrupt(text: impl Into<String>) -> StoreError {
+    StoreError::Unavailable(format!("a row cannot be read: {}", text.into()))
+}
+
+/// An id as the database keeps it.
+pub(super) fn uuid(id: RequestId) -> Uuid {
+    id.uuid()
+}
+
+#[derive(Deserialize)]
+struct KeptVote {
+    reviewer: String,
+    approved: bool,
+    reason: String,
+    at: i64,
+}
+
+/// A request from a row with all its columns.
+pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
+    let optional = |column: &str| -> Result<Option<Timestamp>, StoreError> {
+        Ok(row.try_get::<_, Option<i64>>(column)?.map(moment))
+    };
+    let when = |column: &str| -> Result<Timestamp, StoreError> {
+        Ok(moment(row.try_get::<_, i64>(column)?))
+    };
+    let sure: &str = row.try_get("assurance")?;
+    let votes: Vec<KeptVote> =
+        serde_json::from_str(row.try_get("votes")?).map_err(|error| corrupt(error.to_string()))?;
+    let (waiting, waiting_since) = (row.try_get("waiting")?, optional("waiting_since")?);
+    let request = Request {
+        id: RequestId::from(row.try_get::<_, Uuid>("id")?),
+        state: read_state(row)?,
+        received_at: when("received_at")?,
+        expires_at: when("expires_at")?,
+        settled_at: optional("settled_at")?,
+        grant_expires_at: optional("grant_expires_at")?,
+        requester: Requester {
+            name: row.try_get("requester")?,
+            assurance: assurance::named(sure)
+                .ok_or_else(|| corrupt(format!("unknown assurance {sure:?}")))?,
+        },
+        route: row.try_get("route")?,
+        server: row.try_get("server")?,
+        method: row.try_get("method")?,
+        path: row.try_get("path")?,
+        headers: read_object(row, "headers")?,
+        body: row.try_get("body")?,
+        rpc_method: "tools/call".to_owned(),
+        tool_name: row.try_get("tool")?,
+        tool_args: read_object(row, "arguments")?,
+        digest: row.try_get("digest")?,
+        address: row.try_get("address")?,
+        waiting,
+        waiting_since: waiting_since.filter(|_| waiting),
+        votes: votes
+            .into_iter()
+            .map(|vote| Vote {
+                reviewer: vote.reviewer,
+                approved: vote.approved,
+                reason: vote.reason,
+                at: moment(vote.at),
+            })
+            .collect(),
+        needed: u32::try_from(row.try_get::<_, i32>("needed")?).unwrap_or(1),
+    };
+    Ok(Kept { request, replica: row.try_get("replica")?, waiting_since })
+}
+
+/// Columns of a row of the audit.
+pub(super) const EVENT: &str = "seq, at, request, kind, data, previous, hash";
+
+/// A row of the audit.
+pub(super) fn read_event(row: &Row) -> Result<Event, StoreError> {
+    Ok(Event {
+        seq: row.try_get::<_, i64>("seq")?.unsigned_abs(),
+        at: moment(row.try_get("at")?),
+        request: RequestId::from(row.try_get::<_, Uuid>("request")?),
+        kind: row.try_get("kind")?,
+        data: read_object(row, "data")?,
+        previous: row.try_get("previous")?,
+        hash: row.try_get("hash")?,
+    })
+}
+
+/// The state in a row.
+pub(super) fn read_state(row: &Row) -> Result<State, StoreError> {
+    let name: &str = row.try_get("state")?;
+    State::from_name(name).ok_or_else(|| corrupt(format!("unknown state {name:?}")))
+}
+
+fn read_object(row: &Row, column: &str) -> Result<Map<String, Value>, StoreError> {
+    serde_json::from_str(row.try_get(column)?).map_err(|error| corrupt(error.to_string()))
+}
+
+/// An object as the database keeps it.
+pub(super) fn json(object: &Map<String, Value>) -> Result<String, StoreError> {
+    serde_json::to_string(object).map_err(|error| corrupt(error.to_string()))
+}
+
+/// A value of a query.
+pub(super) type Param = Box<dyn ToSql + Sync + Send>;
+
+/// A query for a page of requests, and its values. It gives the rows of the page and, in `found`,
+/// how many there were up to one more than asked for.
+pub(super) fn list(
+    filter: &Filter,
+    page: Page,
+) -> Result<(String, Vec<(Param, Type)>), StoreError> {
+    let mut conditions = vec!["true".to_owned()];
+    let mut values: Vec<(Param, Type)> = Vec::new();
+    if filter.states == [State::Pending] {
+        // In these words, so that the index of the queue is found.
+        conditions.push("state = 'pending'".to_owned());
+    }
+    let mut add = |condition: &str, value: Param, kind: Type| {
+        values.push((value, kind));
+        conditions.push(condition.replace('?', &format!("${}", values.len())));
+    };
+    if let Some(after) = page.after {
+        // Ids sort by time.
+        let condition = match page.order {
+            Order::Oldest => "id > ?",
+            Order::Newest => "id < ?",
+        };
+        add(condition, Box::new(uuid(after)), Type::UUID);
+    }
+    if !filter.states.is_empty() && filter.states != [State::Pending] {
+        let names: Vec<_> = filter.states.iter().map(|state| state.name()).collect();
+        add("state = ANY(?)", Box::new(names), Type::TEXT_ARRAY);
+    }
+    for (condition, value) in [
+        ("tool = ?", &filter.tool),
+        ("requester = ?", &filter.requester),
+        ("digest = ?", &filter.digest),
+        (
+            "EXISTS (SELECT 1 FROM votes v WHERE v.request = requests.id AND v.reviewer = ?)",
+            &filter.reviewer,
+        ),
+    ] {
+        if let Some(value) = value {
+            add(condition, Box::new(keepable(value)), Type::TEXT);
+        }
+    }
+    if let Some(since) = filter.since {
+        add("received_at >= ?", Box::new(millis(since)), Type::INT8);
+    }
+    if let Some(until) = filter.until {
+        add("received_at < ?", Box::new(millis(until)), Type::INT8);
+    }
+    if let Some(text) = &filter.text {
+        // Arguments are JSON there: what is escaped in it is looked for as it is escaped.
+        let escaped = serde_json::to_string(text).map_err(|error| corrupt(error.to_string()))?;
+        let escaped =
+            escaped.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
+        add(
+            "(position(lower(?) IN lower(tool || ' ' || arguments || ' ' || requester)) > 0
+              OR EXISTS (SELECT 1 FROM votes v WHERE v.request = requests.id
+                         AND position(lower(?) IN lower(v.reviewer || ' ' || v.reason)) > 0)
+              OR position(lower(ESCAPED) IN lower(arguments)) > 0)",
+            Box::new(keepable(text)),
+            Type::TEXT,
+        );
+        values.push((Box::new(escaped), Type::TEXT));
+        if let Some(condition) = conditions.last_mut() {
+            *condition = condition.replace("ESCAPED", &format!("${}", values.len()));
+        }
+    }
+    let order = match page.order {
+        Order::Oldest => "ASC",
+        Order::Newest => "DESC",
+    };
+    // One more than asked for shows whether there are more.
+    let query = format!(
+        "SELECT {columns}, p.found FROM (
+             SELECT id, count(*) OVER () AS found,
+                    row_number() OVER (ORDER BY id {order}) AS number,
+                    sum(size) OVER (ORDER BY id {order}) - size AS before
+             FROM (SELECT id, (octet_length(body) + octet_length(arguments))::bigint AS size
+                   FROM requests WHERE {conditions} ORDER BY id {order} LIMIT {most}) AS s
+         ) AS p JOIN requests r ON r.id = p.id
+         WHERE p.number <= {limit} AND p.before < {PAGE_BYTES} ORDER BY r.id {order}",
+        columns = columns(),
+        conditions = conditions.join(" AND "),
+        most = u64::from(page.limit) + 1,
+        limit = page.limit,
+    );
+    Ok((query, values))
+}
+
+/// Text that PostgreSQL can be asked for. It keeps none with a NUL in it, so what is asked with one
+/// is not there.
+fn keepable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

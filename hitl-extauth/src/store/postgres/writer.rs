@@ -1,0 +1,485 @@
+//! Writes, in batches: what waits together is one transaction, and one flush.
+//!
+//! Owns when things are committed, and what is said when nobody knows whether they were. One
+//! replica writes at a time, under a lock that its transaction holds: that is what makes one chain
+//! of all their audits. Must never acknowledge a write before its commit, and never call one undone
+//! whose commit was sent and not answered, before the database has said so.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures_util::future::{BoxFuture, try_join_all};
+use hitl_api::{Head, RequestId, Requester, audit};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::{
+    Error, Row,
+    types::{FromSql, ToSql},
+};
+use uuid::Uuid;
+
+use super::{
+    Shared,
+    columns::{Events, Inserted, Updated, Votes},
+    connect::Pooled,
+    rows::{self, moment, uuid},
+    view::{View, who},
+};
+use crate::store::{StoreError, assurance, work};
+
+/// Writes committed together at most.
+const BATCH: usize = 256;
+
+/// How long one way to the database and back may take. Longer than the server waits for a lock.
+const FLIGHT: Duration = Duration::from_secs(12);
+
+/// How soon a database that is away is asked again what became of a commit.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// One transaction that writes at a time ("GATE" in ASCII, and the first of its locks).
+pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(1195463749, 1)";
+
+const HEAD: &str = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1";
+const PENDING: &str =
+    "SELECT coalesce(sum(requests), 0)::bigint FROM tally WHERE state = 'pending'";
+const PENDING_OF: &str = "
+    SELECT requester, assurance, count(*) FROM requests
+    WHERE state = 'pending' AND md5(requester) IN (SELECT md5(name) FROM unnest($1::text[]) AS name)
+    GROUP BY requester, assurance";
+
+pub(super) const INSERT: &str = "
+    INSERT INTO requests (id, digest, state, received_at, expires_at, settled_at, grant_expires_at,
+        needed, requester, assurance, route, server, method, path, address, headers, body, tool,
+        arguments, replica, waiting_since)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
+        $6::bigint[], $7::bigint[], $8::integer[], $9::text[], $10::text[], $11::text[],
+        $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[],
+        $19::text[], $20::uuid[], $21::bigint[])";
+
+// Conditional on the state a request was in: whoever else may write, one step wins.
+const UPDATE: &str = "
+    UPDATE requests AS r SET state = u.state, settled_at = u.settled_at,
+        grant_expires_at = u.grant_expires_at, replica = u.replica, waiting_since = u.waiting_since
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::uuid[],
+        $7::bigint[])
+        AS u (id, before, state, settled_at, grant_expires_at, replica, waiting_since)
+    WHERE r.id = u.id AND r.state = u.before
+    RETURNING 1";
+
+pub(super) const VOTE: &str = "
+    INSERT INTO votes (request, reviewer, approved, reason, at)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[], $5::bigint[])";
+
+pub(super) const APPEND: &str = "
+    INSERT INTO events (seq, at, request, kind, data, previous, hash)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[],
+        $6::text[], $7::text[])";
+
+/// Tells the other replicas where the audit ends, when this is committed.
+const NOTIFY: &str = "SELECT pg_notify('hitl', $1::text)";
+
+/// Rows that an operation needs.
+pub(super) enum Needs {
+    /// What a call meets.
+    Call {
+        /// Its digest.
+        digest: String,
+        /// Who asks.
+        requester: Requester,
+    },
+    /// A request.
+    Request(RequestId),
+    /// What has run out.
+    Due,
+}
+
+/// Does its work in the batch's view, or learns that there is none. `now` is the database's clock.
+type Run = Box<dyn FnOnce(Option<(&mut View, Timestamp)>) -> Finish + Send>;
+
+/// Told whether the batch was committed.
+type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// An operation that waits to be written.
+pub(super) struct Job {
+    needs: Needs,
+    run: Run,
+}
+
+/// Writes; a cheap handle. The task ends with the last of them.
+#[derive(Clone)]
+pub(super) struct Writer(mpsc::UnboundedSender<Job>);
+
+impl Writer {
+    /// Starts writing.
+    pub(super) fn start(shared: Arc<Shared>) -> Self {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        tokio::spawn(write_batches(shared, queue));
+        Self(jobs)
+    }
+
+    /// Runs `work` in a transaction and answers when that is durable.
+    pub(super) async fn write<T, E>(
+        &self,
+        needs: Needs,
+        work: impl FnOnce(&mut View, Timestamp) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let run: Run = Box::new(move |view| {
+            let done = view.map(|(view, now)| work(view, now));
+            Box::new(move |committed: Result<(), StoreError>| {
+                let said = match (committed, done) {
+                    (Err(error), _) => Err(E::from(error)),
+                    (Ok(()), Some(done)) => done,
+                    (Ok(()), None) => Err(E::from(stopped())),
+                };
+                // Nobody waits any more: what is done is done all the same.
+                let _ = answer.send(said);
+            })
+        });
+        self.0.send(Job { needs, run }).map_err(|_| E::from(stopped()))?;
+        answered.await.unwrap_or_else(|_| Err(stopped().into()))
+    }
+}
+
+fn stopped() -> StoreError {
+    StoreError::Unavailable("it has stopped".to_owned())
+}
+
+async fn write_batches(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Job>) {
+    let mut jobs = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut jobs, BATCH).await > 0 {
+        let (needs, runs): (Vec<_>, Vec<_>) =
+            jobs.drain(..).map(|job| (job.needs, job.run)).unzip();
+        let begun = match begin(&shared, &needs).await {
+            // A connection of the pool may have ended without a word; the next one is new.
+            Err(Unbegun::Closed(_)) => begin(&shared, &needs).await,
+            begun => begun,
+        };
+        let (client, mut view, now) = match begun {
+            Ok(begun) => begun,
+            Err(unbegun) => {
+                let error = unbegun.into();
+                tracing::error!(%error, "nothing was written");
+                // Whoever waits by now would wait for nothing, one after the other.
+                while let Ok(job) = queue.try_recv() {
+                    jobs.push(job);
+                }
+                for run in runs.into_iter().chain(jobs.drain(..).map(|job| job.run)) {
+                    run(None)(Err(StoreError::clone(&error)));
+                }
+                continue;
+            }
+        };
+        let finishes: Vec<_> = runs.into_iter().map(|run| run(Some((&mut view, now)))).collect();
+        match end(client, &view).await {
+            Ended::Committed => {
+                shared.saw(view.head.as_ref());
+                finish(finishes, &Ok(()));
+            }
+            Ended::Undone(error) => {
+                tracing::error!(%error, "nothing was written");
+                finish(finishes, &Err(error));
+            }
+            Ended::InDoubt(why) => {
+                // Others need not wait for the answer; these do, for as long as it takes.
+                tracing::warn!(%why, writes = finishes.len(), "a commit was not answered");
+                let (shared, head) = (Arc::clone(&shared), view.head.clone());
+                tokio::spawn(async move {
+                    let result = resolve(&shared, head.as_ref(), why).await;
+                    finish(finishes, &result);
+                });
+            }
+        }
+    }
+}
+
+fn finish(finishes: Vec<Finish>, result: &Result<(), StoreError>) {
+    for finish in finishes {
+        finish(result.clone());
+    }
+}
+
+/// Why a batch has not begun. Nothing of it has happened.
+enum Unbegun {
+    /// The connection was not there any more.
+    Closed(StoreError),
+    /// Anything else.
+    Failed(StoreError),
+}
+
+impl From<Unbegun> for StoreError {
+    fn from(unbegun: Unbegun) -> Self {
+        match unbegun {
+            Unbegun::Closed(error) | Unbegun::Failed(error) => error,
+        }
+    }
+}
+
+/// How a batch has ended.
+enum Ended {
+    Committed,
+    /// Nothing of it has happened.
+    Undone(StoreError),
+    /// The commit was sent and not answered.
+    InDoubt(StoreError),
+}
+
+/// One statement on its way.
+type Step<'a> = BoxFuture<'a, Result<Vec<Row>, Error>>;
+
+/// Sends statements together, and takes their answers. They run in this order.
+async fn fly(steps: Vec<Step<'_>>) -> Result<Vec<Vec<Row>>, Flown> {
+    match tokio::time::timeout(FLIGHT, try_join_all(steps)).await {
+        Ok(answers) => answers.map_err(Flown::Error),
+        Err(_) => Err(Flown::TimedOut),
+    }
+}
+
+/// Why statements have no answers.
+enum Flown {
+    Error(Error),
+    TimedOut,
+    /// What the database keeps is not what it should be.
+    Kept(StoreError),
+}
+
+impl From<Error> for Flown {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<StoreError> for Flown {
+    fn from(error: StoreError) -> Self {
+        Self::Kept(error)
+    }
+}
+
+impl Flown {
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Error(error) if error.is_closed())
+    }
+}
+
+impl From<Flown> for StoreError {
+    fn from(flown: Flown) -> Self {
+        match flown {
+            Flown::Error(error) => error.into(),
+            Flown::Kept(error) => error,
+            Flown::TimedOut => Self::Unavailable("it did not answer in time".to_owned()),
+        }
+    }
+}
+
+/// A value of a statement.
+type Value<'a> = &'a (dyn ToSql + Sync);
+
+/// A statement of a flight. Prepared once for each connection.
+async fn step<'a>(
+    client: &'a Pooled,
+    sql: &'a str,
+    values: &'a [Value<'a>],
+) -> Result<Step<'a>, Error> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(Box::pin(async move { client.query(&statement, values).await }))
+}
+
+/// A statement without values or rows.
+fn bare<'a>(client: &'a Pooled, sql: &'a str) -> Step<'a> {
+    Box::pin(async move { client.batch_execute(sql).await.map(|()| Vec::new()) })
+}
+
+/// A connection whose state is not known is not used again.
+fn discard(client: Pooled) {
+    drop(Pooled::take(client));
+}
+
+/// Begins a transaction, takes the lock and loads what the operations need.
+async fn begin(shared: &Shared, needs: &[Needs]) -> Result<(Pooled, View, Timestamp), Unbegun> {
+    let failed = |error: StoreError| Unbegun::Failed(error);
+    let client = shared.pool.get().await.map_err(|error| failed(error.into()))?;
+    match load(shared, &client, needs).await {
+        Ok((view, now)) => Ok((client, view, now)),
+        Err(flown) => {
+            let closed = flown.is_closed() || client.is_closed();
+            discard(client);
+            let error = StoreError::from(flown);
+            Err(if closed { Unbegun::Closed(error) } else { Unbegun::Failed(error) })
+        }
+    }
+}
+
+async fn load(
+    shared: &Shared,
+    client: &Pooled,
+    needs: &[Needs],
+) -> Result<(View, Timestamp), Flown> {
+    let (mut ids, mut digests, mut names) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut due = false;
+    for needs in needs {
+        match needs {
+            Needs::Call { digest, requester } => {
+                digests.insert(digest.as_str());
+                names.insert(requester.name.as_str());
+            }
+            Needs::Request(id) => {
+                ids.insert(uuid(*id));
+            }
+            Needs::Due => due = true,
+        }
+    }
+    let (ids, digests, names) =
+        (Vec::from_iter(ids), Vec::from_iter(digests), Vec::from_iter(names));
+    let (by_ids, by_digests) = (rows::by_ids(), rows::by_digests());
+    let (ids, digests, names): ([Value<'_>; 1], [Value<'_>; 1], [Value<'_>; 1]) =
+        ([&ids], [&digests], [&names]);
+    // Each statement sees what was committed when it began: after the lock, all there is.
+    let mut steps = vec![bare(client, "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE")];
+    for (sql, values) in [
+        (LOCK, [].as_slice()),
+        (rows::CLOCK, &[]),
+        (HEAD, &[]),
+        (PENDING, &[]),
+        (PENDING_OF, &names),
+        (&by_ids, &ids),
+        (&by_digests, &digests),
+    ] {
+        steps.push(step(client, sql, values).await?);
+    }
+    let mut answers = fly(steps).await?.into_iter().skip(2);
+    let mut next = || answers.next().unwrap_or_default();
+    let now: i64 = first(&next())?.unwrap_or_default();
+    let mut view = View::of(shared.replica);
+    view.head = Some(match next().first() {
+        Some(row) => Head { seq: row.try_get::<_, i64>(0)?.unsigned_abs(), hash: row.try_get(1)? },
+        None => Head { seq: 0, hash: audit::GENESIS.to_owned() },
+    });
+    let pending: i64 = first(&next())?.unwrap_or_default();
+    view.pending = u32::try_from(pending).unwrap_or(u32::MAX);
+    for row in next() {
+        let (name, sure): (String, &str) = (row.try_get(0)?, row.try_get(1)?);
+        let count = u32::try_from(row.try_get::<_, i64>(2)?).unwrap_or(u32::MAX);
+        if let Some(assurance) = assurance::named(sure) {
+            view.pending_of.insert(who(&Requester { name, assurance }), count);
+        }
+    }
+    for row in next() {
+        view.load(rows::read(&row)?);
+    }
+    for row in next() {
+        view.load_standing(rows::read(&row)?);
+    }
+    if due {
+        load_due(client, now, &mut view).await?;
+    }
+    Ok((view, moment(now)))
+}
+
+/// Loads what has run out.
+async fn load_due(client: &Pooled, now: i64, view: &mut View) -> Result<(), Flown> {
+    let limit = i64::from(work::SETTLED_AT_ONCE);
+    let values: [Value<'_>; 2] = [&now, &limit];
+    let found = fly(vec![step(client, rows::DUE, &values).await?]).await?;
+    let ids: Vec<Uuid> =
+        found.iter().flatten().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let by_ids = rows::by_ids();
+    let values: [Value<'_>; 1] = [&ids];
+    for row in fly(vec![step(client, &by_ids, &values).await?]).await?.into_iter().flatten() {
+        view.load(rows::read(&row)?);
+    }
+    view.due = ids.into_iter().map(RequestId::from).collect();
+    Ok(())
+}
+
+/// The first value of the first row.
+fn first<'a, T: FromSql<'a>>(rows: &'a [Row]) -> Result<Option<T>, Error> {
+    rows.first().map(|row| row.try_get(0)).transpose()
+}
+
+/// Writes what a batch has changed, and commits.
+async fn end(client: Pooled, view: &View) -> Ended {
+    if let Err(flown) = flush(&client, view).await {
+        discard(client);
+        return Ended::Undone(flown.into());
+    }
+    match fly(vec![bare(&client, "COMMIT")]).await {
+        Ok(_) => Ended::Committed,
+        Err(flown) => {
+            discard(client);
+            Ended::InDoubt(flown.into())
+        }
+    }
+}
+
+async fn flush(client: &Pooled, view: &View) -> Result<(), Flown> {
+    let (inserted, updated) = (Inserted::of(&view.inserted())?, Updated::of(&view.updated()));
+    let (votes, events) = (Votes::of(&view.votes), Events::of(&view.events)?);
+    let seq = view.head.as_ref().map_or_else(String::new, |head| head.seq.to_string());
+    let (inserted_values, updated_values) = (inserted.values(), updated.values());
+    let (vote_values, event_values) = (votes.values(), events.values());
+    let notify: [Value<'_>; 1] = [&seq];
+    let mut steps = Vec::new();
+    for (sql, values, any) in [
+        (INSERT, inserted_values.as_slice(), !inserted.id.is_empty()),
+        // Its answer is looked at: it comes second.
+        (UPDATE, &updated_values, true),
+        (VOTE, &vote_values, !view.votes.is_empty()),
+        (APPEND, &event_values, !view.events.is_empty()),
+        (NOTIFY, &notify, !view.events.is_empty()),
+    ] {
+        if any {
+            steps.push((sql, step(client, sql, values).await?));
+        }
+    }
+    let at = steps.iter().position(|(sql, _)| *sql == UPDATE).unwrap_or_default();
+    let answers = fly(steps.into_iter().map(|(_, step)| step).collect()).await?;
+    let changed = answers.get(at).map_or(0, Vec::len);
+    if changed != updated.id.len() {
+        let changed_meanwhile = "the request changed meanwhile".to_owned();
+        return Err(Flown::Kept(StoreError::Unavailable(changed_meanwhile)));
+    }
+    Ok(())
+}
+
+/// What became of a commit that was not answered: asked until the database says. Under the lock,
+/// which the transaction in doubt holds until its end; and with a write, whose commit waits for the
+/// standbys as the other should have.
+async fn resolve(shared: &Shared, head: Option<&Head>, why: StoreError) -> Result<(), StoreError> {
+    let Some(Head { seq, hash }) = head else { return Err(why) };
+    let seq = i64::try_from(*seq).unwrap_or(i64::MAX);
+    loop {
+        match look(shared, seq).await {
+            Ok(kept) if kept.as_ref() == Some(hash) => return Ok(()),
+            Ok(_) => return Err(why),
+            Err(error) => tracing::debug!(%error, "what became of a commit is asked again"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// The hash of a row of the audit.
+async fn look(shared: &Shared, seq: i64) -> Result<Option<String>, StoreError> {
+    let client = shared.pool.get().await?;
+    let values: [Value<'_>; 1] = [&seq];
+    let seen: [Value<'_>; 1] = [&shared.replica];
+    let asked = async {
+        let steps = vec![
+            bare(&client, "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"),
+            step(&client, LOCK, &[]).await?,
+            step(&client, "SELECT hash FROM events WHERE seq = $1", &values).await?,
+            step(&client, super::SEEN, &seen).await?,
+            bare(&client, "COMMIT"),
+        ];
+        fly(steps).await
+    };
+    match asked.await {
+        Ok(answers) => Ok(first(answers.get(2).map_or(&[], Vec::as_slice))?),
+        Err(flown) => {
+            discard(client);
+            Err(flown.into())
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! A file whose rows move elsewhere.
+//!
+//! Must never change a row; the mark that says that they have moved is all it writes.
+
+use std::path::Path;
+
+use hitl_api::{Event, Request, RequestId};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::{APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, claim, rows};
+use crate::store::{Filter, Order, Page};
+
+/// A file that nobody else writes to while this is there.
+pub(in crate::store) struct Source {
+    connection: Connection,
+    name: String,
+}
+
+impl Source {
+    /// Opens a gate's file, brings it to this version's schema, and keeps others from writing.
+    pub(in crate::store) fn hold(path: &Path) -> Result<Self, OpenError> {
+        let name = path.display().to_string();
+        let sqlite = |error| OpenError::Sqlite(name.clone(), error);
+        // Not made if it is not there.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+        let application: i64 = connection
+            .pragma_query_value(None, "application_id", |row| row.get(0))
+            .map_err(sqlite)?;
+        if application != APPLICATION_ID && application != MOVED_ID {
+            return Err(OpenError::Foreign(name));
+        }
+        claim(&mut connection, &name)?;
+        // Succeeds only where nobody else has the file open: a gate that runs would go on writing to
+        // what has moved.
+        let alone = || {
+            connection.pragma_update(None, "journal_mode", "delete")?;
+            connection.execute_batch("BEGIN EXCLUSIVE")
+        };
+        alone().map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy) => OpenError::Busy(name.clone()),
+            _ => OpenError::Sqlite(name.clone(), error),
+        })?;
+        Ok(Self { connection, name })
+    }
+
+    /// Requests behind one, in the order in which they came.
+    pub(in crate::store) fn requests(
+        &self,
+        after: Option<RequestId>,
+        limit: u32,
+    ) -> Result<Vec<Request>, OpenError> {
+        let page = Page { order: Order::Oldest, after, limit };
+        let listed = rows::list(&self.connection, &Filter::default(), page);
+        Ok(listed.map_err(|error| OpenError::Sqlite(self.name.clone(), error))?.requests)
+    }
+
+    /// Rows of the audit behind one.
+    pub(in crate::store) fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, OpenError> {
+        rows::events(&self.connection, after, limit)
+            .map_err(|error| OpenError::Sqlite(self.name.clone(), error))
+    }
+
+    /// No gate opens it any more.
+    pub(in crate::store) fn mark_as_moved(self) -> Result<(), OpenError> {
+        let mark = || {
+            self.connection.pragma_update(None, "application_id", MOVED_ID)?;
+            self.connection.execute_batch("COMMIT")
+        };
+        mark().map_err(|error| OpenError::Sqlite(self.name.clone(), error))
+    }
+}
