@@ -21,6 +21,7 @@ use axum::{
 };
 use hitl_api::{Request, RequestId, State};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     gate::Gate,
@@ -40,20 +41,29 @@ pub struct Admin {
     receipts: Arc<Receipts>,
     metrics: Arc<Metrics>,
     readiness: Arc<health::Readiness>,
-    stopping: tokio_util::sync::CancellationToken,
+    leaving: Leaving,
+}
+
+/// How far the gate is on its way out.
+#[derive(Clone, Debug, Default)]
+pub struct Leaving {
+    /// It is to be left alone: readiness is false.
+    pub announced: CancellationToken,
+    /// It stops: streams end.
+    pub stopping: CancellationToken,
 }
 
 impl Admin {
-    /// An API over a gate. When `stopping` is cancelled, streams end and readiness turns false.
+    /// An API over a gate.
     pub fn new(
         gate: Gate,
         reviewers: Reviewers,
         receipts: Arc<Receipts>,
         metrics: Arc<Metrics>,
-        stopping: tokio_util::sync::CancellationToken,
+        leaving: Leaving,
     ) -> Self {
         let (reviewers, readiness) = (Arc::new(reviewers), Arc::default());
-        Self { gate, reviewers, receipts, metrics, readiness, stopping }
+        Self { gate, reviewers, receipts, metrics, readiness, leaving }
     }
 
     /// The API as a router.

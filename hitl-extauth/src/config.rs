@@ -105,6 +105,13 @@ pub struct Config {
     #[arg(long, env = "PARK_TIMEOUT_SEC", default_value_t = 240, value_name = "SECONDS")]
     hold: u32,
 
+    /// How long the gate goes on after it was asked to stop, in seconds
+    ///
+    /// It says at once that it is not ready. Where there are replicas, gateways find another one
+    /// meanwhile; then what is held is told to come back.
+    #[arg(long, env = "HITL_DRAIN", default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=600))]
+    pub drain: u32,
+
     /// How long a request waits for a decision, in seconds
     #[arg(long, env = "HITL_EXPIRE_AFTER", default_value_t = 24 * 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     expire_after: u32,

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use hitl_extauth::{
-    admin::Admin,
+    admin::{Admin, Leaving},
     check::CheckService,
     config::{Command, Config},
     desk,
@@ -89,7 +89,8 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let (grpc_address, http_address) = (grpc.local_addr()?, http.local_addr()?);
     tracing::info!(grpc = %grpc_address, admin = %http_address, database = %config.database, "hitl-extauth is listening");
 
-    let stopping = CancellationToken::new();
+    let leaving = Leaving::default();
+    let stopping = leaving.stopping.clone();
     // Held by the checks' server: dropped when that ends, whyever.
     let (checks_served, checks_end) = oneshot::channel::<()>();
     let writing = tokio::spawn({
@@ -122,15 +123,16 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             server.await
         }
     });
-    let admin = Admin::new(gate.clone(), reviewers, receipts, metrics, stopping.clone());
+    let admin = Admin::new(gate.clone(), reviewers, receipts, metrics, leaving.clone());
     let _status = match config.status_listen {
         Some(address) => Some(serve::beside(address, admin.status()).await?),
         None => None,
     };
     let admin = admin.router();
-    let (parking, leaving) = (gate.parking().clone(), Arc::clone(gate.store()));
+    let (parking, replica) = (gate.parking().clone(), Arc::clone(gate.store()));
     let mut latest = gate.store().latest();
     let mut store = latest.clone();
+    let drain = Duration::from_secs(config.drain.into());
     let stop = async move {
         // Without one of its parts the gate is no gate: whoever runs it starts it anew.
         let signal = tokio::select! {
@@ -138,8 +140,11 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             _ = checks_end => "checks are served no more",
             () = async { while store.changed().await.is_ok() {} } => "the store has ended",
         };
-        // Held calls get an answer, not an error; then there is nothing left to wait for.
+        leaving.announced.cancel();
         health.set_not_serving::<AuthorizationServer<CheckService>>().await;
+        // Whoever asks meanwhile is served as ever.
+        tokio::time::sleep(drain).await;
+        // Held calls get an answer, not an error; then there is nothing left to wait for.
         gate.parking().stop();
         stopping.cancel();
         signal
@@ -155,7 +160,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         tracing::warn!("not everything that happened to held calls could be written down");
     }
     // Nobody waits here any more, whatever the others read.
-    if tokio::time::timeout(FAREWELL, leaving.leave()).await.is_err() {
+    if tokio::time::timeout(FAREWELL, replica.leave()).await.is_err() {
         tracing::debug!("the other replicas will notice by themselves");
     }
     writing.abort();

@@ -54,13 +54,10 @@ impl Receipts {
                 match fs::read_to_string(path) {
                     Ok(pem) => Signer::from_pem(&pem)?,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        let signer = Signer::from_bytes(&random()?)?;
-                        let mut new = fs::OpenOptions::new();
-                        new.write(true).create_new(true).mode(0o600);
-                        let mut new = new.open(path).map_err(file)?;
-                        new.write_all(signer.to_pem()?.as_bytes()).map_err(file)?;
-                        new.sync_all().map_err(file)?;
-                        signer
+                        let pem = Signer::from_bytes(&random()?)?.to_pem()?;
+                        make(path, pem.as_bytes()).map_err(file)?;
+                        // Where another replica was faster, its key.
+                        Signer::from_pem(&fs::read_to_string(path).map_err(file)?)?
                     }
                     Err(error) => return Err(file(error)),
                 }
@@ -94,6 +91,21 @@ impl Receipts {
             approved_by: approved.map(|vote| vote.reviewer.clone()).collect(),
         })?)
     }
+}
+
+/// Makes a file with all of its content, or leaves the one that is there by now.
+fn make(path: &Path, content: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension(format!("{}.new", std::process::id()));
+    let mut new = fs::OpenOptions::new();
+    let mut new = new.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    let made = new.write_all(content).and_then(|()| new.sync_all()).and_then(|()| {
+        match fs::hard_link(&aside, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        }
+    });
+    fs::remove_file(&aside)?;
+    made
 }
 
 fn random() -> Result<[u8; 32], ReceiptError> {

@@ -12,6 +12,7 @@ pub(crate) mod conversations;
 mod dependencies;
 mod gateway;
 mod install;
+mod postgres;
 mod scenes;
 mod server;
 mod tidy;
@@ -77,6 +78,11 @@ const SUITES: &[Suite] = &[
         name: "gateway",
         checks: "all four outcomes of a call behind gateways that we did not write",
         run: gateway::run,
+    },
+    Suite {
+        name: "postgres",
+        checks: "the gate's replicas over PostgreSQL: races, kills, failover, clocks",
+        run: postgres::run,
     },
     Suite {
         name: "browser",

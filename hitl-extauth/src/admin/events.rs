@@ -77,7 +77,8 @@ pub(super) async fn stream(
 
 /// Completes when the gate stops, or when a reviewer is none any more.
 fn ended(admin: &Admin, reviewer: Reviewer) -> impl Future<Output = ()> + use<> {
-    let (stopping, left) = (admin.stopping.clone(), left(Arc::clone(&admin.reviewers), reviewer));
+    let (stopping, left) =
+        (admin.leaving.stopping.clone(), left(Arc::clone(&admin.reviewers), reviewer));
     async move {
         stopping.run_until_cancelled(left).await;
     }

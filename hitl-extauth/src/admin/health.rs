@@ -37,7 +37,7 @@ pub(super) async fn healthz() -> Json<Value> {
     responses((status = OK), (status = SERVICE_UNAVAILABLE, body = hitl_api::Problem))
 )]
 pub(super) async fn readyz(Ctx(admin): Ctx<Admin>) -> Result<Json<Value>, Problem> {
-    if admin.stopping.is_cancelled() {
+    if admin.leaving.announced.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gate is stopping"));
     }
     let mut last = admin.readiness.0.lock().await;

@@ -138,6 +138,10 @@ pub(super) async fn decide(
         let text = format!("a reason has at most {LONGEST_REASON} bytes");
         return Err(Problem::new(StatusCode::BAD_REQUEST, text));
     }
+    if decision.reason.contains('\0') {
+        let text = "a reason has no NUL character in it";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, text));
+    }
     let id = id(&path)?;
     let approved = decision.approved;
     let request = admin.gate.decide(id, &reviewer.name, decision).await?;

@@ -389,7 +389,7 @@ macro_rules! contract {
 
         mod postgres {
             $(#[tokio::test]
-            #[ignore = "needs PostgreSQL: cargo xtask test postgres"]
+            #[ignore = "of the suite postgres"]
             async fn $test() {
                 super::$test(<super::Postgres as super::Keeper>::new().await).await;
             })*
@@ -397,7 +397,7 @@ macro_rules! contract {
 
         mod postgres_by_another_replica_at_every_step {
             $(#[tokio::test]
-            #[ignore = "needs PostgreSQL: cargo xtask test postgres"]
+            #[ignore = "of the suite postgres"]
             async fn $test() {
                 super::$test(<super::Replicas as super::Keeper>::new().await).await;
             })*

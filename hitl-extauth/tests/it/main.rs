@@ -11,4 +11,5 @@ mod failing;
 mod keepers;
 mod keeping;
 mod postgres;
+mod replicas;
 mod support;

@@ -72,9 +72,12 @@ impl Lab {
 
     /// The same with a clock that is this far off.
     pub(crate) fn replica_off(&self, database: &str, off: &str, args: &[&str]) -> Gate {
-        let mut command = Command::new("faketime");
-        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        command.args(["-f", off]).arg(env!("CARGO_BIN_EXE_hitl-extauth"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
+        let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+        let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+        let library = libraries.into_iter().find(|path| path.is_file());
+        command.env("LD_PRELOAD", library.expect("apt install faketime"));
+        command.env("FAKETIME", off).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         Gate::start(self.folder.path(), command, database, args)
     }
 
@@ -113,7 +116,8 @@ impl Gate {
     fn start(folder: &Path, mut command: Command, database: &str, args: &[&str]) -> Self {
         let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
         for (name, _) in std::env::vars_os() {
-            let foreign = ["HITL_", "PG", "OTEL_", "LOG_", "RUST_LOG", "GRPC_PORT", "HTTP_PORT", "PARK_"];
+            let foreign =
+                ["HITL_", "PG", "OTEL_", "LOG_", "RUST_LOG", "GRPC_PORT", "HTTP_PORT", "PARK_"];
             if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix))
                 && !given.contains(&name)
             {
@@ -123,8 +127,12 @@ impl Gate {
         if !args.contains(&"--denial-cooldown") {
             command.args(["--denial-cooldown", "0"]);
         }
+        for listen in ["--grpc-listen", "--admin-listen"] {
+            if !args.contains(&listen) {
+                command.args([listen, "127.0.0.1:0"]);
+            }
+        }
         let mut child = command
-            .args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(["--log-format", "json"])
             .arg("--database")
             .arg(database)
@@ -192,6 +200,11 @@ impl Gate {
         let request = request.header("content-type", "application/json").body(decision);
         let acknowledged = request.send().await.ok()?.status() == 204;
         acknowledged.then_some((id, approved))
+    }
+
+    /// Where it is asked, as a gateway's settings have it.
+    pub(crate) fn grpc_port(&self) -> u16 {
+        self.grpc.rsplit(':').next().unwrap().parse().unwrap()
     }
 
     /// Where it is asked, where it is told, and a client for that.

@@ -3,7 +3,8 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::Stdio,
+    path::Path,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, bail};
@@ -32,30 +33,56 @@ pub(crate) fn docs(workspace: &Workspace) -> Outcome {
 /// Runs the tests, shows their output and counts them. A test that is ignored was not run.
 pub(crate) fn tests(workspace: &Workspace) -> Outcome {
     match count_tests(workspace) {
-        Ok(Counts { passed, ignored: 0 }) => Outcome::Passed(format!("{passed} tests")),
-        Ok(Counts { passed, ignored }) => {
-            Outcome::Skipped(format!("{passed} tests passed, but {ignored} are marked as ignored"))
+        Ok(Counts { passed, ignored, elsewhere }) if ignored == elsewhere => {
+            Outcome::Passed(format!("{passed} tests; {elsewhere} more are of the suite postgres"))
         }
+        Ok(Counts { passed, ignored, elsewhere }) => Outcome::Skipped(format!(
+            "{passed} tests passed, but {} are marked as ignored",
+            ignored - elsewhere
+        )),
         Err(error) => Outcome::Failed(format!("{error:#}")),
     }
+}
+
+/// How a test of the suite postgres is marked.
+const POSTGRES: &str = "ignored, of the suite postgres";
+
+/// Runs the tests that need a PostgreSQL and an Envoy.
+pub(super) fn with_postgres(
+    workspace: &Workspace,
+    programs: &Path,
+    envoy: &Path,
+) -> anyhow::Result<u32> {
+    let mut command = workspace.cargo();
+    command.args(["test", "--workspace", "--locked", "--test", "it", "--", "--ignored"]);
+    command.args(["--test-threads=2", "--show-output"]);
+    command.env("HITL_TEST_POSTGRES", programs).env("HITL_TEST_ENVOY", envoy);
+    Ok(count(command)?.passed)
 }
 
 #[derive(Default)]
 struct Counts {
     passed: u32,
     ignored: u32,
+    /// Of the ignored, those that another suite runs.
+    elsewhere: u32,
 }
 
 fn count_tests(workspace: &Workspace) -> anyhow::Result<Counts> {
     let mut command = workspace.cargo();
     // A snapshot that differs is a failure here, never a new file.
     command.args(["test", "--workspace", "--locked", "--no-fail-fast"]).env("INSTA_UPDATE", "no");
+    count(command)
+}
+
+fn count(mut command: Command) -> anyhow::Result<Counts> {
     println!("$ {}", shown(&command));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let mut counts = Counts::default();
     for line in BufReader::new(child.stdout.take().context("cargo has no output")?).lines() {
         let line = line?;
         println!("{line}");
+        counts.elsewhere += u32::from(line.ends_with(POSTGRES));
         if let Some(result) = line.strip_prefix("test result: ") {
             counts.passed += number_before(result, " passed");
             counts.ignored += number_before(result, " ignored");

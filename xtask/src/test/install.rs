@@ -84,19 +84,39 @@ pub(super) fn chromium(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     if let Some(found) = on_path() {
         return Ok(found);
     }
-    // As root, or as somebody who may be without being asked.
+    debian(workspace, &["chromium"])?;
+    match on_path() {
+        Some(found) => Ok(found),
+        None => bail!("no Chromium is on the path; install one, or name one in {CHROMIUM}"),
+    }
+}
+
+/// PostgreSQL's programs, and what sets a clock wrong: Debian's.
+pub(super) fn postgres(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let newest = || {
+        let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+        let folders = versions.flatten().map(|entry| entry.path().join("bin"));
+        folders.filter(|folder| folder.join("postgres").is_file()).max()
+    };
+    if newest().is_none() || !Path::new("/usr/bin/faketime").is_file() {
+        debian(workspace, &["postgresql", "faketime"])?;
+    }
+    newest().context("PostgreSQL is not where Debian puts it")
+}
+
+/// Packages of the machine's own package manager; as root, or as somebody who may be without being
+/// asked.
+fn debian(workspace: &Workspace, packages: &[&str]) -> anyhow::Result<()> {
     let root = workspace::output(workspace.command("id").arg("-u"))?.trim() == "0";
-    for words in [&["update"][..], &["install", "--yes", "--no-install-recommends", "chromium"]] {
+    let install = [&["install", "--yes", "--no-install-recommends"], packages].concat();
+    for words in [&["update"][..], &install] {
         let mut apt = workspace.command(if root { "apt-get" } else { "sudo" });
         if !root {
             apt.args(["--non-interactive", "apt-get"]);
         }
         workspace::run(apt.arg("--quiet").args(words))?;
     }
-    match on_path() {
-        Some(found) => Ok(found),
-        None => bail!("no Chromium is on the path; install one, or name one in {CHROMIUM}"),
-    }
+    Ok(())
 }
 
 /// Runs `install` unless it has succeeded before with pins of the same content.
