@@ -10,7 +10,7 @@ use hitl_api::{Event, audit::Verifier};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{Gate, Lab, PATIENCE, migrate};
+use crate::support::{Gate, Lab, PATIENCE, migrate, random};
 
 async fn audit(gate: &Gate) -> Vec<Event> {
     let (status, text) = gate.get("/audit").await;
@@ -72,12 +72,6 @@ async fn after_kill_minus_nine_every_request_and_decision_is_there() {
     verify(&events);
     let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds[..4], ["received", "approved", "spent", "received"]);
-}
-
-/// A number from outside, so that every run kills at other moments.
-fn random(below: u64) -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    RandomState::new().build_hasher().finish() % below
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Three gates over an empty database; they start together.
-async fn three(lab: &Lab, server: &Server, args: &[&str]) -> [Gate; 3] {
+pub(crate) async fn three(lab: &Lab, server: &Server, args: &[&str]) -> [Gate; 3] {
     let url = server.url();
     tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
@@ -23,7 +23,7 @@ async fn three(lab: &Lab, server: &Server, args: &[&str]) -> [Gate; 3] {
     })
 }
 
-async fn audit(gate: &Gate) -> Vec<Event> {
+pub(crate) async fn audit(gate: &Gate) -> Vec<Event> {
     let (status, text) = gate.get("/audit").await;
     assert_eq!(status, 200);
     let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -33,7 +33,7 @@ async fn audit(gate: &Gate) -> Vec<Event> {
     events
 }
 
-fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times.sort_unstable();
     times[(times.len() - 1) * percent / 100]
 }
