@@ -29,6 +29,13 @@ impl RequestId {
         Self(Uuid::now_v7())
     }
 
+    /// A new id, of this moment.
+    pub fn of(moment: Timestamp) -> Self {
+        let seconds = u64::try_from(moment.as_second()).unwrap_or_default();
+        let nanos = u32::try_from(moment.subsec_nanosecond()).unwrap_or_default();
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::ContextV7::new(), seconds, nanos)))
+    }
+
     /// The id as a UUID, for databases that have a type for it.
     pub fn uuid(self) -> Uuid {
         self.0

@@ -23,7 +23,7 @@ use crate::{
     redact::Redaction,
     store::{
         Terms,
-        database::{Database, PostgresArgs},
+        database::{Database, DatabaseParser, PostgresArgs},
     },
     verdict::DenialForm,
 };
@@ -70,7 +70,14 @@ pub struct Config {
     /// A file is for one process. Replicas share a PostgreSQL; what its URL does not say comes from
     /// PGHOST, PGPORT, PGUSER, PGDATABASE and PGSSLMODE. It is reached by TLS and its certificate
     /// is verified, unless it is on this machine or the URL says sslmode=disable.
-    #[arg(long, env = "HITL_DATABASE", default_value = "hitl.db", value_name = "DATABASE")]
+    #[arg(
+        long,
+        env = "HITL_DATABASE",
+        hide_env_values = true,
+        default_value = "hitl.db",
+        value_name = "DATABASE",
+        value_parser = DatabaseParser
+    )]
     pub database: Database,
 
     /// How PostgreSQL is reached
@@ -204,11 +211,11 @@ pub enum Command {
     /// not be there twice.
     Migrate {
         /// The file: sqlite://PATH
-        #[arg(long, value_name = "DATABASE")]
+        #[arg(long, value_name = "DATABASE", value_parser = DatabaseParser)]
         from: Database,
 
         /// The PostgreSQL: postgres://USER@HOST/NAME
-        #[arg(long, value_name = "DATABASE")]
+        #[arg(long, value_name = "DATABASE", value_parser = DatabaseParser)]
         to: Database,
 
         /// How PostgreSQL is reached
@@ -305,7 +312,7 @@ pub enum AuditCommand {
     /// elsewhere, and a tail that is cut off later shows against it.
     Verify {
         /// A gate's database (a file, or postgres://…), or an export (one JSON object a line)
-        #[arg(value_name = "DATABASE")]
+        #[arg(value_name = "DATABASE", value_parser = DatabaseParser)]
         source: Database,
 
         /// How PostgreSQL is reached
@@ -319,7 +326,7 @@ pub enum AuditCommand {
     /// Print every row of a database, one JSON object a line
     Export {
         /// A gate's database: a file, or postgres://…
-        #[arg(value_name = "DATABASE")]
+        #[arg(value_name = "DATABASE", value_parser = DatabaseParser)]
         source: Database,
 
         /// How PostgreSQL is reached

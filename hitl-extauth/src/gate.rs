@@ -258,7 +258,8 @@ impl Gate {
         let digest = policy::digest(&identity.key, &route, &server, &call.tool, &call.arguments)
             .map_err(|error| JsonError::Syntax(error.to_string()))?;
         Ok(NewCall {
-            id: RequestId::generate(),
+            // By the clock of all replicas: ids sort by time.
+            id: RequestId::of(self.store.now()),
             digest,
             requester: identity.requester,
             route,

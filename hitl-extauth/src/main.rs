@@ -98,10 +98,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         async move { gate.write_down(notices).await }
     });
     tokio::spawn(age(gate.clone(), stopping.clone()));
-    tokio::spawn({
-        let gate = gate.clone();
-        async move { gate.follow().await }
-    });
+    tokio::spawn(gate.follow());
     let (health, healthy) = tonic_health::server::health_reporter();
     health.set_serving::<AuthorizationServer<CheckService>>().await;
     let serving = tokio::spawn({

@@ -39,6 +39,9 @@ pub enum Notice {
     Happened(RequestId, Note),
     /// An approval was spent for a caller who had gone: it must become a grant.
     Undelivered(RequestId),
+    /// A call that was to be told something waits on: what was told elsewhere meanwhile, it has
+    /// missed.
+    PutBack(RequestId),
     /// Everything before this has been written down; somebody waits for that.
     Flush(oneshot::Sender<()>),
 }
@@ -461,7 +464,12 @@ impl Drop for Claim {
                 self.parking.note(self.id, Note::CallerLeft);
                 None
             } else {
-                state.put(self.id, waiter)
+                let superseded = state.put(self.id, waiter);
+                if superseded.is_none() {
+                    // Nobody listens only when the gate has stopped.
+                    let _ = self.parking.0.notices.send(Notice::PutBack(self.id));
+                }
+                superseded
             }
         };
         if let Some((waiter, release)) = superseded {

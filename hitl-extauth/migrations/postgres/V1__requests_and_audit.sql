@@ -26,7 +26,9 @@ CREATE TABLE requests (
 );
 
 -- A call finds its request, its grant or its fresh denial by the digest.
-CREATE INDEX requests_by_digest ON requests (digest, id);
+CREATE INDEX requests_by_digest ON requests (digest, received_at, id);
+CREATE INDEX requests_unsettled_by_digest ON requests (digest)
+    WHERE state IN ('approved', 'pending');
 
 -- What may still run out, by when.
 CREATE INDEX requests_pending ON requests (expires_at) WHERE state = 'pending';
@@ -62,7 +64,8 @@ CREATE TABLE events (
 
 CREATE INDEX events_by_request ON events (request, seq);
 
-CREATE FUNCTION keep_events() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION keep_events() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = hitl, pg_catalog AS $$
 BEGIN
     RAISE EXCEPTION 'the audit is append-only';
 END $$;
@@ -81,7 +84,8 @@ CREATE TABLE tally (
     PRIMARY KEY (state, tool)
 ) WITH (fillfactor = 50);
 
-CREATE FUNCTION count_requests() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION count_requests() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = hitl, pg_catalog AS $$
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         UPDATE tally SET requests = requests - 1 WHERE state = OLD.state AND tool = OLD.tool;

@@ -6,39 +6,34 @@
 use std::time::Duration;
 
 use hitl_api::{RequestId, State};
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::Gate;
-use crate::store::StoreError;
 
 /// How soon the store is asked again that did not answer.
 const AGAIN: Duration = Duration::from_millis(250);
 
+/// How soon a call that was put back is looked after.
+const SOON: Duration = Duration::from_millis(20);
+
 impl Gate {
-    /// Tells held calls what other replicas have done, until the store has ended. Returns at once
-    /// where there can be no other replica.
-    pub async fn follow(&self) {
-        let mut latest = self.store.latest();
+    /// Tells held calls what other replicas have done, from now until the store has ended. Ends at
+    /// once where there can be no other replica.
+    pub fn follow(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (gate, latest) = (self.clone(), self.store.latest());
+        async move { gate.follow_from(latest).await }
+    }
+
+    async fn follow_from(&self, mut latest: watch::Receiver<u64>) {
         // Before this, nobody waited here.
         let mut seen = *latest.borrow_and_update();
         let mut looks = JoinSet::new();
         loop {
-            let now = *latest.borrow_and_update();
-            if now < seen {
-                // Another primary that does not have the last rows: what they said is not so.
-                tracing::warn!(seen, now, "the audit is shorter than it was");
-                seen = now;
-                self.look(self.parking.waiting(), &mut looks);
-            }
             match self.store.touched(seen).await {
                 Ok(None) => return,
                 Ok(Some(touched)) => {
                     seen = touched.until;
-                    let mut ids = touched.requests;
-                    ids.retain(|id| self.parking.waits_on(*id));
-                    ids.sort_unstable();
-                    ids.dedup();
-                    self.look(ids, &mut looks);
+                    self.look(touched.requests, &mut looks);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "what other replicas did is read later");
@@ -47,42 +42,61 @@ impl Gate {
                 }
             }
             while looks.try_join_next().is_some() {}
-            if *latest.borrow() == seen && latest.changed().await.is_err() {
+            if *latest.borrow_and_update() == seen && latest.changed().await.is_err() {
                 return;
+            }
+            let now = *latest.borrow();
+            if now < seen {
+                // Another primary that does not have the last rows: what they said is not so.
+                tracing::warn!(seen, now, "the audit is shorter than it was");
+                seen = now;
+                self.look(self.parking.waiting(), &mut looks);
             }
         }
     }
 
     /// Looks after requests, each for itself: one that takes long must not keep the others waiting.
-    fn look(&self, ids: Vec<RequestId>, looks: &mut JoinSet<()>) {
+    fn look(&self, mut ids: Vec<RequestId>, looks: &mut JoinSet<()>) {
+        // A call that is just being told something is looked after when it is put back.
+        ids.retain(|id| self.parking.waits_on(*id));
+        ids.sort_unstable();
+        ids.dedup();
         for id in ids {
             let gate = self.clone();
-            looks.spawn(async move { gate.catch_up_later(id).await });
+            looks.spawn(async move { gate.tell_of(id).await });
         }
     }
 
-    /// The same for one, until it has come to an end.
-    pub(super) async fn catch_up_later(&self, id: RequestId) {
-        while let Err(error) = self.catch_up(id).await {
-            tracing::debug!(request = %id, %error, "looked at again later");
-            tokio::time::sleep(AGAIN).await;
-        }
+    /// Looks after a call that was put back.
+    pub(super) async fn catch_up(&self, id: RequestId) {
+        tokio::time::sleep(SOON).await;
+        self.tell_of(id).await;
     }
 
     /// Tells the call that waits on a request where that stands, if it has come further.
-    async fn catch_up(&self, id: RequestId) -> Result<(), StoreError> {
-        if !self.parking.waits_on(id) {
-            return Ok(());
+    async fn tell_of(&self, id: RequestId) {
+        while self.parking.waits_on(id) {
+            let standing = match self.store.standing(id).await {
+                Ok(Some(standing)) => standing,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(request = %id, %error, "looked at again later");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            };
+            let waits_on = standing.request.state == State::Pending;
+            if waits_on && !standing.elsewhere {
+                return;
+            }
+            // Who claims it meanwhile puts it back or tells it.
+            let Some(claim) = self.parking.claim(id) else { return };
+            if waits_on {
+                claim.supersede();
+            } else {
+                self.tell(claim, &standing.request).await;
+            }
+            return;
         }
-        let Some(standing) = self.store.standing(id).await? else { return Ok(()) };
-        if standing.request.state == State::Pending && !standing.elsewhere {
-            return Ok(());
-        }
-        let Some(claim) = self.parking.claim(id) else { return Ok(()) };
-        if standing.request.state == State::Pending {
-            claim.supersede();
-            return Ok(());
-        }
-        self.tell(claim, &standing.request).await
     }
 }

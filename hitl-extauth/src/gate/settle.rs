@@ -67,7 +67,7 @@ impl Gate {
                 if let ChangeError::Refused { refused: Refused::Settled(_), request } = &error
                     && let Some(claim) = claim
                 {
-                    self.tell_or_wait(claim, request).await;
+                    self.tell(claim, request).await;
                 }
                 Err(error)
             }
@@ -99,37 +99,26 @@ impl Gate {
             return;
         }
         if let Some(claim) = self.parking.claim(request.id) {
-            self.tell_or_wait(claim, request).await;
+            self.tell(claim, request).await;
         }
     }
 
-    /// The same where nobody is left to try again: a call that cannot be told now waits on, and its
-    /// approval with it.
-    async fn tell_or_wait(&self, claim: Claim, request: &Request) {
-        if let Err(error) = self.tell(claim, request).await {
-            tracing::warn!(request = %request.id, %error, "a held call is told later");
-            let (gate, id) = (self.clone(), request.id);
-            tokio::spawn(async move { gate.catch_up_later(id).await });
-        }
-    }
-
-    /// Tells a waiting call how its request was settled by somebody else; an approval it gets.
-    ///
-    /// # Errors
-    /// When the store does not answer: then the call waits on.
-    pub(super) async fn tell(&self, claim: Claim, request: &Request) -> Result<(), StoreError> {
+    /// Tells a waiting call how its request was settled by somebody else; an approval it gets. When
+    /// the store does not answer, the call is put back, and looked after again.
+    pub(super) async fn tell(&self, claim: Claim, request: &Request) {
         if request.state != State::Approved {
             claim.settle(request.clone());
-            return Ok(());
+            return;
         }
         match self.store.spend(request.id, self.store.now()).await {
             Ok(spent) => claim.approve(spent),
             Err(ChangeError::Refused { refused: Refused::Superseded, .. }) => claim.supersede(),
             Err(ChangeError::Refused { request, .. }) => claim.settle(*request),
-            Err(ChangeError::Store(error)) => return Err(error),
+            Err(ChangeError::Store(error)) => {
+                tracing::warn!(request = %request.id, %error, "a held call is told later");
+            }
             Err(_) => claim.settle(request.clone()),
         }
-        Ok(())
     }
 
     /// Settles what has run out, and tells whoever waits.
@@ -162,6 +151,11 @@ impl Gate {
                     while notes.join_next().await.is_some() {}
                     // Whoever asked may have stopped waiting.
                     let _ = done.send(());
+                }
+                Notice::PutBack(id) => {
+                    let gate = self.clone();
+                    // Nothing is written down here: nobody who stops waits for it.
+                    tokio::spawn(async move { gate.catch_up(id).await });
                 }
                 Notice::Undelivered(id) => {
                     let gate = self.clone();

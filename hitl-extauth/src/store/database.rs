@@ -4,15 +4,20 @@
 //! over a network in plain text unless that was asked for.
 
 use std::{
-    env, fmt, fs, io,
+    env,
+    ffi::OsStr,
+    fmt, fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
 
-use clap::Args;
-use tokio_postgres::config::{Host, SslMode};
+use clap::{Arg, Args, Command, builder::TypedValueParser, error::ErrorKind};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+/// Where a PostgreSQL listens, unless somebody says otherwise.
+const PORT: u16 = 5432;
 
 /// How long each host of a PostgreSQL has to answer, unless its URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,7 +37,8 @@ pub enum Database {
 /// A PostgreSQL, as its URL says.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresUrl {
-    config: tokio_postgres::Config,
+    /// One for each host.
+    configs: Vec<tokio_postgres::Config>,
     authority: Option<PathBuf>,
 }
 
@@ -78,6 +84,32 @@ impl FromStr for Database {
     }
 }
 
+/// Reads a database from a command line. Where it cannot, the text is not repeated: there may be a
+/// password in it.
+#[derive(Clone, Copy, Debug)]
+pub struct DatabaseParser;
+
+impl TypedValueParser for DatabaseParser {
+    type Value = Database;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Database, clap::Error> {
+        let parsed = match value.to_str() {
+            Some(text) => text.parse(),
+            None => Ok(Database::Sqlite(PathBuf::from(value))),
+        };
+        parsed.map_err(|error: NotADatabase| {
+            let argument = argument.map(ToString::to_string).unwrap_or_default();
+            let text = format!("the value of {argument} names no database: {error}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
+        })
+    }
+}
+
 impl fmt::Display for Database {
     /// Without a password, for logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,9 +130,9 @@ impl PostgresUrl {
     /// Reads a URL; what it does not say comes from the variables that every PostgreSQL client
     /// knows.
     fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, NotADatabase> {
-        let (mut base, query) = match text.split_once('?') {
-            Some((base, query)) => (base.to_owned(), query),
-            None => (text.to_owned(), ""),
+        let (base, query) = match text.split_once('?') {
+            Some((base, query)) => (base, query),
+            None => (text, ""),
         };
         let (mut mode, mut authority, mut others) = (None, None, Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -110,66 +142,107 @@ impl PostgresUrl {
                 _ => others.push(pair),
             }
         }
-        if !others.is_empty() {
-            base = format!("{base}?{}", others.join("&"));
+        if others.iter().any(|pair| pair.starts_with("hostaddr=")) {
+            return Err(NotADatabase::Url(
+                "hostaddr is not taken here; write it as the host".into(),
+            ));
         }
-        let mut config: tokio_postgres::Config = base.parse().map_err(|error| {
-            let error: &dyn std::error::Error = &error;
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            NotADatabase::Url(format!("{error}{cause}"))
-        })?;
-        if config.get_hosts().is_empty() {
+        let (before, mut hosts, after) = around_hosts(base);
+        let usual;
+        if hosts.is_empty() {
             let host = variable("PGHOST").ok_or(NotADatabase::Missing("host", "PGHOST"))?;
-            config.host(host);
+            // A folder of sockets, as a host can be written.
+            usual = host.replace('/', "%2F");
+            hosts = &usual;
         }
-        if config.get_ports().is_empty()
-            && let Some(port) = variable("PGPORT")
-        {
-            let port = port.parse().map_err(|_| NotADatabase::Url("PGPORT is no port".into()))?;
-            config.port(port);
-        }
-        if config.get_user().is_none() {
-            config.user(variable("PGUSER").ok_or(NotADatabase::Missing("user", "PGUSER"))?);
-        }
-        if config.get_dbname().is_none() {
-            let name = variable("PGDATABASE");
-            config.dbname(name.ok_or(NotADatabase::Missing("name", "PGDATABASE"))?);
-        }
-        config.ssl_mode(match mode.or_else(|| variable("PGSSLMODE")).as_deref() {
+        let query = others.join("&");
+        let read = |host| one(&format!("{before}{host}{after}?{query}"), variable);
+        let mut configs = hosts.split(',').map(read).collect::<Result<Vec<_>, _>>()?;
+        let mode = mode.or_else(|| variable("PGSSLMODE"));
+        let mode = match mode.as_deref() {
             Some("verify-full" | "require") => SslMode::Require,
             Some("disable") => SslMode::Disable,
             Some(other) => return Err(NotADatabase::SslMode(other.to_owned())),
-            None if config.get_hosts().iter().all(is_here) => SslMode::Disable,
+            None if configs.iter().all(|config| config.get_hosts().iter().all(is_here)) => {
+                SslMode::Disable
+            }
             None => SslMode::Require,
-        });
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT_TIMEOUT);
+        };
+        let several = configs.len() > 1;
+        for config in &mut configs {
+            config.ssl_mode(mode);
+            // Of several hosts, the one that takes writes.
+            if several {
+                config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            }
         }
-        if config.get_tcp_user_timeout().is_none() {
-            config.tcp_user_timeout(PEER_TIMEOUT);
-            config.keepalives_idle(PEER_TIMEOUT / 2);
-            config.keepalives_interval(PEER_TIMEOUT / 4);
-            config.keepalives_retries(2);
-        }
-        // Of several hosts, the one that takes writes.
-        if config.get_hosts().len() > 1 {
-            config.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
-        }
-        if config.get_application_name().is_none() {
-            config.application_name("hitl-extauth");
-        }
-        Ok(Self { config, authority })
+        Ok(Self { configs, authority })
     }
 
-    /// How it is connected to; without a password that is not part of the URL.
-    pub fn config(&self) -> &tokio_postgres::Config {
-        &self.config
+    /// How each of its hosts is connected to; without a password that is not part of the URL.
+    pub fn configs(&self) -> &[tokio_postgres::Config] {
+        &self.configs
+    }
+
+    /// Whether it is reached in plain text.
+    pub fn is_plain(&self) -> bool {
+        self.configs.iter().all(|config| config.get_ssl_mode() == SslMode::Disable)
     }
 
     /// Certificates of those who vouch for it, as the URL says (`sslrootcert`).
     pub fn authority(&self) -> Option<&Path> {
         self.authority.as_deref()
     }
+}
+
+/// A URL without its query: what comes before its hosts, the hosts, and what comes after them.
+fn around_hosts(base: &str) -> (&str, &str, &str) {
+    let begin = base.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = base.split_at(begin);
+    let (authority, after) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let user = authority.rfind('@').map_or(0, |at| at + 1);
+    let (_, hosts) = authority.split_at(user);
+    let (before, _) = base.split_at(scheme.len() + user);
+    (before, hosts, after)
+}
+
+/// How one host is connected to. What its URL does not say comes from the usual variables.
+fn one(
+    url: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<tokio_postgres::Config, NotADatabase> {
+    let mut config: tokio_postgres::Config = url.parse().map_err(|error| {
+        let error: &dyn std::error::Error = &error;
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        NotADatabase::Url(format!("{error}{cause}"))
+    })?;
+    if config.get_hosts().is_empty() {
+        return Err(NotADatabase::Url("a host is empty".to_owned()));
+    }
+    if config.get_ports().is_empty() {
+        let port = variable("PGPORT").map_or(Ok(PORT), |port| port.parse());
+        config.port(port.map_err(|_| NotADatabase::Url("PGPORT is no port".into()))?);
+    }
+    if config.get_user().is_none() {
+        config.user(variable("PGUSER").ok_or(NotADatabase::Missing("user", "PGUSER"))?);
+    }
+    if config.get_dbname().is_none() {
+        let name = variable("PGDATABASE");
+        config.dbname(name.ok_or(NotADatabase::Missing("name", "PGDATABASE"))?);
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(PEER_TIMEOUT);
+        config.keepalives_idle(PEER_TIMEOUT / 2);
+        config.keepalives_interval(PEER_TIMEOUT / 4);
+        config.keepalives_retries(2);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("hitl-extauth");
+    }
+    Ok(config)
 }
 
 /// Whether a host is this machine, so that nothing goes over a network.
@@ -185,16 +258,17 @@ fn is_here(host: &Host) -> bool {
 impl fmt::Display for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "postgres://")?;
-        for (number, host) in self.config.get_hosts().iter().enumerate() {
+        for (number, config) in self.configs.iter().enumerate() {
             let comma = if number == 0 { "" } else { "," };
-            let ports = self.config.get_ports();
-            let port = ports.get(number).or(ports.first()).copied().unwrap_or(5432);
-            match host {
-                Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,
-                Host::Unix(path) => write!(f, "{comma}{}:{port}", path.display())?,
+            let port = config.get_ports().first().copied().unwrap_or(PORT);
+            match config.get_hosts().first() {
+                Some(Host::Tcp(name)) => write!(f, "{comma}{name}:{port}")?,
+                Some(Host::Unix(path)) => write!(f, "{comma}{}:{port}", path.display())?,
+                None => {}
             }
         }
-        write!(f, "/{}", self.config.get_dbname().unwrap_or_default())
+        let name = self.configs.first().and_then(|config| config.get_dbname());
+        write!(f, "/{}", name.unwrap_or_default())
     }
 }
 
@@ -224,9 +298,9 @@ pub struct PostgresArgs {
     #[arg(
         long,
         env = "HITL_DATABASE_CONNECTIONS",
-        default_value_t = 6,
+        default_value_t = 8,
         value_name = "CONNECTIONS",
-        value_parser = clap::value_parser!(u16).range(2..=200)
+        value_parser = clap::value_parser!(u16).range(6..=200)
     )]
     pub database_connections: u16,
 }
@@ -268,18 +342,20 @@ mod tests {
 
     #[test]
     fn nothing_goes_over_a_network_in_plain_text_unasked() {
-        let mode = |text: &str| parse(text).unwrap().config.get_ssl_mode();
+        let mode = |text: &str| parse(text).unwrap().configs[0].get_ssl_mode();
         assert_eq!(mode("postgres://u@db.example/n"), SslMode::Require);
         assert_eq!(mode("postgres://u@127.0.0.1/n"), SslMode::Disable);
         assert_eq!(mode("postgres://u@127.0.0.1,db.example/n"), SslMode::Require);
         assert_eq!(mode("postgres://u@%2Frun%2Fpg/n"), SslMode::Disable);
         assert_eq!(mode("postgres://u@db.example/n?sslmode=disable"), SslMode::Disable);
         assert_eq!(mode("postgres://u@localhost/n?sslmode=verify-full"), SslMode::Require);
+        // Not by another name either.
+        assert!(parse("postgres://u@localhost/n?hostaddr=192.0.2.2").is_err());
         let prefer = parse("postgres://u@db.example/n?sslmode=prefer");
         assert!(matches!(prefer, Err(NotADatabase::SslMode(_))));
         let authority = parse("postgres://u@h/n?sslrootcert=/ca.pem&connect_timeout=9").unwrap();
         assert_eq!(authority.authority(), Some(Path::new("/ca.pem")));
-        assert_eq!(authority.config.get_connect_timeout(), Some(&Duration::from_secs(9)));
+        assert_eq!(authority.configs[0].get_connect_timeout(), Some(&Duration::from_secs(9)));
     }
 
     #[test]
@@ -292,6 +368,13 @@ mod tests {
         });
         let url = url.unwrap();
         assert_eq!(url.to_string(), "postgres://pghost:7/pgdatabase");
-        assert_eq!(url.config.get_user(), Some("pguser"));
+        let hosts = |name: &str| (name == "PGHOST").then(|| "a:1,b".to_owned());
+        let url = PostgresUrl::parse("postgres://u@/n?connect_timeout=1", &hosts).unwrap();
+        assert_eq!(url.to_string(), "postgres://a:1,b:5432/n");
+        assert_eq!(url.configs[1].get_user(), Some("u"));
+        let socket = |name: &str| (name == "PGHOST").then(|| "/run/pg".to_owned());
+        let url = PostgresUrl::parse("postgresql://u@/n", &socket).unwrap();
+        assert_eq!(url.to_string(), "postgres:///run/pg:5432/n");
+        assert_eq!(url.configs[0].get_user(), Some("pguser"));
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Rows moved at once.
-const AT_ONCE: u32 = 500;
+const AT_ONCE: u32 = 25;
 
 /// What has moved.
 #[derive(Debug)]
@@ -52,6 +52,11 @@ pub enum MoveError {
     /// It could be used, and then not.
     #[error("nothing was moved: {0}")]
     Store(#[from] StoreError),
+    /// The last word of PostgreSQL is missing.
+    #[error(
+        "it is not known whether everything was moved: {0}. Start no gate on {1}; give the same command again"
+    )]
+    Unknown(StoreError, String),
     /// It is moved, and the file could not be marked.
     #[error(
         "everything was moved, but {0} could not be marked as moved ({1}): put it away, so that no gate opens it"
@@ -74,8 +79,14 @@ pub(crate) async fn run(
     // Held to the end, so that a gate that still runs writes nothing meanwhile.
     let source = Source::hold(from)?;
     let mut target = postgres::Target::open(to, args).await?;
-    if !target.is_empty().await? {
-        return Err(MoveError::NotEmpty(to.to_string()));
+    if let Some(there) = target.holds().await? {
+        let head = source.head()?;
+        // A move whose end was not seen: all of it is there, and the mark is missing.
+        if head.seq == 0 || there != head {
+            return Err(MoveError::NotEmpty(to.to_string()));
+        }
+        mark(source, from)?;
+        return Ok(Moved { requests: 0, votes: 0, head });
     }
     let (mut requests, mut votes, mut after) = (0, 0, None);
     loop {
@@ -95,10 +106,14 @@ pub(crate) async fn run(
         target.events(&events).await?;
     }
     let head = verifier.finish()?;
-    target.commit().await?;
-    let unmarked = |error: sqlite::OpenError| {
-        MoveError::Unmarked(from.display().to_string(), error.to_string())
-    };
-    source.mark_as_moved().map_err(unmarked)?;
+    let unknown = |error| MoveError::Unknown(error, from.display().to_string());
+    target.commit().await.map_err(unknown)?;
+    mark(source, from)?;
     Ok(Moved { requests, votes, head })
+}
+
+fn mark(source: Source, from: &Path) -> Result<(), MoveError> {
+    source
+        .mark_as_moved()
+        .map_err(|error| MoveError::Unmarked(from.display().to_string(), error.to_string()))
 }

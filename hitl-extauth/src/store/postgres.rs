@@ -16,12 +16,11 @@ mod writer;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use futures_util::TryStreamExt as _;
 use hitl_api::{Event, Head, Insights, Request, RequestId, Vote, audit};
 use jiff::{SignedDuration, Timestamp};
 use prometheus_client::metrics::histogram::Histogram;
@@ -30,7 +29,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use self::{
-    connect::{Connector, Pool},
+    connect::{Connector, Pool, ask},
     rows::{millis, moment},
     writer::{Needs, Writer},
 };
@@ -38,7 +37,7 @@ use super::{
     Arrival, ChangeError, Count, Filter, Listed, NewCall, Note, Page, Standing, Store, StoreError,
     Terms, Touched,
     database::{PostgresArgs, PostgresUrl},
-    work::{self, Whose},
+    work::{self, OfStore, Whose},
 };
 use crate::{
     approval::Happening,
@@ -58,6 +57,17 @@ const SEEN: &str = "
     INSERT INTO replicas (id, seen_at)
     VALUES ($1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
     ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at";
+
+/// Connections of each pool; lists have the others.
+const WRITING: usize = 2;
+const CALLS: usize = 2;
+
+/// A plan for what is asked for, not for what is usual: a list may be of anything.
+const LISTS: &str = "SET plan_cache_mode TO force_custom_plan";
+
+/// How long few rows may take, and many.
+const SOON: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(35);
 
 /// Rows of the audit looked through at once for what concerns held calls.
 const TOUCHED_AT_ONCE: i64 = 5000;
@@ -106,11 +116,20 @@ impl OpenError {
 struct Clock {
     /// Milliseconds that the database is ahead.
     ahead: AtomicI64,
+    set: AtomicBool,
 }
+
+/// An answer that took longer does not say what time it is.
+const LATE: Duration = Duration::from_millis(200);
 
 impl Clock {
     /// Takes the database's time, which came after `asked`.
     fn set(&self, millis: i64, asked: Duration) {
+        if asked > LATE && self.set.load(Ordering::Relaxed) {
+            // A connection had to be made first: who knows when it looked.
+            return;
+        }
+        self.set.store(true, Ordering::Relaxed);
         let half = i64::try_from(asked.as_millis() / 2).unwrap_or_default();
         let here = Timestamp::now().as_millisecond();
         self.ahead.store(millis.saturating_add(half).saturating_sub(here), Ordering::Relaxed);
@@ -126,7 +145,12 @@ impl Clock {
 /// What the parts of a store share.
 struct Shared {
     connector: Connector,
-    pool: Pool,
+    /// For the writer, and for what keeps this replica going.
+    writing: Pool,
+    /// For what calls and decisions wait for: few rows each.
+    calls: Pool,
+    /// For lists, which may be long, so that nothing else waits for them.
+    lists: Pool,
     /// This process, in the rows of requests that calls wait on here.
     replica: Uuid,
     latest: watch::Sender<u64>,
@@ -153,7 +177,7 @@ impl Shared {
 }
 
 /// Ends its tasks when it goes.
-struct Tasks([JoinHandle<()>; 2]);
+struct Tasks([JoinHandle<()>; 3]);
 
 impl Drop for Tasks {
     fn drop(&mut self) {
@@ -166,6 +190,7 @@ impl Drop for Tasks {
 pub struct PostgresStore {
     shared: Arc<Shared>,
     writer: Writer,
+    latest: watch::Receiver<u64>,
     latency: Histogram,
     _tasks: Arc<Tasks>,
 }
@@ -184,10 +209,12 @@ impl PostgresStore {
         let name = url.to_string();
         let connector = Connector::new(url, args)?;
         schema::bring(&connector).await.map_err(|error| OpenError::of_schema(url, error))?;
-        let pool = connector.pool()?;
+        let lists = usize::from(args.database_connections).saturating_sub(WRITING + CALLS).max(1);
         let shared = Arc::new(Shared {
+            writing: connector.pool(WRITING)?,
+            calls: connector.pool(CALLS)?,
+            lists: connector.with(LISTS).pool(lists)?,
             connector,
-            pool,
             replica: Uuid::now_v7(),
             latest: watch::Sender::new(0),
             clock: Clock::default(),
@@ -198,12 +225,24 @@ impl PostgresStore {
             shared.look().await
         };
         first.await.map_err(|error| OpenError::Store(name, error))?;
+        let (writer, mut writing) = Writer::start(Arc::clone(&shared));
+        let mut heard = shared.latest.subscribe();
+        let (told, latest) = watch::channel(*heard.borrow());
+        // Closed when nothing can be written any more.
+        let telling = async move {
+            loop {
+                tokio::select! {
+                    _ = &mut writing => return,
+                    _ = heard.changed() => told.send_replace(*heard.borrow_and_update()),
+                };
+            }
+        };
         let tasks = [
             tokio::spawn(listen::listen(Arc::clone(&shared))),
             tokio::spawn(listen::look(Arc::clone(&shared))),
+            tokio::spawn(telling),
         ];
-        let writer = Writer::start(Arc::clone(&shared));
-        Ok(Self { shared, writer, latency, _tasks: Arc::new(Tasks(tasks)) })
+        Ok(Self { shared, writer, latest, latency, _tasks: Arc::new(Tasks(tasks)) })
     }
 
     async fn write<T, E>(
@@ -213,7 +252,7 @@ impl PostgresStore {
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: OfStore + Send + 'static,
     {
         let begun = Instant::now();
         let result = self.writer.write(needs, work).await;
@@ -238,28 +277,22 @@ impl PostgresStore {
         }
     }
 
+    /// Reads what a call or a decision waits for.
     async fn rows(
         &self,
         sql: &str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
-        // A connection of the pool may have ended without a word; the next one is new.
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let client = self.shared.pool.get().await?;
-            let read = async {
-                let statement = client.prepare_cached(sql).await?;
-                client.query(&statement, values).await
-            };
-            match read.await {
-                Ok(rows) => return Ok(rows),
-                Err(error) if client.is_closed() && tries == 1 => {
-                    tracing::debug!(error = %connect::explain(&error), "read again");
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        ask(&self.shared.calls, SOON, sql, values).await
+    }
+
+    /// Reads what may be long.
+    async fn listed(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        ask(&self.shared.lists, PATIENCE, sql, values).await
     }
 
     async fn kept(&self, id: RequestId) -> Result<Option<rows::Kept>, StoreError> {
@@ -274,7 +307,7 @@ impl PostgresStore {
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Event>, StoreError> {
         let sql = format!("SELECT {} FROM events WHERE {condition}", rows::EVENT);
-        self.rows(&sql, values).await?.iter().map(rows::read_event).collect()
+        self.listed(&sql, values).await?.iter().map(rows::read_event).collect()
     }
 }
 
@@ -305,7 +338,12 @@ impl Store for PostgresStore {
             &call.tool,
         ];
         keepable(texts.into_iter().chain(&call.address).map(String::as_str))?;
-        let needs = Needs::Call { digest: call.digest.clone(), requester: call.requester.clone() };
+        let needs = Needs::Call {
+            digest: call.digest.clone(),
+            requester: call.requester.clone(),
+            // The body, the arguments twice, and the rest.
+            bytes: 3 * call.body.len() + 1024,
+        };
         self.write(needs, move |view, now| work::arrive(view, call, terms, now)).await
     }
 
@@ -389,6 +427,8 @@ impl Store for PostgresStore {
                 touched.requests.push(RequestId::from(row.try_get::<_, Uuid>(1)?));
             }
         }
+        // Others may not have heard of them yet.
+        self.shared.heard(touched.until);
         Ok(Some(touched))
     }
 
@@ -405,12 +445,9 @@ impl Store for PostgresStore {
 
     async fn list(&self, filter: Filter, page: Page) -> Result<Listed, StoreError> {
         let (sql, values) = rows::list(&filter, page)?;
-        let kinds: Vec<_> = values.iter().map(|(_, kind)| kind.clone()).collect();
         let values: Vec<&(dyn ToSql + Sync)> =
-            values.iter().map(|(value, _)| &**value as &(dyn ToSql + Sync)).collect();
-        let client = self.shared.pool.get().await?;
-        let statement = client.prepare_typed_cached(&sql, &kinds).await?;
-        let found = client.query(&statement, &values).await?;
+            values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+        let found = self.listed(&sql, &values).await?;
         let there: i64 = match found.first() {
             Some(row) => row.try_get("found")?,
             None => 0,
@@ -424,7 +461,7 @@ impl Store for PostgresStore {
     }
 
     async fn counts(&self) -> Result<Vec<Count>, StoreError> {
-        let found = self.rows("SELECT state, tool, requests FROM tally", &[]).await?;
+        let found = self.listed("SELECT state, tool, requests FROM tally", &[]).await?;
         let count = |row: &tokio_postgres::Row| {
             let requests = row.try_get::<_, i64>("requests")?.unsigned_abs();
             Ok(Count { state: rows::read_state(row)?, tool: row.try_get("tool")?, requests })
@@ -434,13 +471,9 @@ impl Store for PostgresStore {
 
     async fn insights(&self, span: Span) -> Result<Insights, StoreError> {
         let mut tally = Tally::new(span);
-        let client = self.shared.pool.get().await?;
         let sql = "SELECT tool, state, received_at, settled_at FROM requests
                    WHERE settled_at >= $1 AND settled_at < $2";
-        let statement = client.prepare_cached(sql).await?;
-        let rows = client.query_raw(&statement, [millis(span.since()), millis(span.until())]);
-        let mut found = std::pin::pin!(rows.await?);
-        while let Some(row) = found.try_next().await? {
+        for row in self.listed(sql, &[&millis(span.since()), &millis(span.until())]).await? {
             tally.settled(&Settled {
                 tool: row.try_get("tool")?,
                 state: rows::read_state(&row)?,
@@ -448,7 +481,6 @@ impl Store for PostgresStore {
                 settled_at: moment(row.try_get("settled_at")?),
             });
         }
-        drop(client);
         Ok(tally.finish(&self.counts().await?))
     }
 
@@ -473,10 +505,14 @@ impl Store for PostgresStore {
     }
 
     fn latest(&self) -> watch::Receiver<u64> {
-        self.shared.latest.subscribe()
+        self.latest.clone()
     }
 
     async fn probe(&self, _: Timestamp) -> Result<(), StoreError> {
-        self.shared.live().await
+        let probe = |view: &mut view::View, _: Timestamp| {
+            view.probed = true;
+            Ok::<_, StoreError>(())
+        };
+        self.write(Needs::Nothing, probe).await
     }
 }

@@ -20,13 +20,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::{sync::watch, task};
 
-use self::{
-    rows::Within,
-    writer::{OfStore, Writer},
-};
+use self::{rows::Within, writer::Writer};
 use super::{
     Arrival, ChangeError, Count, Filter, Listed, NewCall, Note, Page, Store, StoreError, Terms,
-    work::{self, Whose},
+    work::{self, OfStore, Whose},
 };
 use crate::{
     approval::Happening,

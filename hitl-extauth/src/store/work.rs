@@ -273,3 +273,24 @@ fn append(
         .map_err(|broken| StoreError::Unavailable(broken.to_string()))?;
     rows.append(event)
 }
+
+/// Errors that may hold one of the store.
+pub(super) trait OfStore: From<StoreError> {
+    /// The store's error in it.
+    fn of_store(&self) -> Option<&StoreError>;
+}
+
+impl OfStore for StoreError {
+    fn of_store(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+impl OfStore for ChangeError {
+    fn of_store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::Unknown | Self::Own | Self::NotOwn | Self::Refused { .. } => None,
+        }
+    }
+}

@@ -13,9 +13,10 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
+use tokio::time::timeout;
 use tokio_postgres::{
-    Client, Config, Connection, Error, Socket, config::SslMode, error::SqlState,
-    tls::MakeTlsConnect,
+    Client, Config, Connection, Error, Row, Socket, error::SqlState, tls::MakeTlsConnect,
+    types::ToSql,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -27,8 +28,8 @@ use crate::store::{
 /// How long somebody waits for a connection of the pool.
 const WAIT: Duration = Duration::from_secs(4);
 
-/// How long a connection may take to be made, over all hosts.
-const CREATE: Duration = Duration::from_secs(10);
+/// How long a connection to one host may take to be made.
+const CREATE: Duration = Duration::from_secs(4);
 
 /// What every session is set to.
 ///
@@ -126,8 +127,10 @@ pub(super) type Pooled = deadpool::managed::Object<Connector>;
 /// Makes connections; a cheap handle.
 #[derive(Clone)]
 pub(super) struct Connector {
-    config: Config,
+    configs: Vec<Config>,
     args: PostgresArgs,
+    /// What a session is set to beside what all are.
+    session: &'static str,
     tls: MakeRustlsConnect,
 }
 
@@ -156,30 +159,77 @@ impl Connector {
                 verified(roots)
             }
             // Never used.
-            None if url.config().get_ssl_mode() == SslMode::Disable => {
-                verified(RootCertStore::empty())
-            }
+            None if url.is_plain() => verified(RootCertStore::empty()),
             None => MakeRustlsConnect::with_native_certs().map_err(|_| TlsError::System)?.0,
         };
-        Ok(Self { config: url.config().clone(), args: args.clone(), tls })
+        Ok(Self { configs: url.configs().to_vec(), args: args.clone(), session: "", tls })
     }
 
-    /// Makes a connection. Its second half has to be driven.
+    /// The same, for sessions that are set to more.
+    pub(super) fn with(&self, session: &'static str) -> Self {
+        Self { session, ..self.clone() }
+    }
+
+    /// Makes a connection to the first host that takes it. Its second half has to be driven.
     pub(super) async fn open(&self) -> Result<(Client, Work), ConnectError> {
-        let mut config = self.config.clone();
-        if let Some(password) = self.args.password().map_err(ConnectError::Password)? {
-            config.password(password);
+        let password = self.args.password().map_err(ConnectError::Password)?;
+        let mut said = ConnectError::TimedOut;
+        for config in &self.configs {
+            let mut config = config.clone();
+            if let Some(password) = &password {
+                config.password(password);
+            }
+            match timeout(CREATE, config.connect(self.tls.clone())).await {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(error)) => said = error.into(),
+                // A host that hangs must not hide the next one.
+                Err(_) => {}
+            }
         }
-        let connected = tokio::time::timeout(CREATE, config.connect(self.tls.clone())).await;
-        Ok(connected.map_err(|_| ConnectError::TimedOut)??)
+        Err(said)
     }
 
-    /// A pool of connections that are set as all are.
-    pub(super) fn pool(&self) -> Result<Pool, BuildError> {
-        let mut config = PoolConfig::new(self.args.database_connections.into());
-        config.timeouts = Timeouts { wait: Some(WAIT), create: Some(CREATE), recycle: Some(WAIT) };
+    /// A pool of so many connections.
+    pub(super) fn pool(&self, size: usize) -> Result<Pool, BuildError> {
+        let mut config = PoolConfig::new(size);
+        let create = CREATE * u32::try_from(self.configs.len() + 1).unwrap_or(2);
+        config.timeouts = Timeouts { wait: Some(WAIT), create: Some(create), recycle: Some(WAIT) };
         Pool::builder(self.clone()).config(config).runtime(Runtime::Tokio1).build()
     }
+}
+
+/// Asks, and takes the answer or gives up on the connection. Asks again on another one where the
+/// pool's had ended without a word.
+pub(super) async fn ask(
+    pool: &Pool,
+    limit: Duration,
+    sql: &str,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, StoreError> {
+    for again in [true, false] {
+        let client = pool.get().await?;
+        let asked = async {
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, values).await
+        };
+        match timeout(limit, asked).await {
+            Ok(Ok(rows)) => return Ok(rows),
+            Ok(Err(error)) if client.is_closed() && again => {
+                tracing::debug!(error = %explain(&error), "asked again");
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => {
+                discard(client);
+                break;
+            }
+        }
+    }
+    Err(StoreError::Unavailable("it did not answer in time".to_owned()))
+}
+
+/// A connection whose state is not known is not used again.
+pub(super) fn discard(client: Pooled) {
+    drop(Pooled::take(client));
 }
 
 impl Manager for Connector {
@@ -194,6 +244,7 @@ impl Manager for Connector {
             }
         });
         client.batch_execute(SESSION).await?;
+        client.batch_execute(self.session).await?;
         Ok(ClientWrapper::new(client, driver))
     }
 

@@ -11,7 +11,7 @@ use tokio_postgres::AsyncMessage;
 
 use super::{
     Shared,
-    connect::{ConnectError, explain},
+    connect::{ConnectError, ask, explain},
     rows::CLOCK,
 };
 use crate::store::StoreError;
@@ -24,6 +24,9 @@ const BEATS: u32 = 4;
 
 /// How soon a connection that listens is made again.
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a look may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A replica that was not seen for so many milliseconds is forgotten.
 const FORGOTTEN: i64 = 3_600_000;
@@ -92,30 +95,28 @@ pub(super) async fn look(shared: Arc<Shared>) {
 impl Shared {
     /// Says that this replica lives. A write: where it succeeds, writing works.
     pub(super) async fn live(&self) -> Result<(), StoreError> {
-        let client = self.pool.get().await?;
-        let seen = client.prepare_cached(super::SEEN).await?;
-        client.execute(&seen, &[&self.replica]).await?;
+        ask(&self.writing, PATIENCE, super::SEEN, &[&self.replica]).await?;
         let forget = "DELETE FROM replicas
             WHERE seen_at < extract(epoch FROM clock_timestamp()) * 1000 - $1::bigint";
-        let forget = client.prepare_cached(forget).await?;
-        client.execute(&forget, &[&FORGOTTEN]).await?;
+        ask(&self.writing, PATIENCE, forget, &[&FORGOTTEN]).await?;
         Ok(())
     }
 
     /// Looks at the end of the audit, and at the clock.
     pub(super) async fn look(&self) -> Result<(), StoreError> {
-        let client = self.pool.get().await?;
-        let head = "SELECT coalesce(max(seq), 0)::bigint FROM events";
-        let (clock, head) =
-            (client.prepare_cached(CLOCK).await?, client.prepare_cached(head).await?);
         let asked = Instant::now();
-        let clock = client.query_one(&clock, &[]);
-        let clock: i64 = clock.await?.try_get(0)?;
-        self.clock.set(clock, asked.elapsed());
+        let clock = ask(&self.writing, PATIENCE, CLOCK, &[]).await?;
+        if let Some(row) = clock.first() {
+            self.clock.set(row.try_get(0)?, asked.elapsed());
+        }
         // May be below what it was: after a failover to a primary that does not have the last rows.
         let before = *self.latest.borrow();
-        let head: i64 = client.query_one(&head, &[]).await?.try_get(0)?;
-        let head = head.unsigned_abs();
+        let head = "SELECT coalesce(max(seq), 0)::bigint FROM events";
+        let head = ask(&self.writing, PATIENCE, head, &[]).await?;
+        let head = match head.first() {
+            Some(row) => row.try_get::<_, i64>(0)?.unsigned_abs(),
+            None => 0,
+        };
         self.latest.send_if_modified(|seq| {
             // Unless it has gone on since.
             *seq == before && std::mem::replace(seq, head) != head

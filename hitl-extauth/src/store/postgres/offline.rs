@@ -1,6 +1,6 @@
 //! A PostgreSQL without a gate: reading its audit, and filling an empty one.
 
-use hitl_api::{Event, Request};
+use hitl_api::{Event, Head, Request, audit};
 
 use super::{
     OpenError,
@@ -16,10 +16,13 @@ use crate::store::{
 };
 
 /// Rows read at once.
-const AT_ONCE: i64 = 1000;
+const AT_ONCE: i64 = 100;
+
+/// Whoever reads the output may take their time, and a large table its own.
+const UNHURRIED: &str = "SET idle_in_transaction_session_timeout TO 0; SET statement_timeout TO 0";
 
 async fn connect(url: &PostgresUrl, args: &PostgresArgs) -> Result<Pooled, OpenError> {
-    let pool: Pool = Connector::new(url, args)?.pool()?;
+    let pool: Pool = Connector::new(url, args)?.with(UNHURRIED).pool(1)?;
     pool.get().await.map_err(|error| match error {
         deadpool::managed::PoolError::Backend(error) => OpenError::Connect(url.to_string(), error),
         error => OpenError::Store(url.to_string(), error.into()),
@@ -74,8 +77,6 @@ impl Target {
         schema::bring(&connector).await.map_err(|error| OpenError::of_schema(url, error))?;
         let client = connect(url, args).await?;
         let begin = async {
-            // However long it takes.
-            client.batch_execute("SET idle_in_transaction_session_timeout TO 0").await?;
             client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE").await?;
             client.batch_execute(LOCK).await
         };
@@ -83,11 +84,19 @@ impl Target {
         Ok(Self(client))
     }
 
-    /// Whether there is nothing yet.
-    pub(in crate::store) async fn is_empty(&self) -> Result<bool, StoreError> {
-        let sql =
-            "SELECT NOT EXISTS (SELECT 1 FROM events) AND NOT EXISTS (SELECT 1 FROM requests)";
-        Ok(self.0.query_one(sql, &[]).await?.try_get(0)?)
+    /// Whether there is something already, and where its audit ends.
+    pub(in crate::store) async fn holds(&self) -> Result<Option<Head>, StoreError> {
+        let any = "SELECT EXISTS (SELECT 1 FROM events) OR EXISTS (SELECT 1 FROM requests)";
+        if !self.0.query_one(any, &[]).await?.try_get::<_, bool>(0)? {
+            return Ok(None);
+        }
+        let head = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1";
+        Ok(Some(match self.0.query_opt(head, &[]).await? {
+            Some(row) => {
+                Head { seq: row.try_get::<_, i64>(0)?.unsigned_abs(), hash: row.try_get(1)? }
+            }
+            None => Head { seq: 0, hash: audit::GENESIS.to_owned() },
+        }))
     }
 
     /// Keeps requests, with their votes.

@@ -4,10 +4,7 @@ use hitl_api::{Event, Request, RequestId, Requester, State, Vote};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use crate::store::{Filter, Order, PAGE_BYTES, Page, StoreError, assurance};
@@ -18,21 +15,21 @@ pub(super) const CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp(
 /// A replica that has not been seen for so many milliseconds holds no calls any more.
 pub(super) const REPLICA_LIVES: i64 = 10_000;
 
-/// What of a request is read: its row, its votes, and whether a call waits on it at a replica that
-/// lives.
+/// What of a request is read: its row, its votes, and the replica at which a call waits on it, if
+/// that one lives.
 ///
 /// Named one by one: a newer version may add columns while this one runs.
 fn columns() -> String {
     format!(
         "r.id, r.digest, r.state, r.received_at, r.expires_at, r.settled_at, r.grant_expires_at,
          r.needed, r.requester, r.assurance, r.route, r.server, r.method, r.path, r.address,
-         r.headers, r.body, r.tool, r.arguments, r.replica, r.waiting_since,
+         r.headers, r.body, r.tool, r.arguments, r.waiting_since,
          (SELECT coalesce(json_agg(json_build_object('reviewer', v.reviewer, 'approved', v.approved,
               'reason', v.reason, 'at', v.at) ORDER BY v.at, v.reviewer), '[]')::text
           FROM votes v WHERE v.request = r.id) AS votes,
-         (r.state = 'pending' AND EXISTS (SELECT 1 FROM replicas p WHERE p.id = r.replica
-              AND p.seen_at > extract(epoch FROM clock_timestamp()) * 1000 - {REPLICA_LIVES}))
-          AS waiting"
+         (SELECT p.id FROM replicas p WHERE p.id = r.replica
+              AND p.seen_at > extract(epoch FROM clock_timestamp()) * 1000 - {REPLICA_LIVES})
+          AS replica"
     )
 }
 
@@ -41,13 +38,15 @@ pub(super) fn by_ids() -> String {
     format!("SELECT {} FROM requests r WHERE r.id = ANY($1::uuid[])", columns())
 }
 
-/// Of each digest the request that counts: an approval that can be spent, else one that waits, else
-/// the newest.
+/// Of each digest the requests that may count: those that are not settled, and the newest.
 pub(super) fn by_digests() -> String {
     format!(
         "SELECT {} FROM unnest($1::text[]) AS d (digest) CROSS JOIN LATERAL (
-             SELECT * FROM requests s WHERE s.digest = d.digest
-             ORDER BY s.state = 'approved' DESC, s.state = 'pending' DESC, s.id DESC LIMIT 1
+             SELECT * FROM requests s
+             WHERE s.digest = d.digest AND s.state IN ('approved', 'pending')
+             UNION ALL
+             (SELECT * FROM requests s WHERE s.digest = d.digest
+              ORDER BY s.received_at DESC, s.id DESC LIMIT 1)
          ) AS r",
         columns()
     )
@@ -109,10 +108,13 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
     let sure: &str = row.try_get("assurance")?;
     let votes: Vec<KeptVote> =
         serde_json::from_str(row.try_get("votes")?).map_err(|error| corrupt(error.to_string()))?;
-    let (waiting, waiting_since) = (row.try_get("waiting")?, optional("waiting_since")?);
+    let (replica, since) = (row.try_get::<_, Option<Uuid>>("replica")?, optional("waiting_since")?);
+    let waiting_since = since.filter(|_| replica.is_some());
+    let state = read_state(row)?;
+    let waiting = state == State::Pending && replica.is_some();
     let request = Request {
         id: RequestId::from(row.try_get::<_, Uuid>("id")?),
-        state: read_state(row)?,
+        state,
         received_at: when("received_at")?,
         expires_at: when("expires_at")?,
         settled_at: optional("settled_at")?,
@@ -146,7 +148,7 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
             .collect(),
         needed: u32::try_from(row.try_get::<_, i32>("needed")?).unwrap_or(1),
     };
-    Ok(Kept { request, replica: row.try_get("replica")?, waiting_since })
+    Ok(Kept { request, replica, waiting_since })
 }
 
 /// Columns of a row of the audit.
@@ -185,68 +187,60 @@ pub(super) type Param = Box<dyn ToSql + Sync + Send>;
 
 /// A query for a page of requests, and its values. It gives the rows of the page and, in `found`,
 /// how many there were up to one more than asked for.
-pub(super) fn list(
-    filter: &Filter,
-    page: Page,
-) -> Result<(String, Vec<(Param, Type)>), StoreError> {
+pub(super) fn list(filter: &Filter, page: Page) -> Result<(String, Vec<Param>), StoreError> {
     let mut conditions = vec!["true".to_owned()];
-    let mut values: Vec<(Param, Type)> = Vec::new();
+    let mut values: Vec<Param> = vec![Box::new(i64::from(page.limit))];
     if filter.states == [State::Pending] {
         // In these words, so that the index of the queue is found.
         conditions.push("state = 'pending'".to_owned());
     }
-    let mut add = |condition: &str, value: Param, kind: Type| {
-        values.push((value, kind));
+    let mut add = |condition: &str, value: Param| {
+        values.push(value);
         conditions.push(condition.replace('?', &format!("${}", values.len())));
     };
     if let Some(after) = page.after {
         // Ids sort by time.
         let condition = match page.order {
-            Order::Oldest => "id > ?",
-            Order::Newest => "id < ?",
+            Order::Oldest => "id > ?::uuid",
+            Order::Newest => "id < ?::uuid",
         };
-        add(condition, Box::new(uuid(after)), Type::UUID);
+        add(condition, Box::new(uuid(after)));
     }
     if !filter.states.is_empty() && filter.states != [State::Pending] {
         let names: Vec<_> = filter.states.iter().map(|state| state.name()).collect();
-        add("state = ANY(?)", Box::new(names), Type::TEXT_ARRAY);
+        add("state = ANY(?::text[])", Box::new(names));
     }
     for (condition, value) in [
-        ("tool = ?", &filter.tool),
-        ("requester = ?", &filter.requester),
-        ("digest = ?", &filter.digest),
+        ("tool = ?::text", &filter.tool),
+        ("requester = ?::text", &filter.requester),
+        ("digest = ?::text", &filter.digest),
         (
-            "EXISTS (SELECT 1 FROM votes v WHERE v.request = requests.id AND v.reviewer = ?)",
+            "EXISTS (SELECT 1 FROM votes v WHERE v.request = requests.id AND v.reviewer = ?::text)",
             &filter.reviewer,
         ),
     ] {
         if let Some(value) = value {
-            add(condition, Box::new(keepable(value)), Type::TEXT);
+            add(condition, Box::new(keepable(value)));
         }
     }
     if let Some(since) = filter.since {
-        add("received_at >= ?", Box::new(millis(since)), Type::INT8);
+        add("received_at >= ?::bigint", Box::new(millis(since)));
     }
     if let Some(until) = filter.until {
-        add("received_at < ?", Box::new(millis(until)), Type::INT8);
+        add("received_at < ?::bigint", Box::new(millis(until)));
     }
     if let Some(text) = &filter.text {
         // Arguments are JSON there: what is escaped in it is looked for as it is escaped.
         let escaped = serde_json::to_string(text).map_err(|error| corrupt(error.to_string()))?;
-        let escaped =
-            escaped.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
+        let escaped = escaped.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        let both = vec![keepable(text), escaped.unwrap_or_default().to_owned()];
         add(
-            "(position(lower(?) IN lower(tool || ' ' || arguments || ' ' || requester)) > 0
-              OR EXISTS (SELECT 1 FROM votes v WHERE v.request = requests.id
-                         AND position(lower(?) IN lower(v.reviewer || ' ' || v.reason)) > 0)
-              OR position(lower(ESCAPED) IN lower(arguments)) > 0)",
-            Box::new(keepable(text)),
-            Type::TEXT,
+            "(position(lower((?::text[])[1]) IN lower(tool || ' ' || arguments || ' ' || requester)) > 0
+              OR position(lower((?::text[])[2]) IN lower(arguments)) > 0
+              OR EXISTS (SELECT 1 FROM votes v WHERE v.request = requests.id AND position(
+                     lower((?::text[])[1]) IN lower(v.reviewer || ' ' || v.reason)) > 0))",
+            Box::new(both),
         );
-        values.push((Box::new(escaped), Type::TEXT));
-        if let Some(condition) = conditions.last_mut() {
-            *condition = condition.replace("ESCAPED", &format!("${}", values.len()));
-        }
     }
     let order = match page.order {
         Order::Oldest => "ASC",
@@ -259,13 +253,11 @@ pub(super) fn list(
                     row_number() OVER (ORDER BY id {order}) AS number,
                     sum(size) OVER (ORDER BY id {order}) - size AS before
              FROM (SELECT id, (octet_length(body) + octet_length(arguments))::bigint AS size
-                   FROM requests WHERE {conditions} ORDER BY id {order} LIMIT {most}) AS s
+                   FROM requests WHERE {conditions} ORDER BY id {order} LIMIT $1::bigint + 1) AS s
          ) AS p JOIN requests r ON r.id = p.id
-         WHERE p.number <= {limit} AND p.before < {PAGE_BYTES} ORDER BY r.id {order}",
+         WHERE p.number <= $1 AND p.before < {PAGE_BYTES} ORDER BY r.id {order}",
         columns = columns(),
         conditions = conditions.join(" AND "),
-        most = u64::from(page.limit) + 1,
-        limit = page.limit,
     );
     Ok((query, values))
 }

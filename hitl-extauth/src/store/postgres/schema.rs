@@ -3,7 +3,7 @@
 //! Owns that replicas may start together: one brings the schema up, under a lock, and the others
 //! wait for it. Must never touch tables of another program, or of a newer version.
 
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, error::SqlState};
 
 use super::connect::{ConnectError, Connector, explain};
 
@@ -19,6 +19,10 @@ const LOCK: &str = "SELECT pg_advisory_lock(1195463749, 2)";
 /// Oldest PostgreSQL that is tried, as it numbers itself.
 const OLDEST: i32 = 140_000;
 
+/// What the server is, and how it keeps text.
+const SERVER: &str = "SELECT current_setting('server_version_num')::integer,
+    current_setting('server_version'), current_setting('server_encoding')";
+
 /// Why there is no schema of this version.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
@@ -28,6 +32,9 @@ pub enum SchemaError {
     /// It is too old.
     #[error("this is PostgreSQL {0}; the gate needs 14 or newer")]
     Old(String),
+    /// It cannot keep every text.
+    #[error("this database is encoded as {0}; make one with ENCODING 'UTF8'")]
+    Encoding(String),
     /// There is no schema, and the role may not make it.
     #[error(
         "there is no schema \"hitl\", and the gate may not make one ({0}); as its owner: CREATE SCHEMA hitl AUTHORIZATION the gate's role"
@@ -48,8 +55,14 @@ impl SchemaError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Connect(error) => !error.is_final(),
-            Self::Postgres(error) => error.as_db_error().is_none(),
-            Self::Old(_) | Self::Create(_) | Self::Migrate(_) => false,
+            // It starts or stops, another replica takes long, or it becomes the primary in a moment.
+            Self::Postgres(error) => error.code().is_none_or(|code| {
+                code.code().starts_with("57P")
+                    || code.code().starts_with("08")
+                    || [SqlState::LOCK_NOT_AVAILABLE, SqlState::READ_ONLY_SQL_TRANSACTION]
+                        .contains(code)
+            }),
+            Self::Old(_) | Self::Encoding(_) | Self::Create(_) | Self::Migrate(_) => false,
         }
     }
 }
@@ -69,15 +82,23 @@ pub(super) async fn bring(connector: &Connector) -> Result<(), SchemaError> {
 }
 
 async fn migrate(client: &mut Client) -> Result<(), SchemaError> {
-    let version = client.query_one("SELECT current_setting('server_version_num')::integer, current_setting('server_version')", &[]).await?;
+    let version = client.query_one(SERVER, &[]).await?;
     if version.try_get::<_, i32>(0)? < OLDEST {
         return Err(SchemaError::Old(version.try_get(1)?));
     }
+    let encoding: &str = version.try_get(2)?;
+    if encoding != "UTF8" {
+        return Err(SchemaError::Encoding(encoding.to_owned()));
+    }
+    client.batch_execute("SET lock_timeout TO '20s'").await?;
     client.batch_execute(LOCK).await?;
     let there = client.query_one("SELECT to_regnamespace('hitl') IS NOT NULL", &[]).await?;
     if !there.try_get::<_, bool>(0)? {
         let made = client.batch_execute("CREATE SCHEMA hitl").await;
-        made.map_err(|error| SchemaError::Create(explain(&error)))?;
+        made.map_err(|error| match error.code() {
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => SchemaError::Create(explain(&error)),
+            _ => SchemaError::Postgres(error),
+        })?;
     }
     client.batch_execute("SET search_path TO hitl, pg_catalog").await?;
     migrations::migrations::runner()
@@ -102,5 +123,5 @@ mod tests {
         assert_eq!(known, all);
     }
 
-    const KNOWN: [(i32, &str, u64); 1] = [(1, "requests_and_audit", 1_253_004_783_846_958_082)];
+    const KNOWN: [(i32, &str, u64); 1] = [(1, "requests_and_audit", 13_708_675_500_593_842_886)];
 }

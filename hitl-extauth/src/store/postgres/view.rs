@@ -30,12 +30,17 @@ pub(super) struct View {
     /// How many requests wait, in all and of those who ask in this batch.
     pub(super) pending: u32,
     pub(super) pending_of: HashMap<Who, u32>,
-    standing: HashMap<String, RequestId>,
+    /// Of each digest the requests that may count.
+    standing: HashMap<String, Vec<RequestId>>,
     held: HashMap<RequestId, Held>,
     /// In the order in which they came to be.
     new: Vec<RequestId>,
     pub(super) votes: Vec<(RequestId, Vote)>,
     pub(super) events: Vec<Event>,
+    /// Whether it is to be seen that writing works, though nothing may have changed.
+    pub(super) probed: bool,
+    /// Why nothing of the batch can be kept, if so: an operation has done half of its work.
+    pub(super) broken: Option<StoreError>,
 }
 
 /// A request, and what a batch has done to it.
@@ -77,9 +82,9 @@ impl View {
         self.held.insert(held.request.id, held);
     }
 
-    /// Takes in a request that counts for its digest.
+    /// Takes in a request that may count for its digest.
     pub(super) fn load_standing(&mut self, kept: Kept) {
-        self.standing.insert(kept.request.digest.clone(), kept.request.id);
+        self.standing.entry(kept.request.digest.clone()).or_default().push(kept.request.id);
         // By its id it may be there already; it is the same row.
         self.load(kept);
     }
@@ -108,8 +113,14 @@ impl View {
 
 impl Rows for View {
     fn standing(&mut self, digest: &str) -> Result<Option<Request>, StoreError> {
-        let held = self.standing.get(digest).and_then(|id| self.held.get(id));
-        Ok(held.map(|held| held.request.clone()))
+        let ids = self.standing.get(digest).into_iter().flatten();
+        let requests = ids.filter_map(|id| self.held.get(id)).map(|held| &held.request);
+        let first = requests.max_by_key(|request| {
+            let (approved, pending) =
+                (request.state == State::Approved, request.state == State::Pending);
+            (approved, pending, request.received_at, request.id)
+        });
+        Ok(first.cloned())
     }
 
     fn request(&mut self, id: RequestId) -> Result<Option<Request>, StoreError> {
@@ -131,7 +142,7 @@ impl Rows for View {
     fn insert(&mut self, call: NewCall, life: &Life, now: Timestamp) -> Result<(), StoreError> {
         self.pending += 1;
         *self.pending_of.entry(who(&call.requester)).or_default() += 1;
-        self.standing.insert(call.digest.clone(), call.id);
+        self.standing.entry(call.digest.clone()).or_default().push(call.id);
         self.new.push(call.id);
         let request = Request {
             id: call.id,
@@ -172,15 +183,17 @@ impl Rows for View {
         held.request.grant_expires_at = life.grant_expires_at;
         held.request.votes.clone_from(&life.votes);
         let (who, digest) = (who(&held.request.requester), held.request.digest.clone());
+        if life.state == State::Approved {
+            let standing = self.standing.entry(digest).or_default();
+            if !standing.contains(&id) {
+                standing.push(id);
+            }
+        }
         if before == State::Pending && life.state != State::Pending {
             self.pending = self.pending.saturating_sub(1);
             if let Some(pending) = self.pending_of.get_mut(&who) {
                 *pending = pending.saturating_sub(1);
             }
-        }
-        if life.state == State::Approved {
-            // An approval that can be spent comes before one that waits.
-            self.standing.insert(digest, id);
         }
         Ok(true)
     }

@@ -10,9 +10,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures_util::future::{BoxFuture, try_join_all};
 use hitl_api::{Head, RequestId, Requester, audit};
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_postgres::{
     Error, Row,
+    error::SqlState,
     types::{FromSql, ToSql},
 };
 use uuid::Uuid;
@@ -20,14 +25,19 @@ use uuid::Uuid;
 use super::{
     Shared,
     columns::{Events, Inserted, Updated, Votes},
-    connect::Pooled,
+    connect::{Pooled, ask, discard},
     rows::{self, moment, uuid},
     view::{View, who},
 };
-use crate::store::{StoreError, assurance, work};
+use crate::store::{
+    StoreError, assurance,
+    work::{self, OfStore},
+};
 
-/// Writes committed together at most.
+/// Writes committed together at most, and bytes of calls after which no more are added: while they
+/// are worked on, the other replicas wait.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long one way to the database and back may take. Longer than the server waits for a lock.
 const FLIGHT: Duration = Duration::from_secs(12);
@@ -37,6 +47,12 @@ const AGAIN: Duration = Duration::from_millis(250);
 
 /// One transaction that writes at a time ("GATE" in ASCII, and the first of its locks).
 pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(1195463749, 1)";
+
+const FREE: &str = "
+    SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.classid = 1195463749 AND l.objid = 1 AND l.granted
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND a.xact_start < clock_timestamp() - interval '15 seconds'";
 
 const HEAD: &str = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1";
 const PENDING: &str =
@@ -85,11 +101,25 @@ pub(super) enum Needs {
         digest: String,
         /// Who asks.
         requester: Requester,
+        /// How large it is.
+        bytes: usize,
     },
     /// A request.
     Request(RequestId),
     /// What has run out.
     Due,
+    /// None: it is only to be seen that writing works.
+    Nothing,
+}
+
+impl Needs {
+    /// Bytes that a batch writes because of it, roughly.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Call { bytes, .. } => *bytes,
+            Self::Request(_) | Self::Due | Self::Nothing => 0,
+        }
+    }
 }
 
 /// Does its work in the batch's view, or learns that there is none. `now` is the database's clock.
@@ -109,11 +139,10 @@ pub(super) struct Job {
 pub(super) struct Writer(mpsc::UnboundedSender<Job>);
 
 impl Writer {
-    /// Starts writing.
-    pub(super) fn start(shared: Arc<Shared>) -> Self {
+    /// Starts writing, with a task that ends with the last handle.
+    pub(super) fn start(shared: Arc<Shared>) -> (Self, JoinHandle<()>) {
         let (jobs, queue) = mpsc::unbounded_channel();
-        tokio::spawn(write_batches(shared, queue));
-        Self(jobs)
+        (Self(jobs), tokio::spawn(write_batches(shared, queue)))
     }
 
     /// Runs `work` in a transaction and answers when that is durable.
@@ -124,11 +153,16 @@ impl Writer {
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: OfStore + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let run: Run = Box::new(move |view| {
-            let done = view.map(|(view, now)| work(view, now));
+            let done = view.map(|(view, now)| {
+                let done = work(view, now);
+                view.broken =
+                    view.broken.take().or(done.as_ref().err().and_then(E::of_store).cloned());
+                done
+            });
             Box::new(move |committed: Result<(), StoreError>| {
                 let said = match (committed, done) {
                     (Err(error), _) => Err(E::from(error)),
@@ -149,10 +183,18 @@ fn stopped() -> StoreError {
 }
 
 async fn write_batches(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Job>) {
-    let mut jobs = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut jobs, BATCH).await > 0 {
+    while let Some(first) = queue.recv().await {
+        let mut jobs = vec![first];
+        let mut bytes = jobs.iter().map(|job| job.needs.bytes()).sum::<usize>();
+        while jobs.len() < BATCH
+            && bytes < BATCH_BYTES
+            && let Ok(job) = queue.try_recv()
+        {
+            bytes += job.needs.bytes();
+            jobs.push(job);
+        }
         let (needs, runs): (Vec<_>, Vec<_>) =
-            jobs.drain(..).map(|job| (job.needs, job.run)).unzip();
+            jobs.into_iter().map(|job| (job.needs, job.run)).unzip();
         let begun = match begin(&shared, &needs).await {
             // A connection of the pool may have ended without a word; the next one is new.
             Err(Unbegun::Closed(_)) => begin(&shared, &needs).await,
@@ -164,10 +206,8 @@ async fn write_batches(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<J
                 let error = unbegun.into();
                 tracing::error!(%error, "nothing was written");
                 // Whoever waits by now would wait for nothing, one after the other.
-                while let Ok(job) = queue.try_recv() {
-                    jobs.push(job);
-                }
-                for run in runs.into_iter().chain(jobs.drain(..).map(|job| job.run)) {
+                let waiting = std::iter::from_fn(|| queue.try_recv().ok()).map(|job| job.run);
+                for run in runs.into_iter().chain(waiting) {
                     run(None)(Err(StoreError::clone(&error)));
                 }
                 continue;
@@ -232,10 +272,12 @@ type Step<'a> = BoxFuture<'a, Result<Vec<Row>, Error>>;
 
 /// Sends statements together, and takes their answers. They run in this order.
 async fn fly(steps: Vec<Step<'_>>) -> Result<Vec<Vec<Row>>, Flown> {
-    match tokio::time::timeout(FLIGHT, try_join_all(steps)).await {
-        Ok(answers) => answers.map_err(Flown::Error),
-        Err(_) => Err(Flown::TimedOut),
-    }
+    Ok(try_join_all(steps).await?)
+}
+
+/// As long as a way to the database and back may take.
+async fn timed<T>(way: impl Future<Output = Result<T, Flown>>) -> Result<T, Flown> {
+    timeout(FLIGHT, way).await.unwrap_or(Err(Flown::TimedOut))
 }
 
 /// Why statements have no answers.
@@ -259,6 +301,12 @@ impl From<StoreError> for Flown {
 }
 
 impl Flown {
+    /// Whether somebody else held the lock for too long.
+    fn is_locked(&self) -> bool {
+        let Self::Error(error) = self else { return false };
+        error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
     fn is_closed(&self) -> bool {
         matches!(self, Self::Error(error) if error.is_closed())
     }
@@ -292,23 +340,33 @@ fn bare<'a>(client: &'a Pooled, sql: &'a str) -> Step<'a> {
     Box::pin(async move { client.batch_execute(sql).await.map(|()| Vec::new()) })
 }
 
-/// A connection whose state is not known is not used again.
-fn discard(client: Pooled) {
-    drop(Pooled::take(client));
-}
-
 /// Begins a transaction, takes the lock and loads what the operations need.
 async fn begin(shared: &Shared, needs: &[Needs]) -> Result<(Pooled, View, Timestamp), Unbegun> {
     let failed = |error: StoreError| Unbegun::Failed(error);
-    let client = shared.pool.get().await.map_err(|error| failed(error.into()))?;
-    match load(shared, &client, needs).await {
+    let client = shared.writing.get().await.map_err(|error| failed(error.into()))?;
+    match timed(load(shared, &client, needs)).await {
         Ok((view, now)) => Ok((client, view, now)),
         Err(flown) => {
             let closed = flown.is_closed() || client.is_closed();
             discard(client);
+            if flown.is_locked() {
+                free(shared).await;
+            }
             let error = StoreError::from(flown);
             Err(if closed { Unbegun::Closed(error) } else { Unbegun::Failed(error) })
         }
+    }
+}
+
+/// Takes the lock from a session that has had it for longer than a batch may take: a replica that
+/// froze while it read. Its work is undone, and it finds that out when it wakes.
+async fn free(shared: &Shared) {
+    match ask(&shared.calls, FLIGHT, FREE, &[]).await {
+        Ok(freed) if !freed.is_empty() => {
+            tracing::warn!("a replica that held the lock for too long has lost it");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::debug!(%error, "whoever holds the lock keeps it"),
     }
 }
 
@@ -321,7 +379,7 @@ async fn load(
     let mut due = false;
     for needs in needs {
         match needs {
-            Needs::Call { digest, requester } => {
+            Needs::Call { digest, requester, .. } => {
                 digests.insert(digest.as_str());
                 names.insert(requester.name.as_str());
             }
@@ -329,6 +387,7 @@ async fn load(
                 ids.insert(uuid(*id));
             }
             Needs::Due => due = true,
+            Needs::Nothing => {}
         }
     }
     let (ids, digests, names) =
@@ -401,11 +460,15 @@ fn first<'a, T: FromSql<'a>>(rows: &'a [Row]) -> Result<Option<T>, Error> {
 
 /// Writes what a batch has changed, and commits.
 async fn end(client: Pooled, view: &View) -> Ended {
-    if let Err(flown) = flush(&client, view).await {
+    if let Some(error) = &view.broken {
+        discard(client);
+        return Ended::Undone(error.clone());
+    }
+    if let Err(flown) = timed(flush(&client, view)).await {
         discard(client);
         return Ended::Undone(flown.into());
     }
-    match fly(vec![bare(&client, "COMMIT")]).await {
+    match timed(fly(vec![bare(&client, "COMMIT")])).await {
         Ok(_) => Ended::Committed,
         Err(flown) => {
             discard(client);
@@ -421,6 +484,7 @@ async fn flush(client: &Pooled, view: &View) -> Result<(), Flown> {
     let (inserted_values, updated_values) = (inserted.values(), updated.values());
     let (vote_values, event_values) = (votes.values(), events.values());
     let notify: [Value<'_>; 1] = [&seq];
+    let seen: [Value<'_>; 1] = [&view.replica];
     let mut steps = Vec::new();
     for (sql, values, any) in [
         (INSERT, inserted_values.as_slice(), !inserted.id.is_empty()),
@@ -429,6 +493,7 @@ async fn flush(client: &Pooled, view: &View) -> Result<(), Flown> {
         (VOTE, &vote_values, !view.votes.is_empty()),
         (APPEND, &event_values, !view.events.is_empty()),
         (NOTIFY, &notify, !view.events.is_empty()),
+        (super::SEEN, &seen, view.probed),
     ] {
         if any {
             steps.push((sql, step(client, sql, values).await?));
@@ -462,7 +527,7 @@ async fn resolve(shared: &Shared, head: Option<&Head>, why: StoreError) -> Resul
 
 /// The hash of a row of the audit.
 async fn look(shared: &Shared, seq: i64) -> Result<Option<String>, StoreError> {
-    let client = shared.pool.get().await?;
+    let client = shared.writing.get().await?;
     let values: [Value<'_>; 1] = [&seq];
     let seen: [Value<'_>; 1] = [&shared.replica];
     let asked = async {
@@ -475,7 +540,7 @@ async fn look(shared: &Shared, seq: i64) -> Result<Option<String>, StoreError> {
         ];
         fly(steps).await
     };
-    match asked.await {
+    match timed(asked).await {
         Ok(answers) => Ok(first(answers.get(2).map_or(&[], Vec::as_slice))?),
         Err(flown) => {
             discard(client);

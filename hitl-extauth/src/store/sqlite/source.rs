@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use hitl_api::{Event, Request, RequestId};
+use hitl_api::{Event, Head, Request, RequestId};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, claim, rows};
@@ -38,10 +38,17 @@ impl Source {
             connection.pragma_update(None, "journal_mode", "delete")?;
             connection.execute_batch("BEGIN EXCLUSIVE")
         };
-        alone().map_err(|error| match error.sqlite_error_code() {
+        let begun = alone().and_then(|()| {
+            connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0))
+        });
+        let mode = begun.map_err(|error| match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy) => OpenError::Busy(name.clone()),
             _ => OpenError::Sqlite(name.clone(), error),
         })?;
+        if mode != "delete" {
+            // Somebody has opened it in between.
+            return Err(OpenError::Busy(name));
+        }
         Ok(Self { connection, name })
     }
 
@@ -54,6 +61,11 @@ impl Source {
         let page = Page { order: Order::Oldest, after, limit };
         let listed = rows::list(&self.connection, &Filter::default(), page);
         Ok(listed.map_err(|error| OpenError::Sqlite(self.name.clone(), error))?.requests)
+    }
+
+    /// The end of the audit.
+    pub(in crate::store) fn head(&self) -> Result<Head, OpenError> {
+        rows::head(&self.connection).map_err(|error| OpenError::Sqlite(self.name.clone(), error))
     }
 
     /// Rows of the audit behind one.

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::{OpenError, rows};
-use crate::store::{ChangeError, StoreError};
+use crate::store::{StoreError, work::OfStore};
 
 /// Writes committed together at most.
 const BATCH: usize = 128;
@@ -192,25 +192,4 @@ fn in_savepoint<T, E: OfStore>(
     }
     let ended = undone.and_then(|()| statement(connection, "RELEASE operation"));
     (result, ended.err())
-}
-
-/// Errors that may hold one of the store.
-pub(super) trait OfStore: From<StoreError> {
-    /// The store's error in it.
-    fn of_store(&self) -> Option<&StoreError>;
-}
-
-impl OfStore for StoreError {
-    fn of_store(&self) -> Option<&StoreError> {
-        Some(self)
-    }
-}
-
-impl OfStore for ChangeError {
-    fn of_store(&self) -> Option<&StoreError> {
-        match self {
-            Self::Store(error) => Some(error),
-            Self::Unknown | Self::Own | Self::NotOwn | Self::Refused { .. } => None,
-        }
-    }
 }
