@@ -158,7 +158,11 @@ fn configuration(port: u16, gates: &[u16]) -> Value {
                     "service_name": "envoy.service.auth.v3.Authorization",
                 },
             }],
-            "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+            // By default a change of health within a second of another one is kept back until that
+            // second is over.
+            "common_lb_config": {
+                "healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s",
+            },
             "typed_extension_protocol_options": {
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                     "@type": v3("extensions.upstreams.http.v3.HttpProtocolOptions"),

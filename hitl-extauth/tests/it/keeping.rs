@@ -229,6 +229,33 @@ async fn a_decision_whose_reviewer_hangs_up_still_releases_the_call() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_is_refused_does_not_hide_the_one_taken_meanwhile() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    for round in 0..5 {
+        let call = gate.hold(migrate("alice", "v3", round)).await;
+        let id = gate.waiting_one().await;
+        let outside = stall(&lab);
+        let both = async {
+            tokio::join!(
+                gate.decide("alice", &id, true, ""),
+                async {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    gate.decide("dana", &id, true, "").await
+                },
+                async {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    outside.execute_batch("ROLLBACK").unwrap();
+                }
+            )
+        };
+        let ((own, _), (good, _), ()) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+        assert_eq!((own, good), (403, 204));
+        assert!(tokio::time::timeout(PATIENCE, call).await.unwrap().unwrap().is_allowed());
+    }
+}
+
 #[tokio::test]
 async fn a_retry_that_hangs_up_while_it_spends_an_approval_leaves_it_for_the_next() {
     let lab = Lab::new();

@@ -2,6 +2,8 @@
 
 // A broken assumption stops the test where it stands, in helpers too.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+// Figures of a run, for whoever looks at its output.
+#![allow(clippy::print_stdout)]
 
 mod checking;
 mod contract;
@@ -11,6 +13,7 @@ mod envoy;
 mod failing;
 mod keepers;
 mod keeping;
+mod moving;
 mod outages;
 mod postgres;
 mod replicas;

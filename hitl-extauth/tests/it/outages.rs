@@ -205,6 +205,10 @@ impl Ledger {
     }
 }
 
+fn one_of_three() -> usize {
+    usize::try_from(random(3)).unwrap()
+}
+
 /// Three gates behind Envoy, under load.
 struct Field {
     lab: Lab,
@@ -257,7 +261,7 @@ impl Field {
             let http = reqwest::Client::builder().no_proxy().build().unwrap();
             field.load.spawn(async move {
                 loop {
-                    let admin = format!("http://{}", ports[random(3) as usize].1);
+                    let admin = format!("http://{}", ports[one_of_three()].1);
                     let decision = Gate::try_decide(http.clone(), admin, random(3) > 0).await;
                     if decision.is_none() {
                         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -290,7 +294,7 @@ async fn a_hundred_kills_of_replicas_lose_no_decision_and_let_no_approval_pass_t
     let mut field = Field::new(&[]).await;
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(20 + random(120))).await;
-        let number = random(3) as usize;
+        let number = one_of_three();
         field.gates[number].take().unwrap().kill();
         tokio::time::sleep(Duration::from_millis(random(50))).await;
         tokio::task::block_in_place(|| field.revive(number, &[]));

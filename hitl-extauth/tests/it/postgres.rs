@@ -21,7 +21,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::support::PATIENCE;
 
 /// Whom the server runs as where the tests are root's, which PostgreSQL is not.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 /// A server.
 pub(crate) struct Server {
@@ -160,6 +160,17 @@ impl Server {
             process.kill().unwrap();
             process.wait().unwrap();
         }
+    }
+
+    /// Reads its settings again.
+    pub(crate) fn reload(&self) {
+        let process = self.process.as_ref().unwrap();
+        let id = rustix::process::Pid::from_child(process);
+        rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn data(&self) -> PathBuf {

@@ -28,7 +28,9 @@ pub(crate) async fn audit(gate: &Gate) -> Vec<Event> {
     assert_eq!(status, 200);
     let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let mut verifier = Verifier::new(None);
-    events.iter().for_each(|event| verifier.next(event).unwrap());
+    for event in &events {
+        verifier.next(event).unwrap();
+    }
     verifier.finish().unwrap();
     events
 }
@@ -116,6 +118,41 @@ async fn the_newest_call_is_the_one_that_waits_wherever_it_is() {
     c.until_state(&id, "spent").await;
     let kinds: Vec<_> = audit(&b).await.into_iter().map(|event| event.kind).collect();
     assert_eq!(kinds.iter().filter(|kind| *kind == "superseded").count(), 2, "{kinds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "of the suite postgres"]
+async fn a_decision_that_comes_to_nothing_does_not_hide_one_taken_elsewhere() {
+    let (lab, server) = (Lab::new(), Server::start());
+    let [holds, decides, _c] = three(&lab, &server, &[]).await;
+    for round in 0..5 {
+        let call = holds.hold(migrate("alice", "v3", round)).await;
+        let id = decides.waiting_one().await;
+        // Both decisions wait for their turn: the good one, and behind it one that is refused, and
+        // has taken the call out of those that can be told.
+        let client = server.client().await;
+        let lock = "BEGIN; SELECT pg_advisory_xact_lock(1195463749, 1)";
+        client.batch_execute(lock).await.unwrap();
+        let waiting = async |count: i64| {
+            let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+            while client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) < count {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let good = decides.decide("dana", &id, true, "");
+        let refused = async {
+            waiting(1).await;
+            let refused = holds.decide("alice", &id, true, "");
+            let both = async {
+                waiting(2).await;
+                client.batch_execute("COMMIT").await.unwrap();
+            };
+            tokio::join!(refused, both).0
+        };
+        let (good, refused) = tokio::join!(good, refused);
+        assert_eq!((good.0, refused.0), (204, 403));
+        assert!(tokio::time::timeout(PATIENCE, call).await.unwrap().unwrap().is_allowed());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,6 +77,9 @@ impl ConnectError {
     /// Whether nothing but another setting helps: waiting does not.
     pub fn is_final(&self) -> bool {
         let Self::Postgres(error) = self else { return false };
+        if is_about_certificates(error) {
+            return true;
+        }
         let known = [
             SqlState::INVALID_PASSWORD,
             SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
@@ -85,6 +88,19 @@ impl ConnectError {
         ];
         error.code().is_some_and(|code| known.contains(code))
     }
+}
+
+/// Whether it is the certificate, or the one that should vouch for it.
+fn is_about_certificates(error: &Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if error.is::<rustls::Error>() || inner.is_some_and(|error| error.is::<rustls::Error>()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// An error with its causes, which tokio-postgres does not print by itself.
