@@ -65,7 +65,7 @@ const MEMORY_AIM: u64 = 10 * 1024;
 /// A page of the queue.
 const PAGE_AIM: Duration = Duration::from_millis(50);
 
-type Gateway = AuthorizationClient<Channel>;
+pub(crate) type Gateway = AuthorizationClient<Channel>;
 
 /// A running server that answers checks, and connections to it.
 struct Subject {
@@ -83,7 +83,7 @@ impl Subject {
     }
 }
 
-async fn connect(process: &Process) -> anyhow::Result<Gateway> {
+pub(crate) async fn connect(process: &Process) -> anyhow::Result<Gateway> {
     Ok(AuthorizationClient::connect(format!("http://{}", process.address("grpc")?)).await?)
 }
 
@@ -119,14 +119,14 @@ fn harmless() -> CheckRequest {
     post("bench", &json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))
 }
 
-fn call(number: usize) -> CheckRequest {
+pub(crate) fn call(number: usize) -> CheckRequest {
     let arguments = json!({"version": format!("v{number}")});
     let params = json!({"name": "run_migration", "arguments": arguments});
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
     post(&format!("user-{}", number % REQUESTERS), &body)
 }
 
-fn passes(answer: &CheckResponse) -> bool {
+pub(crate) fn passes(answer: &CheckResponse) -> bool {
     answer.status.as_ref().is_some_and(|status| status.code == 0)
 }
 
@@ -147,10 +147,14 @@ pub(crate) async fn run(bin: &Path, folder: &Path, seconds: u64) -> anyhow::Resu
 }
 
 /// Starts a gate on a database of its own.
-fn start(bin: &Path, folder: &Path) -> anyhow::Result<Process> {
+pub(crate) fn start(bin: &Path, folder: &Path) -> anyhow::Result<Process> {
     let _ = std::fs::remove_dir_all(folder);
     std::fs::create_dir_all(folder)?;
-    let database = folder.join("gate.db").display().to_string();
+    start_on(bin, &folder.join("gate.db").display().to_string())
+}
+
+/// Starts a gate on a database.
+pub(crate) fn start_on(bin: &Path, database: &str) -> anyhow::Result<Process> {
     Process::start(
         &bin.join("hitl-extauth"),
         &[
@@ -158,7 +162,7 @@ fn start(bin: &Path, folder: &Path) -> anyhow::Result<Process> {
             "--admin-listen=127.0.0.1:0",
             "--insecure-no-reviewer-auth",
             "--database",
-            &database,
+            database,
         ],
         &["grpc", "admin"],
     )
@@ -368,7 +372,7 @@ fn write_bare(bare: &Connection, number: usize) -> anyhow::Result<Duration> {
 }
 
 /// The id of the one call that waits, once it does.
-async fn waiting(admin: &mut Client) -> anyhow::Result<String> {
+pub(crate) async fn waiting(admin: &mut Client) -> anyhow::Result<String> {
     loop {
         let page: Value = serde_json::from_slice(&admin.exchange(&get("/pending?limit=1")).await?)?;
         if let Some(request) = page.pointer("/pending/0")
@@ -380,11 +384,11 @@ async fn waiting(admin: &mut Client) -> anyhow::Result<String> {
     }
 }
 
-fn get(path: &str) -> Vec<u8> {
+pub(crate) fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
 }
 
-fn decision(id: &str) -> Vec<u8> {
+pub(crate) fn decision(id: &str) -> Vec<u8> {
     let body = r#"{"approved":true,"reason":"measured"}"#;
     format!(
         "POST /decide/{id} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
@@ -465,7 +469,7 @@ async fn hold(
 }
 
 /// How many calls the gate says that it holds.
-async fn held(admin: &mut Client) -> anyhow::Result<usize> {
+pub(crate) async fn held(admin: &mut Client) -> anyhow::Result<usize> {
     let text = String::from_utf8(admin.exchange(&get("/metrics")).await?)?;
     let line = text.lines().find_map(|line| line.strip_prefix("hitl_held_calls "));
     Ok(line.context("no hitl_held_calls")?.parse()?)

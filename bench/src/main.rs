@@ -14,6 +14,7 @@ mod load;
 mod noop;
 mod ops_tools;
 mod process;
+mod replicas;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,7 @@ struct Args {
 enum Service {
     McpOpsTools,
     HitlExtauth,
+    Replicas,
     Agents,
 }
 
@@ -54,6 +56,10 @@ enum Command {
         #[arg(long, value_name = "SERVICE")]
         only: Option<Service>,
 
+        /// Folder with PostgreSQL's programs; the replicas are measured where it is named
+        #[arg(long, value_name = "DIR")]
+        postgres: Option<PathBuf>,
+
         /// The agents that are not built here
         #[command(flatten)]
         programs: agents::Programs,
@@ -76,12 +82,17 @@ async fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::ServeNoop => noop::serve().await,
         Command::ServeAllow => allow::serve().await,
-        Command::Run { bin, folder, seconds, only, programs } => {
+        Command::Run { bin, folder, seconds, only, postgres, programs } => {
             if only.is_none_or(|only| only == Service::McpOpsTools) {
                 ops_tools::run(&bin, seconds).await?;
             }
             if only.is_none_or(|only| only == Service::HitlExtauth) {
                 gate::run(&bin, &folder, seconds).await?;
+            }
+            if only.is_none_or(|only| only == Service::Replicas)
+                && let Some(postgres) = &postgres
+            {
+                replicas::run(&bin, &folder, postgres).await?;
             }
             if only.is_none_or(|only| only == Service::Agents) {
                 agents::run(&bin, &folder, &programs).await?;

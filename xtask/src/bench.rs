@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::{
-    test::conversations,
+    test::{conversations, install},
     workspace::{self, Workspace},
 };
 
@@ -17,7 +17,7 @@ pub(crate) struct BenchArgs {
     seconds: u64,
 
     /// The service to measure; all when none is named
-    #[arg(value_name = "SERVICE", value_parser = ["mcp-ops-tools", "hitl-extauth", "agents"])]
+    #[arg(value_name = "SERVICE", value_parser = ["mcp-ops-tools", "hitl-extauth", "replicas", "agents"])]
     service: Option<String>,
 }
 
@@ -29,6 +29,9 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
     bench.arg("--folder").arg(workspace.target().join("bench"));
     if let Some(service) = &args.service {
         bench.args(["--only", service]);
+    }
+    if args.service.as_ref().is_none_or(|service| service == "replicas") {
+        bench.arg("--postgres").arg(install::postgres(workspace)?);
     }
     if args.service.as_ref().is_none_or(|service| service == "agents") {
         let (langgraph, adk) = conversations::pythons(workspace)?;

@@ -11,7 +11,7 @@ mod cluster;
 pub(crate) mod conversations;
 mod dependencies;
 mod gateway;
-mod install;
+pub(crate) mod install;
 mod postgres;
 mod scenes;
 mod server;

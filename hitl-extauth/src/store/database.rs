@@ -368,6 +368,7 @@ mod tests {
         });
         let url = url.unwrap();
         assert_eq!(url.to_string(), "postgres://pghost:7/pgdatabase");
+        assert_eq!(url.configs[0].get_user(), Some("pguser"));
         let hosts = |name: &str| (name == "PGHOST").then(|| "a:1,b".to_owned());
         let url = PostgresUrl::parse("postgres://u@/n?connect_timeout=1", &hosts).unwrap();
         assert_eq!(url.to_string(), "postgres://a:1,b:5432/n");
@@ -375,6 +376,5 @@ mod tests {
         let socket = |name: &str| (name == "PGHOST").then(|| "/run/pg".to_owned());
         let url = PostgresUrl::parse("postgresql://u@/n", &socket).unwrap();
         assert_eq!(url.to_string(), "postgres:///run/pg:5432/n");
-        assert_eq!(url.configs[0].get_user(), Some("pguser"));
     }
 }

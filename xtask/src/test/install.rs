@@ -92,7 +92,7 @@ pub(super) fn chromium(workspace: &Workspace) -> anyhow::Result<PathBuf> {
 }
 
 /// PostgreSQL's programs, and what sets a clock wrong: Debian's.
-pub(super) fn postgres(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+pub(crate) fn postgres(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let newest = || {
         let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
         let folders = versions.flatten().map(|entry| entry.path().join("bin"));

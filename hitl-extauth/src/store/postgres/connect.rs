@@ -95,7 +95,8 @@ fn is_about_certificates(error: &Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if error.is::<rustls::Error>() || inner.is_some_and(|error| error.is::<rustls::Error>()) {
+        let inner = inner.and_then(|error| error.downcast_ref::<rustls::Error>());
+        if inner.or(error.downcast_ref()).is_some() {
             return true;
         }
         cause = error.source();
