@@ -104,6 +104,167 @@ Logs and traces, as environment variables.
 {{- end }}
 
 {{/*
+How long the gate goes on after it was asked to stop, in seconds.
+*/}}
+{{- define "hitl.drain" -}}
+{{- if kindIs "invalid" .Values.gate.drain -}}
+{{ ternary 5 0 (eq .Values.database.type "postgres") }}
+{{- else -}}
+{{ int64 .Values.gate.drain }}
+{{- end -}}
+{{- end }}
+
+{{/*
+A node for each replica, where there are as many. Takes {root, component}.
+*/}}
+{{- define "hitl.apart" -}}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            {{- include "hitl.selector" . | nindent 12 }}
+{{- end }}
+
+{{/*
+The PostgreSQL, as environment variables: the gate's own, and those of every PostgreSQL client.
+*/}}
+{{- define "hitl.database" -}}
+{{- $database := .Values.database -}}
+{{- if $database.urlKey -}}
+- name: HITL_DATABASE
+  valueFrom:
+    secretKeyRef:
+      name: {{ $database.existingSecret }}
+      key: {{ $database.urlKey }}
+{{- else -}}
+# What the URL does not say is in the variables behind it, where nothing has to be escaped.
+- name: HITL_DATABASE
+  value: postgres://
+- name: PGHOST
+  value: {{ $database.host | quote }}
+{{- with $database.port }}
+- name: PGPORT
+  value: {{ int64 . | quote }}
+{{- end }}
+- name: PGDATABASE
+  value: {{ $database.name | quote }}
+- name: PGUSER
+  value: {{ $database.user | quote }}
+{{- end }}
+- name: PGSSLMODE
+  value: {{ $database.sslMode }}
+{{- with $database.passwordKey }}
+- name: HITL_DATABASE_PASSWORD_FILE
+  value: {{ printf "/etc/hitl/database/%s" . | quote }}
+{{- end }}
+{{- if or $database.ca.existingSecret $database.ca.existingConfigMap }}
+- name: HITL_DATABASE_CA
+  value: {{ printf "/etc/hitl/database-ca/%s" $database.ca.key | quote }}
+{{- end }}
+- name: HITL_DATABASE_CONNECTIONS
+  value: {{ int64 $database.connections | quote }}
+{{- end }}
+
+{{/*
+Where the gate finds its files.
+*/}}
+{{- define "hitl.gateMounts" -}}
+{{- $postgres := eq .Values.database.type "postgres" -}}
+{{- if not $postgres }}
+- name: data
+  mountPath: /data
+# Where SQLite puts what it sorts.
+- name: tmp
+  mountPath: /tmp
+{{- end }}
+{{- if not .Values.reviewers.insecureAnybody }}
+# The folder, not the file: a mounted file would never change.
+- name: reviewers
+  mountPath: /etc/hitl/reviewers
+  readOnly: true
+{{- end }}
+{{- if .Values.gate.receipts.existingSecret }}
+- name: receipts
+  mountPath: /etc/hitl/receipts
+  readOnly: true
+{{- end }}
+{{- if and $postgres .Values.database.passwordKey }}
+# The folder here, too: the password is read again for every connection.
+- name: database
+  mountPath: /etc/hitl/database
+  readOnly: true
+{{- end }}
+{{- if and $postgres (or .Values.database.ca.existingSecret .Values.database.ca.existingConfigMap) }}
+- name: database-ca
+  mountPath: /etc/hitl/database-ca
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{/*
+What is mounted there.
+*/}}
+{{- define "hitl.gateVolumes" -}}
+{{- $postgres := eq .Values.database.type "postgres" -}}
+{{- $gate := .Values.gate -}}
+{{- $database := .Values.database -}}
+{{- if not $postgres }}
+- name: data
+  {{- if eq $gate.persistence.mode "memory" }}
+  emptyDir: {}
+  {{- else }}
+  persistentVolumeClaim:
+    claimName: {{ ternary $gate.persistence.existingClaim "hitl-extauth-data" (eq $gate.persistence.mode "existing") }}
+  {{- end }}
+- name: tmp
+  emptyDir:
+    sizeLimit: 256Mi
+{{- end }}
+{{- if not .Values.reviewers.insecureAnybody }}
+- name: reviewers
+  secret:
+    secretName: {{ .Values.reviewers.existingSecret | default "hitl-extauth-reviewers" }}
+    defaultMode: 0440
+{{- end }}
+{{- if $gate.receipts.existingSecret }}
+- name: receipts
+  secret:
+    secretName: {{ $gate.receipts.existingSecret }}
+    defaultMode: 0440
+    items:
+      - key: {{ $gate.receipts.existingSecretKey }}
+        path: {{ $gate.receipts.existingSecretKey }}
+{{- end }}
+{{- if and $postgres $database.passwordKey }}
+- name: database
+  secret:
+    secretName: {{ $database.existingSecret }}
+    defaultMode: 0440
+    items:
+      - key: {{ $database.passwordKey }}
+        path: {{ $database.passwordKey }}
+{{- end }}
+{{- if and $postgres (or $database.ca.existingSecret $database.ca.existingConfigMap) }}
+- name: database-ca
+  {{- if $database.ca.existingSecret }}
+  secret:
+    secretName: {{ $database.ca.existingSecret }}
+    defaultMode: 0440
+  {{- else }}
+  configMap:
+    name: {{ $database.ca.existingConfigMap }}
+    defaultMode: 0440
+  {{- end }}
+    items:
+      - key: {{ $database.ca.key }}
+        path: {{ $database.ca.key }}
+{{- end }}
+{{- end }}
+
+{{/*
 Refuses values that contradict each other, where their schema cannot.
 */}}
 {{- define "hitl.check" -}}
@@ -134,6 +295,7 @@ or name a Secret that holds such a list under the key reviewers.yaml (reviewers.
 {{- if and (eq .Values.gate.persistence.mode "existing") (not .Values.gate.persistence.existingClaim) -}}
 {{- fail "gate.persistence.mode is existing: name your claim in gate.persistence.existingClaim" -}}
 {{- end -}}
+{{- include "hitl.checkDatabase" . -}}
 {{- if and .Values.gate.receipts.existingSecret (not .Values.gate.receipts.enabled) -}}
 {{- fail "gate.receipts.existingSecret names a key, but gate.receipts.enabled is false: enable it, or leave the Secret out" -}}
 {{- end -}}
@@ -155,5 +317,66 @@ or name a Secret that holds such a list under the key reviewers.yaml (reviewers.
 {{- $timeout := .Values.gatewayPolicy.requestTimeout -}}
 {{- if and $timeout (le (atoi (trimSuffix "s" $timeout)) (int .Values.gate.hold)) -}}
 {{- fail (printf "gatewayPolicy.requestTimeout is %s, but a call is held for %ds (gate.hold): the gateway would give up first; make it longer, or leave it empty" $timeout (int .Values.gate.hold)) -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+The same for the database, and for what several replicas need.
+*/}}
+{{- define "hitl.checkDatabase" -}}
+{{- $database := .Values.database -}}
+{{- $replicas := int .Values.gate.replicas -}}
+{{- $receipts := .Values.gate.receipts -}}
+{{- $parts := list -}}
+{{- range list "host" "port" "name" "user" -}}
+{{- if get $database . }}{{ $parts = append $parts (printf "database.%s" .) }}{{ end -}}
+{{- end -}}
+{{- $key := printf "make a key, once:\n\n  openssl genpkey -algorithm ed25519 -out receipts.pem\n  kubectl create secret generic hitl-receipts -n %s --from-file=%s=receipts.pem\n\nand name it: gate.receipts.existingSecret=hitl-receipts" .Release.Namespace $receipts.existingSecretKey -}}
+{{- if eq $database.type "sqlite" -}}
+{{- if gt $replicas 1 -}}
+{{- fail (printf "gate.replicas is %d, but a SQLite file is for one: keep gate.replicas 1, or give the gate a PostgreSQL (database.type=postgres, database.existingSecret and what is said there)" $replicas) -}}
+{{- end -}}
+{{- range list "existingSecret" "urlKey" "passwordKey" "host" "port" "name" "user" -}}
+{{- if get $database . -}}
+{{- fail (printf "database.%s is about a PostgreSQL, but database.type is sqlite: set database.type=postgres, or leave it out" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if or $database.ca.existingSecret $database.ca.existingConfigMap -}}
+{{- fail "database.ca is about a PostgreSQL, but database.type is sqlite: set database.type=postgres, or leave it out" -}}
+{{- end -}}
+{{- else -}}
+{{- if not $database.existingSecret -}}
+{{- fail (printf `database.type is postgres: name the Secret with its password in database.existingSecret; values take none, since Helm would keep it.
+
+For example:
+
+  kubectl create secret generic hitl-database -n %s --from-file=password=FILE
+
+and database.existingSecret=hitl-database, database.passwordKey=password, database.host, database.name and database.user; or a Secret with a whole URL, and its key in database.urlKey.` .Release.Namespace) -}}
+{{- end -}}
+{{- if and $database.urlKey $parts -}}
+{{- fail (printf "database.urlKey names a whole URL, and %s would be ignored beside it: leave one of the two out" (join ", " $parts)) -}}
+{{- end -}}
+{{- if not $database.urlKey -}}
+{{- $missing := list -}}
+{{- range list "host" "name" "user" "passwordKey" -}}
+{{- if not (get $database .) }}{{ $missing = append $missing (printf "database.%s" .) }}{{ end -}}
+{{- end -}}
+{{- if $missing -}}
+{{- fail (printf "database.type is postgres, and the gate does not know how to reach it: set %s, or, where the Secret %s holds a whole URL, database.urlKey alone" (join ", " $missing) $database.existingSecret) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $database.ca.existingSecret $database.ca.existingConfigMap -}}
+{{- fail "database.ca names a Secret and a ConfigMap: set one of database.ca.existingSecret and database.ca.existingConfigMap" -}}
+{{- end -}}
+{{- if and (eq $database.sslMode "disable") (or $database.ca.existingSecret $database.ca.existingConfigMap) -}}
+{{- fail "database.ca is for TLS, but database.sslMode is disable: leave one of the two out" -}}
+{{- end -}}
+{{- if and $receipts.enabled (not $receipts.existingSecret) -}}
+{{- fail (printf "with a PostgreSQL the gate has no volume to keep a key of receipts on, and all replicas must sign with the same one: %s; or, for one replica, gate.receipts.enabled=false" $key) -}}
+{{- end -}}
+{{- if and (gt $replicas 1) (not $receipts.enabled) -}}
+{{- fail (printf "gate.receipts.enabled is false, so that each of %d replicas would sign with a key of its own, and tool servers would refuse receipts of the others: set it to true and %s" $replicas $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}

@@ -1,7 +1,8 @@
 //! A real PostgreSQL in a folder of its own, on a free port; gone when dropped.
 
 use std::{
-    net::TcpListener,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -138,12 +139,7 @@ impl Server {
             let mut process = command.spawn().unwrap();
             // The processes of one that was killed may still be going: then this one ends.
             while process.try_wait().unwrap().is_none() {
-                let ready = program("pg_isready")
-                    .args(["--quiet", "--dbname", &self.keywords()])
-                    .stdout(Stdio::null())
-                    .status()
-                    .unwrap();
-                if ready.success() {
+                if self.answers() {
                     self.process = Some(process);
                     return;
                 }
@@ -152,6 +148,19 @@ impl Server {
             let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
             assert!(begun.elapsed() < PATIENCE, "PostgreSQL does not start: {log}");
         }
+    }
+
+    /// Whether it takes in whoever comes.
+    fn answers(&self) -> bool {
+        let mut hello = b"\0\0\0\0\0\x03\0\0user\0gate\0database\0postgres\0\0".to_vec();
+        hello[3] = u8::try_from(hello.len()).unwrap();
+        let mut said = [0];
+        let asked = TcpStream::connect(("127.0.0.1", self.port)).and_then(|mut stream| {
+            stream.write_all(&hello)?;
+            stream.read_exact(&mut said)
+        });
+        // A question about who that is, or welcome; and no error.
+        asked.is_ok() && said == *b"R"
     }
 
     /// Ends it as a crash does.

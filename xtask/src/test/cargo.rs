@@ -52,10 +52,11 @@ pub(super) fn with_postgres(
     workspace: &Workspace,
     programs: &Path,
     envoy: &Path,
+    only: &[&str],
 ) -> anyhow::Result<u32> {
     let mut command = workspace.cargo();
     command.args(["test", "--workspace", "--locked", "--test", "it", "--", "--ignored"]);
-    command.args(["--test-threads=2", "--show-output"]);
+    command.args(["--test-threads=2", "--show-output"]).args(only);
     command.env("HITL_TEST_POSTGRES", programs).env("HITL_TEST_ENVOY", envoy);
     Ok(count(command)?.passed)
 }
