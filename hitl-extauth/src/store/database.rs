@@ -156,7 +156,18 @@ impl PostgresUrl {
             hosts = &usual;
         }
         let query = others.join("&");
-        let read = |host| one(&format!("{before}{host}{after}?{query}"), variable);
+        let port = variable("PGPORT").map(|port| {
+            let port = port.parse::<u16>();
+            port.map_err(|_| NotADatabase::Url("PGPORT is no port".to_owned()))
+        });
+        let port = port.transpose()?;
+        let read = |host: &str| {
+            // Behind the brackets of an IPv6 address, if it is one.
+            let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+            let port = port.filter(|_| !has_port).map(|port| format!(":{port}"));
+            let port = port.unwrap_or_default();
+            one(&format!("{before}{host}{port}{after}?{query}"), variable)
+        };
         let mut configs = hosts.split(',').map(read).collect::<Result<Vec<_>, _>>()?;
         let mode = mode.or_else(|| variable("PGSSLMODE"));
         let mode = match mode.as_deref() {
@@ -218,10 +229,6 @@ fn one(
     })?;
     if config.get_hosts().is_empty() {
         return Err(NotADatabase::Url("a host is empty".to_owned()));
-    }
-    if config.get_ports().is_empty() {
-        let port = variable("PGPORT").map_or(Ok(PORT), |port| port.parse());
-        config.port(port.map_err(|_| NotADatabase::Url("PGPORT is no port".into()))?);
     }
     if config.get_user().is_none() {
         config.user(variable("PGUSER").ok_or(NotADatabase::Missing("user", "PGUSER"))?);

@@ -52,7 +52,7 @@ fn play(workspace: &Workspace, programs: &Programs) -> anyhow::Result<String> {
         let folder = std::env::temp_dir().join(format!("hitl-postgres-{version}"));
         let _ = fs::remove_dir_all(&folder);
         copy(workspace, &packaged, &folder)?;
-        let contract = ["contract::postgres"];
+        let contract = ["contract::postgres::"];
         let passed =
             cargo::with_postgres(workspace, &folder.join("bin"), &programs.envoy, &contract);
         let _ = fs::remove_dir_all(&folder);
