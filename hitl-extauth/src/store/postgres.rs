@@ -4,6 +4,7 @@
 //! goes as the database's. Must never decide by a clock of its own, and never let two replicas
 //! release one call.
 
+mod clock;
 mod columns;
 mod connect;
 mod listen;
@@ -14,21 +15,19 @@ mod view;
 mod writer;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use hitl_api::{Event, Head, Insights, Request, RequestId, Vote, audit};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use self::{
+    clock::Clock,
     connect::{Connector, Pool, ask},
     rows::{millis, moment},
     writer::{Needs, Writer},
@@ -108,37 +107,6 @@ impl OpenError {
             Self::Store(..) => true,
             Self::Tls(_) | Self::Pool(_) => false,
         }
-    }
-}
-
-/// A clock that goes as the database's, by this machine's in between.
-#[derive(Debug, Default)]
-struct Clock {
-    /// Milliseconds that the database is ahead.
-    ahead: AtomicI64,
-    set: AtomicBool,
-}
-
-/// An answer that took longer does not say what time it is.
-const LATE: Duration = Duration::from_millis(200);
-
-impl Clock {
-    /// Takes the database's time, which came after `asked`.
-    fn set(&self, millis: i64, asked: Duration) {
-        if asked > LATE && self.set.load(Ordering::Relaxed) {
-            // A connection had to be made first: who knows when it looked.
-            return;
-        }
-        self.set.store(true, Ordering::Relaxed);
-        let half = i64::try_from(asked.as_millis() / 2).unwrap_or_default();
-        let here = Timestamp::now().as_millisecond();
-        self.ahead.store(millis.saturating_add(half).saturating_sub(here), Ordering::Relaxed);
-    }
-
-    fn now(&self) -> Timestamp {
-        let ahead = SignedDuration::from_millis(self.ahead.load(Ordering::Relaxed));
-        let here = crate::gate::now();
-        here.checked_add(ahead).unwrap_or(here)
     }
 }
 

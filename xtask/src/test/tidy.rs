@@ -13,6 +13,9 @@ use crate::workspace::{self, Workspace};
 /// More lines than this is more than one thing.
 const MOST_LINES: usize = 500;
 
+/// But for tests that another suite runs.
+const OF_A_SUITE: &str = "= \"of the suite postgres\"]";
+
 /// What says "later" in code. Written in two halves, so that this file does not trip over itself.
 const LATER: [&str; 5] = [
     concat!("TO", "DO"),
@@ -76,7 +79,7 @@ fn rust_file(file: &str, text: &str) -> Vec<String> {
     }
     for (number, line) in text.lines().enumerate() {
         for word in LATER {
-            if line.contains(word) {
+            if line.contains(word) && !line.contains(OF_A_SUITE) {
                 wrong.push(format!("{file}:{}: {word:?}; do it now or leave it out", number + 1));
             }
         }

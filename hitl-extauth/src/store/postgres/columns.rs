@@ -10,6 +10,34 @@ use super::{
 };
 use crate::store::{StoreError, assurance};
 
+pub(super) const INSERT: &str = "
+    INSERT INTO requests (id, digest, state, received_at, expires_at, settled_at, grant_expires_at,
+        needed, requester, assurance, route, server, method, path, address, headers, body, tool,
+        arguments, replica, waiting_since)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
+        $6::bigint[], $7::bigint[], $8::integer[], $9::text[], $10::text[], $11::text[],
+        $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[],
+        $19::text[], $20::uuid[], $21::bigint[])";
+
+// Conditional on the state a request was in: whoever else may write, one step wins.
+pub(super) const UPDATE: &str = "
+    UPDATE requests AS r SET state = u.state, settled_at = u.settled_at,
+        grant_expires_at = u.grant_expires_at, replica = u.replica, waiting_since = u.waiting_since
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::uuid[],
+        $7::bigint[])
+        AS u (id, before, state, settled_at, grant_expires_at, replica, waiting_since)
+    WHERE r.id = u.id AND r.state = u.before
+    RETURNING 1";
+
+pub(super) const VOTE: &str = "
+    INSERT INTO votes (request, reviewer, approved, reason, at)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[], $5::bigint[])";
+
+pub(super) const APPEND: &str = "
+    INSERT INTO events (seq, at, request, kind, data, previous, hash)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[],
+        $6::text[], $7::text[])";
+
 /// Values of a statement.
 type Values<'a, const N: usize> = [&'a (dyn ToSql + Sync); N];
 

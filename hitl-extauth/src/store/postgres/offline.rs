@@ -4,11 +4,11 @@ use hitl_api::{Event, Head, Request, audit};
 
 use super::{
     OpenError,
-    columns::{Events, Inserted, Votes},
+    columns::{APPEND, Events, INSERT, Inserted, VOTE, Votes},
     connect::{Connector, Pool, Pooled},
     rows, schema,
     view::Held,
-    writer::{APPEND, INSERT, LOCK, VOTE},
+    writer::LOCK,
 };
 use crate::store::{
     StoreError,

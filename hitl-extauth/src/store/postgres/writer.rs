@@ -5,6 +5,8 @@
 //! of all their audits. Must never acknowledge a write before its commit, and never call one undone
 //! whose commit was sent and not answered, before the database has said so.
 
+mod doubt;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, try_join_all};
@@ -24,7 +26,7 @@ use uuid::Uuid;
 
 use super::{
     Shared,
-    columns::{Events, Inserted, Updated, Votes},
+    columns::{APPEND, Events, INSERT, Inserted, UPDATE, Updated, VOTE, Votes},
     connect::{Pooled, ask, discard},
     rows::{self, moment, uuid},
     view::{View, who},
@@ -61,34 +63,6 @@ const PENDING_OF: &str = "
     SELECT requester, assurance, count(*) FROM requests
     WHERE state = 'pending' AND md5(requester) IN (SELECT md5(name) FROM unnest($1::text[]) AS name)
     GROUP BY requester, assurance";
-
-pub(super) const INSERT: &str = "
-    INSERT INTO requests (id, digest, state, received_at, expires_at, settled_at, grant_expires_at,
-        needed, requester, assurance, route, server, method, path, address, headers, body, tool,
-        arguments, replica, waiting_since)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
-        $6::bigint[], $7::bigint[], $8::integer[], $9::text[], $10::text[], $11::text[],
-        $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[],
-        $19::text[], $20::uuid[], $21::bigint[])";
-
-// Conditional on the state a request was in: whoever else may write, one step wins.
-const UPDATE: &str = "
-    UPDATE requests AS r SET state = u.state, settled_at = u.settled_at,
-        grant_expires_at = u.grant_expires_at, replica = u.replica, waiting_since = u.waiting_since
-    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::uuid[],
-        $7::bigint[])
-        AS u (id, before, state, settled_at, grant_expires_at, replica, waiting_since)
-    WHERE r.id = u.id AND r.state = u.before
-    RETURNING 1";
-
-pub(super) const VOTE: &str = "
-    INSERT INTO votes (request, reviewer, approved, reason, at)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[], $5::bigint[])";
-
-pub(super) const APPEND: &str = "
-    INSERT INTO events (seq, at, request, kind, data, previous, hash)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[],
-        $6::text[], $7::text[])";
 
 /// Tells the other replicas where the audit ends, when this is committed.
 const NOTIFY: &str = "SELECT pg_notify('hitl', $1::text)";
@@ -228,7 +202,7 @@ async fn write_batches(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<J
                 tracing::warn!(%why, writes = finishes.len(), "a commit was not answered");
                 let (shared, head) = (Arc::clone(&shared), view.head.clone());
                 tokio::spawn(async move {
-                    let result = resolve(&shared, head.as_ref(), why).await;
+                    let result = doubt::resolve(&shared, head.as_ref(), why).await;
                     finish(finishes, &result);
                 });
             }
@@ -507,44 +481,4 @@ async fn flush(client: &Pooled, view: &View) -> Result<(), Flown> {
         return Err(Flown::Kept(StoreError::Unavailable(changed_meanwhile)));
     }
     Ok(())
-}
-
-/// What became of a commit that was not answered: asked until the database says. Under the lock,
-/// which the transaction in doubt holds until its end; and with a write, whose commit waits for the
-/// standbys as the other should have.
-async fn resolve(shared: &Shared, head: Option<&Head>, why: StoreError) -> Result<(), StoreError> {
-    let Some(Head { seq, hash }) = head else { return Err(why) };
-    let seq = i64::try_from(*seq).unwrap_or(i64::MAX);
-    loop {
-        match look(shared, seq).await {
-            Ok(kept) if kept.as_ref() == Some(hash) => return Ok(()),
-            Ok(_) => return Err(why),
-            Err(error) => tracing::debug!(%error, "what became of a commit is asked again"),
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
-/// The hash of a row of the audit.
-async fn look(shared: &Shared, seq: i64) -> Result<Option<String>, StoreError> {
-    let client = shared.writing.get().await?;
-    let values: [Value<'_>; 1] = [&seq];
-    let seen: [Value<'_>; 1] = [&shared.replica];
-    let asked = async {
-        let steps = vec![
-            bare(&client, "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"),
-            step(&client, LOCK, &[]).await?,
-            step(&client, "SELECT hash FROM events WHERE seq = $1", &values).await?,
-            step(&client, super::SEEN, &seen).await?,
-            bare(&client, "COMMIT"),
-        ];
-        fly(steps).await
-    };
-    match timed(asked).await {
-        Ok(answers) => Ok(first(answers.get(2).map_or(&[], Vec::as_slice))?),
-        Err(flown) => {
-            discard(client);
-            Err(flown.into())
-        }
-    }
 }
