@@ -4,6 +4,7 @@
 use std::{
     env, fs,
     io::Write as _,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -67,42 +68,59 @@ pub(super) fn accepted(suite: &Suite<'_>) -> anyhow::Result<usize> {
         }
         let rendered = workspace::output(suite.xtask(&["render"]).args(options))?;
         as_written_down(suite, name, &rendered)?;
-        // The lab that is up has the ports of the nodes.
-        let rendered =
-            [("30080", "31080"), ("30081", "31081"), ("30088", "31088"), ("30090", "31090")]
-                .iter()
-                .fold(rendered, |text, (taken, free)| text.replace(taken, free));
-        // An object cannot be looked at in a namespace that is not there.
-        let namespaces = "apiVersion: v1\nkind: List\nitems:\n".to_owned()
-            + &["agentgateway-system", "kagent", "hitl-gateway", "dba-assistant", "metallb-system"]
-                .map(|name| {
-                    format!("- {{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}\n")
-                })
-                .concat();
-        kubectl(
-            suite,
-            &["apply", "--server-side", "--field-manager=suite", "--filename=-"],
-            &namespaces,
-        )?;
-        let dry = [
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "--dry-run=server",
-            "--validate=strict",
-            "--output=name",
-            "--filename=-",
-        ];
-        let way = || format!("render {}", options.join(" "));
-        let taken = kubectl(suite, &dry, &rendered).with_context(way)?;
-        if let Some((program, schemas)) = &conform {
-            let mut conform = suite.workspace.command(program);
-            conform.args(["-strict", "-summary", "-schema-location", schemas, "-"]);
-            println!("{}", told(&mut conform, &rendered).with_context(way)?.trim());
-        }
-        count += taken.lines().count();
+        let way = format!("render {}", options.join(" "));
+        count += taken(suite, &way, rendered, conform.as_ref())?;
     }
+    // No lab has a PostgreSQL; what the chart makes for one is looked at all the same.
+    let values = suite.workspace.path("tests/cluster/postgres.values.yaml");
+    let mut team = suite.tool("helm", &["template", "hitl", "--namespace", "hitl"]);
+    team.args(["--kube-version", "1.35.0", "--values"]).arg(&values);
+    team.arg(suite.workspace.path("charts/hitl"));
+    let rendered = workspace::output(&mut team)?;
+    as_written_down(suite, "postgres", &rendered)?;
+    count += taken(suite, "the gate over PostgreSQL", rendered, conform.as_ref())?;
     Ok(count)
+}
+
+/// Has a way's objects accepted; gives how many that were.
+fn taken(
+    suite: &Suite<'_>,
+    way: &str,
+    rendered: String,
+    conform: Option<&(PathBuf, String)>,
+) -> anyhow::Result<usize> {
+    // The lab that is up has the ports of the nodes.
+    let rendered = [("30080", "31080"), ("30081", "31081"), ("30088", "31088"), ("30090", "31090")]
+        .iter()
+        .fold(rendered, |text, (taken, free)| text.replace(taken, free));
+    // An object cannot be looked at in a namespace that is not there.
+    let namespaces = "apiVersion: v1\nkind: List\nitems:\n".to_owned()
+        + &["agentgateway-system", "kagent", "hitl-gateway", "dba-assistant", "metallb-system"]
+            .map(|name| {
+                format!("- {{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}\n")
+            })
+            .concat();
+    kubectl(
+        suite,
+        &["apply", "--server-side", "--field-manager=suite", "--filename=-"],
+        &namespaces,
+    )?;
+    let dry = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--dry-run=server",
+        "--validate=strict",
+        "--output=name",
+        "--filename=-",
+    ];
+    let taken = kubectl(suite, &dry, &rendered).with_context(|| way.to_owned())?;
+    if let Some((program, schemas)) = conform {
+        let mut conform = suite.workspace.command(program);
+        conform.args(["-strict", "-summary", "-schema-location", schemas, "-"]);
+        println!("{}", told(&mut conform, &rendered).with_context(|| way.to_owned())?.trim());
+    }
+    Ok(taken.lines().count())
 }
 
 /// Manifests must be those that are written down, so that a change of a chart is seen for what it does.
