@@ -317,7 +317,7 @@ async fn decide_in(store: &SqliteStore, number: usize) -> anyhow::Result<Duratio
     let call = NewCall {
         id,
         digest: format!("{number:064}"),
-        requester: Requester { name, assurance: Assurance::Claimed },
+        requester: Requester { name, assurance: Assurance::Claimed, groups: Vec::new() },
         route: "gateway.example/privileged/mcp".to_owned(),
         server: "mcp-ops-tools".to_owned(),
         method: "POST".to_owned(),
@@ -327,13 +327,14 @@ async fn decide_in(store: &SqliteStore, number: usize) -> anyhow::Result<Duratio
         body: text,
         tool: "run_migration".to_owned(),
         arguments: serde_json::Map::from_iter([("version".to_owned(), "v3".into())]),
-        needed: 1,
+        ruling: hitl_api::Ruling::default(),
     };
     store.arrive(call, terms, now()).await?;
     let reason = "measured".to_owned();
-    let vote = Vote { reviewer: "anybody".to_owned(), approved: true, reason, at: now() };
+    let reviewer = "anybody".to_owned();
+    let vote = Vote { reviewer, groups: Vec::new(), approved: true, reason, at: now() };
     let begun = Instant::now();
-    store.vote(id, vote, true, terms).await?;
+    store.vote(id, vote, true, None, terms).await?;
     Ok(begun.elapsed())
 }
 

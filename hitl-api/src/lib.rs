@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod reveal;
+mod ruling;
 
 use std::{fmt, str::FromStr};
 
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+pub use ruling::{Outcome, Quorum, Risk, RuleSaid, RulesFile, RulesInForce, Ruling};
 
 /// Id of a request: a UUIDv7, so that ids sort by time.
 #[derive(
@@ -154,6 +157,9 @@ pub struct Requester {
     pub name: String,
     /// How the gate knows.
     pub assurance: Assurance,
+    /// Groups they belong to, as the gateway has verified.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
 }
 
 impl Requester {
@@ -168,6 +174,9 @@ impl Requester {
 pub struct Vote {
     /// The reviewer's name, as their token says.
     pub reviewer: String,
+    /// Groups they belonged to when they said it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// Yes or no.
     pub approved: bool,
     /// Why, in their words.
@@ -234,8 +243,14 @@ pub struct Request {
     pub waiting_since: Option<Timestamp>,
     /// What reviewers have said so far.
     pub votes: Vec<Vote>,
-    /// How many approvals it needs.
+    /// How many approvals it needs, at least.
     pub needed: u32,
+    /// What the rules ask for: as they are now while it waits, and as they were when it was settled.
+    #[serde(default)]
+    pub ruling: Ruling,
+    /// The approvals that are still missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Quorum>,
 }
 
 /// A page of requests.

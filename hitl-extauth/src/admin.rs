@@ -9,6 +9,7 @@ mod history;
 mod insights;
 mod openapi;
 mod queue;
+mod rules;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    approval::Refused,
     gate::Gate,
     metrics::Metrics,
     receipt::Receipts,
@@ -76,6 +78,7 @@ impl Admin {
             .route("/requests", get(history::list))
             .route("/requests/{id}", get(history::one))
             .route("/insights", get(insights::insights))
+            .route("/rules", get(rules::rules))
             .route("/events", get(events::stream))
             .route("/audit", get(events::audit))
             .route("/audit/head", get(events::head))
@@ -99,13 +102,14 @@ impl Admin {
             .with_state(self.clone())
     }
 
-    /// With what this process knows best: whether a caller waits here.
-    fn seen(&self, mut request: Request) -> Request {
+    /// With what this process knows best: whether a caller waits here, and what the rules ask for now.
+    async fn seen(&self, request: Request) -> Result<Request, StoreError> {
+        let mut request = self.gate.seen(request).await?;
         if request.state == State::Pending && !request.waiting {
             request.waiting_since = self.gate.parking().waiting_since(request.id);
             request.waiting = request.waiting_since.is_some();
         }
-        request
+        Ok(request)
     }
 }
 
@@ -151,7 +155,11 @@ impl From<ChangeError> for Problem {
             }
             ChangeError::Store(error) => error.into(),
             ChangeError::Refused { refused, request } => Self {
-                status: StatusCode::CONFLICT,
+                status: match refused {
+                    Refused::NotAmong(_) => StatusCode::FORBIDDEN,
+                    Refused::ReasonNeeded => StatusCode::UNPROCESSABLE_ENTITY,
+                    _ => StatusCode::CONFLICT,
+                },
                 body: Box::new(hitl_api::Problem {
                     error: refused.to_string(),
                     state: Some(request.state),

@@ -7,11 +7,15 @@
 //!            └── the requester takes it back > withdrawn
 //! ```
 //!
+//! A call that the rules deny begins as denied, one that they allow as spent. Rules may change while
+//! something waits: what counts is what they say when somebody decides, and again when an approval is
+//! used; one that is no longer enough lapses.
+//!
 //! Pure: owns the rules, and nothing else does. Every store loads a [`Life`], asks [`Life::step`],
 //! and writes what comes back in one transaction. Must never approve by itself, and never let one
 //! approval be spent twice.
 
-use hitl_api::{State, Vote};
+use hitl_api::{Ruling, State, Vote};
 use jiff::{SignedDuration, Timestamp};
 
 /// What of a request its rules depend on.
@@ -27,8 +31,8 @@ pub struct Life {
     pub settled_at: Option<Timestamp>,
     /// What reviewers have said.
     pub votes: Vec<Vote>,
-    /// How many approvals it needs.
-    pub needed: u32,
+    /// What the rules ask for.
+    pub ruling: Ruling,
 }
 
 /// What happens to a request.
@@ -41,11 +45,18 @@ pub enum Happening {
         vote: Vote,
         /// Whether the call is waiting.
         waiter: bool,
-        /// How long an approval may be used.
+        /// How long an approval may be used, where the rules do not say.
         grant: SignedDuration,
+        /// What the rules ask for by now; what they asked for before, unless given.
+        ruling: Option<Box<Ruling>>,
     },
-    /// The same call comes again and wants to use the approval.
-    Spend,
+    /// The same call comes again, and the rules say this.
+    Arrive(Box<Ruling>),
+    /// A call that waits wants to use the approval.
+    Spend {
+        /// What the rules ask for by now; what they asked for before, unless given.
+        ruling: Option<Box<Ruling>>,
+    },
     /// The call that was to be released had gone: what it spent is a grant again.
     Restore {
         /// How long it may be used from now on.
@@ -64,6 +75,12 @@ pub enum Change {
     Voted,
     /// Approved.
     Approved,
+    /// The rules let it pass.
+    Allowed,
+    /// The rules deny it.
+    Forbidden,
+    /// The approval is not enough any more for what the rules ask.
+    Revoked,
     /// Used.
     Spent,
     /// Given back, because the call had gone before it was released.
@@ -79,7 +96,7 @@ pub enum Change {
 }
 
 /// Why nothing happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is settled already.
     #[error("the request is settled already: {0}")]
@@ -93,19 +110,44 @@ pub enum Refused {
     /// It is for a newer identical call.
     #[error("a newer identical call waits for the approval")]
     Superseded,
+    /// The rules deny the call, and nobody can approve it.
+    #[error("the rules deny this call, and nobody can approve it: {0}")]
+    Forbidden(String),
+    /// Others must decide.
+    #[error("this needs {0}, and you are in none of these groups")]
+    NotAmong(String),
+    /// An approval needs a reason here.
+    #[error("the rules ask for a reason with every approval of this call")]
+    ReasonNeeded,
 }
 
 impl Life {
-    /// A new request.
-    pub fn new(now: Timestamp, lifetime: SignedDuration, needed: u32) -> Self {
-        Self {
+    /// A new request, and what the rules have made of it at once.
+    pub fn new(now: Timestamp, lifetime: SignedDuration, ruling: Ruling) -> (Self, Option<Change>) {
+        let lifetime = ruling.expires_after.map_or(lifetime, seconds);
+        let mut life = Self {
             state: State::Pending,
             expires_at: later(now, lifetime),
             grant_expires_at: None,
             settled_at: None,
             votes: Vec::new(),
-            needed: needed.max(1),
+            ruling,
+        };
+        let change = life.ruled(now);
+        (life, change)
+    }
+
+    /// What the rules settle by themselves.
+    fn ruled(&mut self, now: Timestamp) -> Option<Change> {
+        if self.ruling.denied.is_some() {
+            self.settle(State::Denied, now);
+            return Some(Change::Forbidden);
         }
+        if self.ruling.allows() {
+            self.settle(State::Spent, now);
+            return Some(Change::Allowed);
+        }
+        None
     }
 
     /// What comes of something happening now: the life after it, and the changes in order.
@@ -149,20 +191,25 @@ impl Life {
         changes: &mut Vec<Change>,
     ) -> Result<(), Refused> {
         match (happening, self.state) {
-            (Happening::Age, _) => Ok(()),
-            (Happening::Vote { vote, waiter, grant }, State::Pending) => {
-                if self.votes.iter().any(|earlier| earlier.reviewer == vote.reviewer) {
-                    return Err(Refused::Voted);
+            (Happening::Vote { vote, waiter, grant, ruling }, State::Pending) => {
+                if let Some(ruling) = ruling {
+                    self.ruling = Ruling::clone(ruling);
                 }
+                if let Some(reason) = self.ruling.denied.clone() {
+                    changes.extend(self.ruled(now));
+                    return Err(Refused::Forbidden(reason));
+                }
+                self.may_vote(vote)?;
                 self.votes.push(vote.clone());
                 if !vote.approved {
                     self.settle(State::Denied, now);
                     changes.push(Change::Denied);
-                } else if self.approvals() < self.needed {
+                } else if !self.ruling.is_met(&self.votes) {
                     changes.push(Change::Voted);
                 } else {
                     self.settle(State::Approved, now);
-                    self.grant_expires_at = Some(later(now, *grant));
+                    let grant = self.ruling.grant_for.map_or(*grant, seconds);
+                    self.grant_expires_at = Some(later(now, grant));
                     changes.push(Change::Approved);
                     if *waiter {
                         self.state = State::Spent;
@@ -176,10 +223,20 @@ impl Life {
                 changes.push(Change::Withdrawn);
                 Ok(())
             }
-            (Happening::Spend, State::Approved) => {
-                self.state = State::Spent;
-                changes.push(Change::Spent);
+            (Happening::Arrive(ruling), State::Pending) => {
+                self.ruling = Ruling::clone(ruling);
+                changes.extend(self.ruled(now));
                 Ok(())
+            }
+            (Happening::Arrive(ruling), State::Approved) => {
+                self.ruling = Ruling::clone(ruling);
+                self.spend(changes)
+            }
+            (Happening::Spend { ruling }, State::Approved) => {
+                if let Some(ruling) = ruling {
+                    self.ruling = Ruling::clone(ruling);
+                }
+                self.spend(changes)
             }
             (Happening::Restore { grant }, State::Spent) => {
                 self.state = State::Approved;
@@ -187,9 +244,10 @@ impl Life {
                 changes.push(Change::Restored);
                 Ok(())
             }
-            (Happening::Spend | Happening::Restore { .. }, state) => {
+            (Happening::Spend { .. } | Happening::Restore { .. }, state) => {
                 Err(Refused::NotApproved(state))
             }
+            (Happening::Age | Happening::Arrive(_), _) => Ok(()),
             (Happening::Vote { .. } | Happening::Withdraw, state) => Err(Refused::Settled(state)),
         }
     }
@@ -199,10 +257,43 @@ impl Life {
         self.settled_at = Some(at);
     }
 
-    fn approvals(&self) -> u32 {
-        let approvals = self.votes.iter().filter(|vote| vote.approved).count();
-        u32::try_from(approvals).unwrap_or(u32::MAX)
+    /// Uses an approval, if it is still enough.
+    fn spend(&mut self, changes: &mut Vec<Change>) -> Result<(), Refused> {
+        if !self.ruling.is_met(&self.votes) {
+            self.state = State::Lapsed;
+            changes.push(Change::Revoked);
+            return Err(Refused::NotApproved(State::Lapsed));
+        }
+        self.state = State::Spent;
+        changes.push(Change::Spent);
+        Ok(())
     }
+
+    /// Whether somebody may say something about it, this time.
+    fn may_vote(&self, vote: &Vote) -> Result<(), Refused> {
+        if self.votes.iter().any(|earlier| same(&earlier.reviewer, &vote.reviewer)) {
+            return Err(Refused::Voted);
+        }
+        if !self.ruling.may_decide(&vote.groups) {
+            let missing: Vec<_> =
+                self.ruling.missing(&self.votes).iter().map(ToString::to_string).collect();
+            return Err(Refused::NotAmong(missing.join(" and ")));
+        }
+        // Saying no is never made harder.
+        if vote.approved && self.ruling.reason_required && vote.reason.trim().is_empty() {
+            return Err(Refused::ReasonNeeded);
+        }
+        Ok(())
+    }
+}
+
+/// Whether two names are one person's: however they are capitalised.
+fn same(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
+}
+
+fn seconds(seconds: u32) -> SignedDuration {
+    SignedDuration::from_secs(seconds.into())
 }
 
 fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
@@ -211,6 +302,7 @@ fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use hitl_api::Quorum;
     use proptest::prelude::*;
 
     use super::*;
@@ -223,8 +315,37 @@ mod tests {
     }
 
     fn vote(reviewer: &str, approved: bool, waiter: bool, now: i64) -> Happening {
-        let vote = Vote { reviewer: reviewer.into(), approved, reason: String::new(), at: at(now) };
-        Happening::Vote { vote, waiter, grant: GRANT }
+        let vote = Vote {
+            reviewer: reviewer.into(),
+            groups: Vec::new(),
+            approved,
+            reason: String::new(),
+            at: at(now),
+        };
+        Happening::Vote { vote, waiter, grant: GRANT, ruling: None }
+    }
+
+    fn spend() -> Happening {
+        Happening::Spend { ruling: None }
+    }
+
+    /// A life that needs so many approvals.
+    fn life(approvals: u32) -> Life {
+        Life::new(at(0), TTL, needs(approvals, &[])).0
+    }
+
+    fn needs(approvals: u32, groups: &[&str]) -> Ruling {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        Ruling { quorums: vec![Quorum { approvals, groups }], ..Ruling::default() }
+    }
+
+    fn under(happening: Happening, now: Ruling) -> Happening {
+        match happening {
+            Happening::Vote { vote, waiter, grant, .. } => {
+                Happening::Vote { vote, waiter, grant, ruling: Some(Box::new(now)) }
+            }
+            _ => Happening::Spend { ruling: Some(Box::new(now)) },
+        }
     }
 
     fn after(life: &Life, happening: &Happening, now: i64) -> (Life, Vec<Change>) {
@@ -235,29 +356,29 @@ mod tests {
 
     #[test]
     fn an_approval_with_a_waiter_is_spent_at_once_and_without_one_is_a_grant() {
-        let life = Life::new(at(0), TTL, 1);
+        let life = life(1);
         let (spent, changes) = after(&life, &vote("dana", true, true, 5), 5);
         assert_eq!((spent.state, changes), (State::Spent, vec![Change::Approved, Change::Spent]));
         let (grant, changes) = after(&life, &vote("dana", true, false, 5), 5);
         assert_eq!((grant.state, changes), (State::Approved, vec![Change::Approved]));
         assert_eq!(grant.grant_expires_at, Some(at(25)));
-        assert_eq!(after(&grant, &Happening::Spend, 24).0.state, State::Spent);
+        assert_eq!(after(&grant, &spend(), 24).0.state, State::Spent);
     }
 
     #[test]
     fn time_comes_first_even_when_nobody_looked() {
-        let life = Life::new(at(0), TTL, 1);
+        let life = life(1);
         let (late, changes, result) = life.step(&vote("dana", true, true, 100), at(100));
         assert_eq!(result, Err(Refused::Settled(State::Expired)));
         assert_eq!((late.state, changes), (State::Expired, vec![Change::Expired]));
         let (grant, _) = after(&life, &vote("dana", true, false, 5), 5);
-        let (late, _, result) = grant.step(&Happening::Spend, at(25));
+        let (late, _, result) = grant.step(&spend(), at(25));
         assert_eq!((late.state, result), (State::Lapsed, Err(Refused::NotApproved(State::Lapsed))));
     }
 
     #[test]
     fn two_approvals_are_two_people_and_one_rejection_is_enough() {
-        let life = Life::new(at(0), TTL, 2);
+        let life = life(2);
         let (life, changes) = after(&life, &vote("dana", true, true, 1), 1);
         assert_eq!((life.state, changes), (State::Pending, vec![Change::Voted]));
         let (_, _, result) = life.step(&vote("dana", true, true, 2), at(2));
@@ -268,18 +389,75 @@ mod tests {
 
     #[test]
     fn a_call_that_left_before_its_release_leaves_a_grant() {
-        let life = Life::new(at(0), TTL, 1);
+        let life = life(1);
         let (spent, _) = after(&life, &vote("dana", true, true, 5), 5);
         let (grant, changes) = after(&spent, &Happening::Restore { grant: GRANT }, 6);
         assert_eq!((grant.state, changes), (State::Approved, vec![Change::Restored]));
         assert_eq!(grant.grant_expires_at, Some(at(26)));
     }
 
+    #[test]
+    fn what_got_stricter_asks_again_and_what_the_rules_deny_nobody_can_approve() {
+        let (grant, _) = after(&life(1), &vote("dana", true, false, 1), 1);
+        assert_eq!(after(&grant, &under(spend(), needs(1, &[])), 2).0.state, State::Spent);
+        let (lapsed, changes, result) = grant.step(&under(spend(), needs(2, &[])), at(2));
+        assert_eq!((lapsed.state, changes), (State::Lapsed, vec![Change::Revoked]));
+        assert_eq!(result, Err(Refused::NotApproved(State::Lapsed)));
+
+        let denied = Ruling { denied: Some("no".into()), ..needs(1, &[]) };
+        let (life, changes, result) =
+            life(1).step(&under(vote("dana", true, true, 1), denied.clone()), at(1));
+        assert_eq!((life.state, changes), (State::Denied, vec![Change::Forbidden]));
+        assert_eq!((life.votes, result), (vec![], Err(Refused::Forbidden("no".into()))));
+        assert_eq!(Life::new(at(0), TTL, denied).0.state, State::Denied);
+    }
+
+    #[test]
+    fn what_the_rules_have_loosened_needs_less() {
+        let (waiting, _) = after(&life(3), &vote("dana", true, true, 1), 1);
+        let next = under(vote("lee", true, true, 2), needs(2, &[]));
+        assert_eq!(after(&waiting, &next, 2).0.state, State::Spent);
+        let allowed = Ruling { quorums: Vec::new(), ..needs(1, &[]) };
+        let arrive = Happening::Arrive(Box::new(allowed.clone()));
+        let (spent, changes) = after(&waiting, &arrive, 2);
+        assert_eq!((spent.state, changes), (State::Spent, vec![Change::Allowed]));
+        assert_eq!(Life::new(at(0), TTL, allowed).0.state, State::Spent);
+    }
+
+    #[test]
+    fn who_is_in_no_group_that_counts_cannot_decide_and_a_reason_is_given_where_it_must() {
+        let mut ruling = needs(1, &["dba"]);
+        ruling.reason_required = true;
+        let life = Life::new(at(0), TTL, ruling).0;
+        let said = |groups: &[&str], approved, reason: &str| {
+            let Happening::Vote { mut vote, waiter, grant, ruling } =
+                vote("dana", approved, true, 1)
+            else {
+                unreachable!()
+            };
+            vote.groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            vote.reason = reason.to_owned();
+            life.step(&Happening::Vote { vote, waiter, grant, ruling }, at(1)).2
+        };
+        let other = Refused::NotAmong("1 approval from dba".into());
+        assert_eq!(said(&["web"], true, "why"), Err(other.clone()));
+        assert_eq!(said(&["web"], false, "why"), Err(other));
+        assert_eq!(said(&["dba"], true, " "), Err(Refused::ReasonNeeded));
+        assert_eq!(said(&["dba"], false, ""), Ok(()));
+        assert_eq!(said(&["web", "dba"], true, "why"), Ok(()));
+    }
+
+    #[test]
+    fn nobody_votes_twice_by_writing_their_name_otherwise() {
+        let (waiting, _) = after(&life(2), &vote("dana", true, true, 1), 1);
+        assert_eq!(waiting.step(&vote("Dana", true, true, 2), at(2)).2, Err(Refused::Voted));
+    }
+
     fn happenings() -> impl Strategy<Value = Vec<(Happening, i64)>> {
         let one = prop_oneof![
             (prop::sample::select(vec!["dana", "lee"]), any::<bool>(), any::<bool>())
                 .prop_map(|(who, yes, waiter)| vote(who, yes, waiter, 0)),
-            Just(Happening::Spend),
+            Just(spend()),
             Just(Happening::Withdraw),
             Just(Happening::Age),
         ];
@@ -291,7 +469,7 @@ mod tests {
         fn whatever_happens_one_approval_is_spent_once_and_a_settled_request_stays_so(
             happenings in happenings(), needed in 1_u32..3,
         ) {
-            let mut life = Life::new(at(0), TTL, needed);
+            let mut life = life(needed);
             let (mut now, mut approved, mut spent) = (0, 0, 0);
             for (happening, passed) in happenings {
                 now += passed;
@@ -307,7 +485,7 @@ mod tests {
                     prop_assert_eq!(&next, &before);
                 }
                 if next.state == State::Spent {
-                    prop_assert!(next.approvals() >= needed);
+                    prop_assert!(next.ruling.is_met(&next.votes));
                 }
                 life = next;
             }

@@ -3,18 +3,19 @@
 // The documentation of the fields is the text of `--help`, where backticks are noise.
 #![allow(clippy::doc_markdown)]
 
+mod commands;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    str::FromStr,
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
-use hitl_api::{Head, RequestId};
+use clap::{Args, Parser};
 use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
 use jiff::SignedDuration;
 
+pub use self::commands::{AuditCommand, Command, DeskArgs, NotedHead, ReviewCommand, RulesCommand};
 use crate::{
     classify::{HarmlessMethods, MethodPattern},
     gate::Settings,
@@ -87,6 +88,18 @@ pub struct Config {
     /// Who may decide
     #[command(flatten)]
     pub reviewers: Option<ReviewersArgs>,
+
+    /// Rules: what approval which call needs (YAML); read again when it changes
+    ///
+    /// Without it every call needs one approval. A file that is broken at the start is refused; one that
+    /// breaks later changes nothing and is reported. See docs/rules.md.
+    #[arg(long, env = "HITL_RULES", value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+
+    /// Rules that are tried beside those of --rules and change nothing: the log and the metrics say where
+    /// they would have said something else
+    #[arg(long, env = "HITL_SHADOW_RULES", value_name = "FILE")]
+    pub shadow_rules: Option<PathBuf>,
 
     /// Private key that receipts are signed with (PKCS#8 PEM, Ed25519); made if it is not there
     ///
@@ -165,6 +178,10 @@ pub struct Config {
     )]
     requester_from: Vec<IdentitySource>,
 
+    /// Claim of the requester's verified token that says which groups they are in, for rules
+    #[arg(long, env = "HITL_REQUESTER_GROUPS", default_value = "groups", value_name = "CLAIM")]
+    requester_groups: String,
+
     /// Headers that are never stored, beside authorization and cookies
     #[arg(
         long = "redact-header",
@@ -196,160 +213,6 @@ pub struct Config {
     /// Whether to ask another instead
     #[command(flatten)]
     pub healthcheck: HealthcheckArgs,
-}
-
-/// What the binary does beside serving.
-#[derive(Clone, Debug, Subcommand)]
-pub enum Command {
-    /// Look at the audit, offline
-    #[command(subcommand)]
-    Audit(AuditCommand),
-    /// Move everything from a file to a PostgreSQL, the chain of the audit unbroken
-    ///
-    /// For a gate that is stopped. The PostgreSQL must hold nothing of a gate yet. All of it moves, or
-    /// nothing; then the file is marked as moved, and no gate opens it any more: an approval must
-    /// not be there twice.
-    Migrate {
-        /// The file: sqlite://PATH
-        #[arg(long, value_name = "DATABASE", value_parser = DatabaseParser)]
-        from: Database,
-
-        /// The PostgreSQL: postgres://USER@HOST/NAME
-        #[arg(long, value_name = "DATABASE", value_parser = DatabaseParser)]
-        to: Database,
-
-        /// How PostgreSQL is reached
-        #[command(flatten)]
-        postgres: PostgresArgs,
-    },
-    /// What a reviewer does, over the admin API of a running gate
-    #[command(flatten)]
-    Review(ReviewCommand),
-}
-
-/// What a reviewer does on a command line.
-#[derive(Clone, Debug, Subcommand)]
-pub enum ReviewCommand {
-    /// List what waits for a decision, oldest first
-    Pending {
-        /// The gate, and who asks it
-        #[command(flatten)]
-        desk: DeskArgs,
-
-        /// Print the requests as the API gives them, one JSON object a line
-        #[arg(long)]
-        json: bool,
-    },
-    /// Approve a request: this one call may run, once
-    Approve {
-        /// The gate, and who asks it
-        #[command(flatten)]
-        desk: DeskArgs,
-
-        /// The request
-        #[arg(value_name = "ID")]
-        id: RequestId,
-
-        /// Why; kept in the audit
-        #[arg(long, default_value = "", value_name = "TEXT")]
-        reason: String,
-    },
-    /// Deny a request; the agent is told why, word for word
-    Reject {
-        /// The gate, and who asks it
-        #[command(flatten)]
-        desk: DeskArgs,
-
-        /// The request
-        #[arg(value_name = "ID")]
-        id: RequestId,
-
-        /// Why; kept in the audit and told to the agent
-        #[arg(long, default_value = "", value_name = "TEXT")]
-        reason: String,
-    },
-    /// Print what happens as it happens, until interrupted
-    Watch {
-        /// The gate, and who asks it
-        #[command(flatten)]
-        desk: DeskArgs,
-
-        /// Begin behind this row of the audit, not now
-        #[arg(long, value_name = "SEQ")]
-        after: Option<u64>,
-
-        /// Print the rows as the API gives them, one JSON object a line
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-/// Which gate, and as whom.
-#[derive(Args, Clone, Debug)]
-pub struct DeskArgs {
-    /// The gate's admin API
-    #[arg(
-        long,
-        env = "HITL_ADMIN_URL",
-        default_value = "http://127.0.0.1:8081",
-        value_name = "URL"
-    )]
-    pub admin: reqwest::Url,
-
-    /// File with your reviewer's token; else it is taken from HITL_REVIEWER_TOKEN
-    ///
-    /// There is no flag for the token itself: other users of a machine can read command lines.
-    #[arg(long, env = "HITL_REVIEWER_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-}
-
-/// What can be done with an audit.
-#[derive(Clone, Debug, Subcommand)]
-pub enum AuditCommand {
-    /// Verify the chain of a database or an export, and name the first broken row
-    ///
-    /// Ends with 0 when every row follows from the one before, and prints the head: note it
-    /// elsewhere, and a tail that is cut off later shows against it.
-    Verify {
-        /// A gate's database (a file, or postgres://…), or an export (one JSON object a line)
-        #[arg(value_name = "DATABASE", value_parser = DatabaseParser)]
-        source: Database,
-
-        /// How PostgreSQL is reached
-        #[command(flatten)]
-        postgres: PostgresArgs,
-
-        /// A head noted earlier, as SEQ:HASH; it must be among the rows
-        #[arg(long, value_name = "SEQ:HASH")]
-        head: Option<NotedHead>,
-    },
-    /// Print every row of a database, one JSON object a line
-    Export {
-        /// A gate's database: a file, or postgres://…
-        #[arg(value_name = "DATABASE", value_parser = DatabaseParser)]
-        source: Database,
-
-        /// How PostgreSQL is reached
-        #[command(flatten)]
-        postgres: PostgresArgs,
-    },
-}
-
-/// A head of the audit, as somebody has noted it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotedHead(pub Head);
-
-impl FromStr for NotedHead {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (seq, hash) = text.split_once(':').ok_or("write it as SEQ:HASH")?;
-        let seq = seq.parse().map_err(|_| format!("{seq:?} is not a position"))?;
-        if hash.len() != 64 || !hash.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err("the hash is not a SHA-256 in hex".to_owned());
-        }
-        Ok(Self(Head { seq, hash: hash.to_ascii_lowercase() }))
-    }
 }
 
 /// Who may decide: one of the two must be said.
@@ -403,6 +266,7 @@ impl Config {
         let seconds = |seconds: u32| SignedDuration::from_secs(i64::from(seconds));
         Settings {
             identity: self.requester_from.clone(),
+            groups_claim: self.requester_groups.clone(),
             terms: Terms {
                 request: seconds(self.expire_after),
                 grant: seconds(self.grant_for),

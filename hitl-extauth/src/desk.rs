@@ -10,7 +10,7 @@ use std::{
 };
 
 use hitl_api::{
-    Assurance, Decision, Event, Request, RequestId,
+    Assurance, Decision, Event, Quorum, Request, RequestId,
     reveal::{reveal, reveal_json},
 };
 use hitl_client::{Client, ClientError, Query, Token};
@@ -64,7 +64,8 @@ pub async fn run(command: &ReviewCommand) -> Result<(), DeskError> {
     }
 }
 
-fn client(desk: &DeskArgs) -> Result<Client, DeskError> {
+/// The gate, as whom the settings say.
+pub(crate) fn client(desk: &DeskArgs) -> Result<Client, DeskError> {
     let token = match &desk.token_file {
         Some(path) => {
             let name = path.display().to_string();
@@ -128,7 +129,37 @@ fn card(out: &mut impl Write, request: &Request, now: Timestamp) -> io::Result<(
     }
     for vote in &request.votes {
         let said = if vote.approved { "approved" } else { "denied" };
-        writeln!(out, "    {} {said}, {} needed", reveal(&vote.reviewer), request.needed)?;
+        writeln!(out, "    {} {said}", reveal(&vote.reviewer))?;
+    }
+    let ruling = &request.ruling;
+    if let Some(reason) = &ruling.denied {
+        writeln!(out, "    the rules deny it: {}", reveal(reason))?;
+    }
+    for missing in &request.missing {
+        // As it is everywhere where no rule says otherwise.
+        if *missing != Quorum::default() || !ruling.rules.is_empty() {
+            writeln!(out, "    needs {}", reveal(&missing.to_string()))?;
+        }
+    }
+    for rule in &ruling.rules {
+        let failed = rule.failed.as_deref().map(|why| format!(", not evaluated: {why}"));
+        let failed = failed.unwrap_or_default();
+        writeln!(
+            out,
+            "    rule {} ({}){}",
+            reveal(&rule.name),
+            rule.outcome.name(),
+            reveal(&failed)
+        )?;
+    }
+    if let Some(risk) = ruling.risk {
+        writeln!(out, "    risk: {}", risk.name())?;
+    }
+    for note in &ruling.notes {
+        writeln!(out, "    note: {}", reveal(note))?;
+    }
+    if ruling.reason_required {
+        writeln!(out, "    an approval needs a reason (--reason)")?;
     }
     Ok(())
 }

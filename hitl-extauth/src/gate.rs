@@ -5,12 +5,13 @@
 //! took goes back. Must never release a call that the store has not seen spent.
 
 mod follow;
+mod ruling;
 mod settle;
 mod words;
 
 use std::{sync::Arc, time::Duration};
 
-use hitl_api::{Request, RequestId, State};
+use hitl_api::{Request, RequestId, Ruling, State};
 use hitl_receipt::ArgsDigest;
 use jiff::{Timestamp, Unit};
 use tokio::{
@@ -26,12 +27,16 @@ use crate::{
     policy,
     redact::Redaction,
     request::Arrived,
+    rules::book::RuleBook,
     store::{
         Arrival, ChangeError, NewCall, Note, QueueFull, SharedStore, Standing, StoreError, Terms,
     },
     verdict::Denial,
 };
-use words::{full_house, held_long_enough, not_spent, pending, settled, store_away, superseded};
+use words::{
+    denied_by_rule, full_house, held_long_enough, not_spent, pending, settled, store_away,
+    superseded,
+};
 
 /// How long a call waits for what somebody has just taken it out to be told.
 const LAST_WORD: Duration = Duration::from_secs(10);
@@ -49,6 +54,8 @@ const AT_ONCE: usize = 256;
 pub struct Settings {
     /// Where to look for the requester, in order.
     pub identity: Vec<IdentitySource>,
+    /// The claim of a verified token that says which groups the requester is in.
+    pub groups_claim: String,
     /// How long things last.
     pub terms: Terms,
     /// How long a call is held.
@@ -65,7 +72,9 @@ pub struct Gate {
     store: SharedStore,
     parking: Parking,
     settings: Arc<Settings>,
+    rules: Arc<RuleBook>,
     arriving: Arc<Semaphore>,
+    denials: Arc<ruling::Allowance>,
 }
 
 /// A call on its way into the gate.
@@ -116,10 +125,21 @@ pub fn now() -> Timestamp {
 }
 
 impl Gate {
-    /// A gate over a store and a parking.
-    pub fn new(store: SharedStore, parking: Parking, settings: Settings) -> Self {
+    /// A gate over a store, a parking and rules.
+    pub fn new(
+        store: SharedStore,
+        parking: Parking,
+        rules: Arc<RuleBook>,
+        settings: Settings,
+    ) -> Self {
         let arriving = Arc::new(Semaphore::new(AT_ONCE));
-        Self { store, parking, settings: Arc::new(settings), arriving }
+        let (settings, denials) = (Arc::new(settings), Arc::default());
+        Self { store, parking, settings, rules, arriving, denials }
+    }
+
+    /// Its rules.
+    pub fn rules(&self) -> &RuleBook {
+        &self.rules
     }
 
     /// Its store.
@@ -151,9 +171,11 @@ impl Gate {
 
     async fn begin(&self, incoming: Box<Incoming>) -> Begun {
         let Incoming { arrived, call } = *incoming;
-        let identity = identity::resolve(&arrived, &self.settings.identity);
+        let settings = &self.settings;
+        let identity = identity::resolve(&arrived, &settings.identity, &settings.groups_claim);
         let key = identity.key.clone();
-        let deadline = Instant::now() + self.settings.hold;
+        let begun = Instant::now();
+        let mut deadline = begun + settings.hold;
         // However short the hold, the store gets its time.
         let patience = deadline.max(Instant::now() + LAST_WORD);
         let mut place = match self.parking.enter(&key) {
@@ -173,6 +195,19 @@ impl Gate {
             Ok(new) => new,
             Err(refusal) => return Outcome::Refused(refusal).into(),
         };
+        let new = match self.ruled(new).await {
+            Ok(new) => new,
+            Err(error) => return Outcome::Denied(store_away(&error)).into(),
+        };
+        if let Some(hold) = new.ruling.hold {
+            deadline = deadline.min(begun + Duration::from_secs(hold.into()));
+        }
+        if let Some(reason) = &new.ruling.denied
+            && !self.writes_down_denial()
+        {
+            tracing::warn!(tool = %new.tool, reason, "denied by rule, and not written down: too many");
+            return Outcome::Denied(denied_by_rule(None, reason)).into();
+        }
         // Before the request can be seen, so that no decision comes between.
         place.wait_on(new.id);
         let (store, parking, terms) =
@@ -182,20 +217,7 @@ impl Gate {
         let arrival = tokio::spawn(async move {
             // Counted until it is done, whether or not anybody waits for it.
             let (_turn, _load) = (turn, load);
-            match store.arrive(new, terms, store.now()).await? {
-                Arrival::Granted(request) => Ok(Met::Granted(parking.deliver(request))),
-                Arrival::New { id, expired } => {
-                    if let Some(expired) = expired
-                        && let Some(claim) = parking.claim(expired.id)
-                    {
-                        claim.settle(*expired);
-                    }
-                    Ok(Met::Pending { id, joined: false })
-                }
-                Arrival::Joined(id) => Ok(Met::Pending { id, joined: true }),
-                Arrival::Denied(request) => Ok(Met::Denied(Box::new(request))),
-                Arrival::Full(full) => Ok(Met::Full(full)),
-            }
+            meet(&store, &parking, new, terms).await
         });
         let met = match timeout_at(patience, arrival).await {
             Ok(met) => met.unwrap_or_else(|error| Err(unfinished(&error))),
@@ -264,7 +286,7 @@ impl Gate {
             requester: identity.requester,
             route,
             server,
-            needed: policy::requirement(&call).approvals,
+            ruling: Ruling::default(),
             headers: self.settings.redaction.headers(&arrived.headers),
             method: arrived.method,
             path: arrived.path,
@@ -286,7 +308,7 @@ impl Gate {
                     Some(Outcome::Denied(superseded(id)))
                 }
                 State::Pending => None,
-                State::Approved => match self.spend(id).await {
+                State::Approved => match self.spend(request).await {
                     Ok(delivery) => Some(Outcome::Released(delivery)),
                     // The one who decided has found this very call, and has spent it for it.
                     Err(_) if !place.leave() => None,
@@ -303,10 +325,12 @@ impl Gate {
     }
 
     /// Spends an approval, so that it goes back should the caller go meanwhile.
-    async fn spend(&self, id: RequestId) -> Result<Delivery, ChangeError> {
-        let (store, parking) = (self.store.clone(), self.parking.clone());
+    async fn spend(&self, request: Request) -> Result<Delivery, ChangeError> {
+        let gate = self.clone();
         let spent = tokio::spawn(async move {
-            store.spend(id, store.now()).await.map(|request| parking.deliver(request))
+            let ruling = gate.ruling_of(&request).await?;
+            let spent = gate.store.spend(request.id, ruling, gate.store.now()).await;
+            spent.map(|request| gate.parking.deliver(request))
         });
         spent.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
     }
@@ -336,6 +360,43 @@ impl Gate {
             None => Outcome::Denied(held_long_enough(id)),
         }
     }
+}
+
+/// Shows a call to the store, and tells those whose requests that has settled.
+async fn meet(
+    store: &SharedStore,
+    parking: &Parking,
+    new: NewCall,
+    terms: Terms,
+) -> Result<Met, StoreError> {
+    let own = new.id;
+    // An older call that waits on the same request; this call waits on its own.
+    let older = |id| if id == own { None } else { parking.claim(id) };
+    Ok(match store.arrive(new, terms, store.now()).await? {
+        Arrival::Granted(request) => {
+            // Rules that let it pass by now: somebody may wait for a reviewer still.
+            if let Some(claim) = older(request.id) {
+                claim.supersede();
+            }
+            Met::Granted(parking.deliver(request))
+        }
+        Arrival::New { id, expired } => {
+            if let Some(expired) = expired
+                && let Some(claim) = parking.claim(expired.id)
+            {
+                claim.settle(*expired);
+            }
+            Met::Pending { id, joined: false }
+        }
+        Arrival::Joined(id) => Met::Pending { id, joined: true },
+        Arrival::Denied(request) => {
+            if let Some(claim) = older(request.id) {
+                claim.settle(request.clone());
+            }
+            Met::Denied(Box::new(request))
+        }
+        Arrival::Full(full) => Met::Full(full),
+    })
 }
 
 /// A name that can be kept, looked for and shown: nobody's own is longer, or has a NUL in it.

@@ -14,6 +14,9 @@ use crate::request::Arrived;
 /// Longest name that is shown, in bytes; a longer one is cut, and says so.
 const LONGEST: usize = 256;
 
+/// Groups of one requester that are kept.
+const MOST_GROUPS: usize = 200;
+
 /// One place to look for a requester.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentitySource {
@@ -74,8 +77,9 @@ impl Identity {
 /// The key of a caller of whom nothing is known.
 const NOBODY: &str = "addr:";
 
-/// The first requester that the sources give; the caller's address when none does.
-pub fn resolve(arrived: &Arrived, sources: &[IdentitySource]) -> Identity {
+/// The first requester that the sources give; the caller's address when none does. Groups are those of the
+/// verified token that names the requester, and nobody else's.
+pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], groups_claim: &str) -> Identity {
     for source in sources {
         let (found, assurance) = match source {
             IdentitySource::Jwt(claim) => {
@@ -88,12 +92,28 @@ pub fn resolve(arrived: &Arrived, sources: &[IdentitySource]) -> Identity {
             // The whole name: two that begin alike are two.
             let key = format!("{source}:{name}");
             let name = cut(name);
-            return Identity { requester: Requester { name, assurance }, key };
+            let groups = match source {
+                IdentitySource::Jwt(_) => groups(arrived, groups_claim),
+                IdentitySource::Header(_) | IdentitySource::Mtls => Vec::new(),
+            };
+            return Identity { requester: Requester { name, assurance, groups }, key };
         }
     }
     let name = arrived.address.clone().unwrap_or_default();
     let key = format!("addr:{name}");
-    Identity { requester: Requester { name, assurance: Assurance::Address }, key }
+    let requester = Requester { name, assurance: Assurance::Address, groups: Vec::new() };
+    Identity { requester, key }
+}
+
+/// The groups in a claim: a list of names, or one name.
+fn groups(arrived: &Arrived, claim: &str) -> Vec<String> {
+    let names = match arrived.claims.get(claim) {
+        Some(Value::String(name)) => vec![name.as_str()],
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let names = names.into_iter().filter(|name| !name.is_empty() && name.len() <= LONGEST);
+    names.take(MOST_GROUPS).map(str::to_owned).collect()
 }
 
 fn cut(name: &str) -> String {
@@ -118,7 +138,7 @@ mod tests {
     fn the_first_source_that_knows_counts_and_says_how_sure_it_is() {
         let mut arrived = Arrived { address: Some("10.0.0.7".into()), ..Arrived::default() };
         let who = |arrived: &Arrived| {
-            let identity = resolve(arrived, &sources());
+            let identity = resolve(arrived, &sources(), "groups");
             (identity.requester.name, identity.requester.assurance, identity.key)
         };
         assert_eq!(who(&arrived), ("10.0.0.7".into(), Assurance::Address, "addr:10.0.0.7".into()));
@@ -133,17 +153,31 @@ mod tests {
     }
 
     #[test]
+    fn groups_are_those_of_the_verified_token_that_names_the_requester() {
+        let mut arrived = Arrived::default();
+        arrived.claims.insert("groups".into(), json!(["dba", 7, "", "web"]));
+        arrived.headers.push("x-user-id", "alice");
+        let groups = |arrived: &Arrived| resolve(arrived, &sources(), "groups").requester.groups;
+        assert!(groups(&arrived).is_empty());
+        arrived.claims.insert("sub".into(), json!("alice"));
+        assert_eq!(groups(&arrived), ["dba", "web"]);
+        arrived.claims.insert("groups".into(), json!("dba"));
+        assert_eq!(groups(&arrived), ["dba"]);
+    }
+
+    #[test]
     fn a_claimed_name_cannot_look_like_an_address_or_an_empty_one() {
         let mut arrived = Arrived { address: Some("10.0.0.7".into()), ..Arrived::default() };
         arrived.headers.push("x-user-id", "addr:10.0.0.7");
-        assert_eq!(resolve(&arrived, &sources()).key, "header:x-user-id:addr:10.0.0.7");
+        let key = |arrived: &Arrived| resolve(arrived, &sources(), "groups").key;
+        assert_eq!(key(&arrived), "header:x-user-id:addr:10.0.0.7");
         let mut arrived = Arrived::default();
         arrived.headers.push("x-user-id", "  ");
-        assert_eq!(resolve(&arrived, &sources()).key, NOBODY);
+        assert_eq!(key(&arrived), NOBODY);
         let long = |end: &str| {
             let mut arrived = Arrived::default();
             arrived.headers.push("x-user-id", format!("{}{end}", "u".repeat(256)));
-            resolve(&arrived, &sources())
+            resolve(&arrived, &sources(), "groups")
         };
         assert_ne!(long("AAAA").key, long("BBBB").key);
         assert!(long("AAAA").requester.name.ends_with("… (260 bytes)"));

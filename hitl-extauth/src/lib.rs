@@ -9,6 +9,7 @@
 //! identity   who asks
 //! policy     what approval a call needs, and what that is bound to   pure
 //! gate       from a call's arrival to its answer
+//! rules      what approval which call needs                          pure
 //! approval   the life of a request: step(life, happening, now)       pure
 //! parking    who waits on what
 //! store      requests, decisions, audit: one transaction a step
@@ -18,6 +19,7 @@
 //! admin      the reviewers' API
 //! offline    the audit without a gate
 //! desk       a reviewer's command line, over the API
+//! trial      rules without a gate: checked, explained, tried on the past
 //! ```
 
 pub mod admin;
@@ -37,5 +39,8 @@ pub mod receipt;
 pub mod redact;
 pub mod request;
 pub mod reviewers;
+pub mod rules;
 pub mod store;
+pub mod trial;
 pub mod verdict;
+mod watched;

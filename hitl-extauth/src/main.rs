@@ -20,7 +20,9 @@ use hitl_extauth::{
     parking::Parking,
     receipt::Receipts,
     reviewers::Reviewers,
+    rules::book::RuleBook,
     store::{SharedStore, database::Database, postgres::PostgresStore, sqlite::SqliteStore},
+    trial,
 };
 use hitl_service::{
     serve::{self, DRAIN_DEADLINE},
@@ -61,6 +63,7 @@ async fn main() -> ExitCode {
         Some(Command::Migrate { from, to, postgres }) => {
             offline::migrate(from, to, postgres).await.map_err(Into::into)
         }
+        Some(Command::Rules(command)) => trial::run(command).await.map_err(Into::into),
         Some(Command::Review(command)) => desk::run(command).await.map_err(Into::into),
         None => run(&config).await,
     };
@@ -72,9 +75,12 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let reviewers = reviewers(config)?;
     let receipts = Arc::new(Receipts::new(config.receipt_key.as_deref(), &config.receipt_issuer)?);
     let metrics = Arc::new(Metrics::default());
+    let book =
+        RuleBook::open(config.rules.as_deref(), config.shadow_rules.as_deref(), metrics.rules());
+    let rules = Arc::new(book?);
     let store = open(config, &metrics).await?;
     let (parking, notices) = Parking::new(config.limits());
-    let gate = Gate::new(store, parking, config.settings());
+    let gate = Gate::new(store, parking, rules, config.settings());
     let checks = CheckService::new(
         gate.clone(),
         config.harmless(),

@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hitl_api::State;
+use hitl_api::{Ruling, State};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
-use crate::store::Count;
+use crate::{rules::book::word, store::Count};
 
 /// `Content-Type` of the text format.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -61,6 +61,36 @@ pub struct Metrics {
     grants: Gauge,
     audit_rows: Gauge,
     store: Histogram,
+    rules: RuleCounts,
+}
+
+/// What rules have said.
+#[derive(Clone, Debug, Default)]
+pub struct RuleCounts {
+    rulings: Family<Word, Counter>,
+    failures: Counter,
+    tried: Family<Pair, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Pair {
+    enforced: &'static str,
+    tried: &'static str,
+}
+
+impl RuleCounts {
+    /// Counts what the rules said of a call.
+    pub fn ruled(&self, ruling: &Ruling) {
+        self.rulings.get_or_create(&Word { word: word(ruling) }).inc();
+        let failed = ruling.rules.iter().filter(|rule| rule.failed.is_some()).count();
+        self.failures.inc_by(u64::try_from(failed).unwrap_or_default());
+    }
+
+    /// Counts what rules that are tried said beside.
+    pub fn tried(&self, enforced: &Ruling, tried: &Ruling) {
+        let pair = Pair { enforced: word(enforced), tried: word(tried) };
+        self.tried.get_or_create(&pair).inc();
+    }
 }
 
 /// A call being held; measured until it is dropped.
@@ -89,6 +119,7 @@ impl Default for Metrics {
             grants: Gauge::default(),
             audit_rows: Gauge::default(),
             store: Histogram::new(WRITE),
+            rules: RuleCounts::default(),
             registry: Registry::default(),
         };
         registry.register("checks", "Checks by what came of them", metrics.checks.clone());
@@ -111,6 +142,21 @@ impl Default for Metrics {
             "grants_unspent",
             "Approvals that wait for the retry of their call",
             metrics.grants.clone(),
+        );
+        registry.register(
+            "rulings",
+            "Calls by what the rules said of them: allow, require, deny",
+            metrics.rules.rulings.clone(),
+        );
+        registry.register(
+            "rule_failures",
+            "Conditions of rules that could not be evaluated",
+            metrics.rules.failures.clone(),
+        );
+        registry.register(
+            "tried_rulings",
+            "Calls by what the rules said, and what those said that are tried beside them",
+            metrics.rules.tried.clone(),
         );
         registry.register_with_unit(
             "store_write",
@@ -143,6 +189,11 @@ impl Metrics {
     /// A reviewer has decided about a request that had waited this long.
     pub fn decided(&self, waited: Duration) {
         self.decision.observe(waited.as_secs_f64());
+    }
+
+    /// Where it is counted what rules say.
+    pub fn rules(&self) -> RuleCounts {
+        self.rules.clone()
     }
 
     /// Where a store's writes are observed, in seconds.

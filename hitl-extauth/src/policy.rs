@@ -1,4 +1,4 @@
-//! What approval a call needs, and what that approval is bound to.
+//! What an approval is bound to.
 //!
 //! Pure. Owns the digest of a call. Must never let two calls that differ in anything a reviewer
 //! decides about share one.
@@ -7,21 +7,6 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-
-use crate::classify::ToolCall;
-
-/// What a call needs before it may pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Requirement {
-    /// How many reviewers must approve it.
-    pub approvals: u32,
-}
-
-/// What a call needs: one reviewer, whatever it is. What reaches the gate has been routed here
-/// because it is dangerous.
-pub fn requirement(_call: &ToolCall) -> Requirement {
-    Requirement { approvals: 1 }
-}
 
 /// SHA-256, in hex, over the RFC 8785 form of requester, route, server, tool and arguments. A retry
 /// of the same call has another id and other metadata, and the same digest.

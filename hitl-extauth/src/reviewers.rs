@@ -4,16 +4,12 @@
 //! never who a request's body says. Must never keep a token, only its digest, and never fall back
 //! to letting anybody decide.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
-    time::SystemTime,
-};
+use std::{fmt::Write as _, path::Path};
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+
+use crate::watched::Watched;
 
 /// A person, or a group's member, who may decide.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -36,15 +32,10 @@ struct File {
 
 /// Why a list of reviewers cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ReviewersError {
-    /// The file cannot be read.
-    #[error("--reviewers {0} cannot be read: {1}")]
-    File(String, std::io::Error),
-    /// It is not the list.
-    #[error(
-        "--reviewers {0}: {1}. It is YAML: `reviewers:` and a list of name, groups, token_sha256"
-    )]
-    Malformed(String, String),
+#[error("--reviewers {file}: {what}")]
+pub struct ReviewersError {
+    file: String,
+    what: String,
 }
 
 /// Knows who a token belongs to.
@@ -54,16 +45,9 @@ pub enum ReviewersError {
 #[derive(Debug)]
 pub enum Reviewers {
     /// A list in a file, read again when it changes.
-    File(Watched),
+    File(Watched<Vec<Reviewer>>),
     /// Nobody is asked who they are. For a lab on one machine.
     Anybody,
-}
-
-/// A file and what was in it.
-#[derive(Debug)]
-pub struct Watched {
-    path: PathBuf,
-    read: RwLock<(Option<SystemTime>, Arc<Vec<Reviewer>>)>,
 }
 
 impl Reviewers {
@@ -72,9 +56,8 @@ impl Reviewers {
     /// # Errors
     /// See [`ReviewersError`].
     pub fn from_file(path: &Path) -> Result<Self, ReviewersError> {
-        let reviewers = read(path)?;
-        let read = RwLock::new((modified(path), Arc::new(reviewers)));
-        Ok(Self::File(Watched { path: path.to_owned(), read }))
+        let file = |what| ReviewersError { file: path.display().to_string(), what };
+        Ok(Self::File(Watched::open(path, read).map_err(file)?))
     }
 
     /// Whose token this is.
@@ -108,43 +91,12 @@ impl Reviewers {
     }
 }
 
-impl Watched {
-    /// The list as the file has it now. A file that has become unusable changes nothing: the list
-    /// stays as it was, and the log says so.
-    fn current(&self) -> Arc<Vec<Reviewer>> {
-        let now = modified(&self.path);
-        {
-            let read = self.read.read().unwrap_or_else(PoisonError::into_inner);
-            if read.0 == now {
-                return Arc::clone(&read.1);
-            }
-        }
-        let mut kept = self.read.write().unwrap_or_else(PoisonError::into_inner);
-        match read(&self.path) {
-            Ok(reviewers) => {
-                tracing::info!(reviewers = reviewers.len(), "read the reviewers again");
-                *kept = (now, Arc::new(reviewers));
-            }
-            Err(error) => {
-                tracing::error!(%error, "the reviewers stay as they were");
-                kept.0 = now;
-            }
-        }
-        Arc::clone(&kept.1)
-    }
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
-}
-
-fn read(path: &Path) -> Result<Vec<Reviewer>, ReviewersError> {
-    let name = path.display().to_string();
-    let text =
-        fs::read_to_string(path).map_err(|error| ReviewersError::File(name.clone(), error))?;
-    let malformed = |what: String| ReviewersError::Malformed(name.clone(), what);
+fn read(text: &str) -> Result<Vec<Reviewer>, String> {
+    let malformed = |what: String| {
+        format!("{what}. It is YAML: `reviewers:` and a list of name, groups, token_sha256")
+    };
     let File { mut reviewers } =
-        serde_saphyr::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        serde_saphyr::from_str(text).map_err(|error| malformed(error.to_string()))?;
     for reviewer in &mut reviewers {
         // Names are compared with requesters', which have no space around them either.
         reviewer.name = reviewer.name.trim().to_owned();
@@ -179,6 +131,8 @@ fn sha256(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::PathBuf, time::SystemTime};
+
     use super::*;
 
     fn file(text: &str) -> (tempfile::TempDir, PathBuf) {

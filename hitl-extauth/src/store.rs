@@ -5,8 +5,8 @@
 //! audit. What a store has acknowledged is durable. Must never answer from anything but the store,
 //! and never acknowledge what might be lost.
 
-mod assurance;
 pub mod database;
+mod forms;
 pub mod moving;
 pub mod postgres;
 pub mod sqlite;
@@ -14,7 +14,7 @@ mod work;
 
 use std::sync::Arc;
 
-use hitl_api::{Event, Head, Insights, Request, RequestId, Requester, State, Vote};
+use hitl_api::{Event, Head, Insights, Request, RequestId, Requester, Ruling, State, Vote};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -66,8 +66,8 @@ pub struct NewCall {
     pub tool: String,
     /// Its arguments.
     pub arguments: Map<String, Value>,
-    /// How many approvals it needs.
-    pub needed: u32,
+    /// What the rules ask for.
+    pub ruling: Ruling,
 }
 
 /// What a call finds when it arrives.
@@ -83,9 +83,9 @@ pub enum Arrival {
     },
     /// A request of the same call that still waits for a decision.
     Joined(RequestId),
-    /// An approval, which it has just spent.
+    /// An approval, which it has just spent; or rules that let it pass.
     Granted(Request),
-    /// A denial given a moment ago.
+    /// A denial given a moment ago, or by the rules now.
     Denied(Request),
     /// A queue in which there is no room for one more; nothing was kept.
     Full(QueueFull),
@@ -263,17 +263,24 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<Arrival, StoreError>;
 
-    /// A reviewer decides, never about a request of their own. `waiter` says that the call is waiting and will be released by this.
+    /// A reviewer decides, never about a request of their own. `waiter` says that the call is waiting
+    /// and will be released by this, `ruling` what the rules ask for by now, where they may have changed.
     async fn vote(
         &self,
         id: RequestId,
         vote: Vote,
         waiter: bool,
+        ruling: Option<Ruling>,
         terms: Terms,
     ) -> Result<Request, ChangeError>;
 
-    /// The same call uses the approval.
-    async fn spend(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError>;
+    /// The same call uses the approval, if it is enough for what the rules ask by now.
+    async fn spend(
+        &self,
+        id: RequestId,
+        ruling: Option<Ruling>,
+        now: Timestamp,
+    ) -> Result<Request, ChangeError>;
 
     /// A call that was released had gone: what it spent is a grant again.
     async fn restore(

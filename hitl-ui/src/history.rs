@@ -117,7 +117,7 @@ pub(crate) async fn page(
         here: "history",
         filter: &filter,
         states: Life::ALL,
-        cards: history.requests.iter().map(|r| Card::new(r, &session.me.name, None)).collect(),
+        cards: history.requests.iter().map(|r| Card::new(r, &session.me, None)).collect(),
         next: history.next.map(|next| filter.at("/history", &next)),
         standing,
     };

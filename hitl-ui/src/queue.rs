@@ -19,7 +19,7 @@ use crate::{
     routes::App,
     session::{Session, Signed},
     tools::Catalog,
-    view::{Card, Revealed, address},
+    view::{Card, Revealed, Standing, address},
 };
 
 /// Requests on a page of the list.
@@ -82,7 +82,7 @@ async fn waiting(app: &App, session: &Session, part: &Part) -> Result<Waiting, P
     let Pending { pending: requests, total, next } = loop {
         let mut found = page_of(session, part, after).await?;
         if !part.mine.is_empty() {
-            found.pending.retain(|request| !request.requester.is(&session.me.name));
+            found.pending.retain(|request| Standing::of(request, &session.me) == Standing::Open);
         }
         pages += 1;
         // A page of nothing but one's own is not the end.
@@ -156,7 +156,9 @@ impl List<'_> {
     #[allow(clippy::unused_self)]
     fn version(&self, card: &Card<'_>) -> String {
         let request = card.request;
-        format!("{}-{}-{}", request.state, request.waiting, request.votes.len())
+        let ruling = &request.ruling;
+        let asked = (ruling.denied.is_some(), &ruling.quorums, ruling.risk);
+        format!("{}-{}-{}-{asked:?}", request.state, request.waiting, request.votes.len())
     }
 
     fn href(&self, card: &Card<'_>) -> String {
@@ -172,7 +174,7 @@ impl Waiting {
         selected: Option<&'a Request>,
     ) -> List<'a> {
         let card = |request: &'a Request| {
-            Card::new(request, &session.me.name, selected.map(|selected| selected.id))
+            Card::new(request, &session.me, selected.map(|selected| selected.id))
                 .described(self.catalogs.get(&request.server))
         };
         let mut cards: Vec<_> = self.requests.iter().map(card).collect();
@@ -193,7 +195,7 @@ pub(crate) async fn page(
     UriQuery(part): UriQuery<Part>,
 ) -> Result<Response, Problem> {
     let waiting = waiting(&app, &session, &part).await?;
-    let theirs = |request: &&Request| !request.requester.is(&session.me.name);
+    let theirs = |request: &&Request| Standing::of(request, &session.me) == Standing::Open;
     let first = waiting.requests.iter().find(theirs).or(waiting.requests.first());
     let looked = match first {
         Some(first) => Some(look(&app, &session.gate, first.id).await?),

@@ -17,7 +17,7 @@ use crate::{
     routes::App,
     session::{Session, Signed},
     tools::{Catalog, Described},
-    view::{Card, Revealed, Written, ago, arguments::Tree, rough, sql::Sql},
+    view::{Card, Revealed, Standing, Written, ago, arguments::Tree, rough, settled, sql::Sql},
 };
 
 /// Requests of the same call that are looked back on.
@@ -76,8 +76,21 @@ impl<'a> Shown<'a> {
         self.request.path.split_once('?').map(|(_, query)| query)
     }
 
-    fn approvals(&self) -> usize {
-        self.request.votes.iter().filter(|vote| vote.approved).count()
+    /// Whether the rules say more than that somebody must approve.
+    fn is_ruled(&self) -> bool {
+        !self.request.ruling.rules.is_empty()
+    }
+
+    /// What the rules ask for, as people say it.
+    fn demand(&self) -> String {
+        crate::view::joined(&self.request.ruling.quorums)
+    }
+
+    /// The groups of a vote, as people say them.
+    // Called by the template.
+    #[allow(clippy::unused_self)]
+    fn groups(&self, vote: &hitl_api::Vote) -> String {
+        vote.groups.join(", ")
     }
 
     fn held(&self) -> Option<i64> {
@@ -105,6 +118,9 @@ impl<'a> Shown<'a> {
             Life::Approved => "Its caller was not waiting. The approval is kept: the same call \
                                passes when it comes again."
                 .to_owned(),
+            Life::Spent if self.request.votes.is_empty() => {
+                "The rules let it pass; nobody was asked.".to_owned()
+            }
             Life::Spent => match (at("approved"), at("spent")) {
                 (Some(approved), Some(spent)) if spent.at > approved.at => format!(
                     "The call passed when its caller came back, {} later.",
@@ -114,6 +130,10 @@ impl<'a> Shown<'a> {
             },
             Life::Denied => "Nothing has run. The agent was told the reason.".to_owned(),
             Life::Expired | Life::Withdrawn => "Nothing has run.".to_owned(),
+            Life::Lapsed if !self.request.ruling.is_met(&self.request.votes) => {
+                "The rules ask for more by now: the same call asks again. Nothing has run."
+                    .to_owned()
+            }
             Life::Lapsed => "Its caller did not come back in time. Nothing has run.".to_owned(),
         })
     }
@@ -186,7 +206,7 @@ pub(crate) async fn look(app: &App, gate: &Client, id: RequestId) -> Result<Look
     let same = same?;
     let more = same.next.is_some();
     let before = same.requests.into_iter().filter_map(|request| {
-        let what = Card::new(&request, "", None).settled()?;
+        let what = settled(&request)?;
         let when = ago(request.settled_at.unwrap_or(request.received_at));
         let reason = request.votes.last().map(|vote| vote.reason.as_str()).unwrap_or_default();
         let reason = if reason.is_empty() { String::new() } else { format!(": “{reason}”") };
@@ -206,7 +226,7 @@ impl Looked {
         Shown {
             me: &session.me,
             form_token: &session.form_token,
-            card: Card::new(&self.request, &session.me.name, None).described(self.catalog.as_ref()),
+            card: Card::new(&self.request, &session.me, None).described(self.catalog.as_ref()),
             request: &self.request,
             events: &self.events,
             effects: &self.effects,

@@ -6,16 +6,18 @@
 pub mod arguments;
 mod likeness;
 pub mod sql;
+mod standing;
 mod text;
 
 pub use self::{
     likeness::oddity,
+    standing::{Standing, joined, missing},
     text::{Revealed, Written},
 };
 
 use std::sync::Arc;
 
-use hitl_api::{Assurance, Request, RequestId, State};
+use hitl_api::{Assurance, Me, Request, RequestId, State};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 
@@ -76,18 +78,18 @@ pub struct Card<'a> {
     pub request: &'a Request,
     /// The one shown beside the list.
     pub selected: bool,
-    /// The reader's own: somebody else must decide.
-    pub own: bool,
+    /// How the reader stands to it.
+    pub standing: Standing,
     described: Option<Arc<Described>>,
 }
 
 impl<'a> Card<'a> {
     /// A request as this reader sees it.
-    pub fn new(request: &'a Request, reader: &str, selected: Option<RequestId>) -> Self {
+    pub fn new(request: &'a Request, reader: &Me, selected: Option<RequestId>) -> Self {
         Self {
             request,
             selected: selected == Some(request.id),
-            own: request.requester.is(reader),
+            standing: Standing::of(request, reader),
             described: None,
         }
     }
@@ -169,18 +171,39 @@ impl<'a> Card<'a> {
         until.map(|until| rough(until.duration_since(Timestamp::now()))).unwrap_or_default()
     }
 
+    /// The approvals that are still missing, where that is worth saying.
+    pub fn missing(&self) -> Option<String> {
+        missing(self.request)
+    }
+
+    /// How dangerous the rules call it.
+    pub fn ruled_risk(&self) -> Option<&'static str> {
+        Some(self.request.ruling.risk?.name())
+    }
+
     /// The decision that settled it, in a few words.
     pub fn settled(&self) -> Option<String> {
-        let last = self.request.votes.last().map(|vote| vote.reviewer.as_str());
-        let by = last.map(|name| format!(" by {name}")).unwrap_or_default();
-        Some(match self.request.state {
-            State::Pending => return None,
-            State::Approved => format!("approved{by}, kept for its retry"),
-            State::Spent => format!("approved{by}, released"),
-            State::Denied => format!("rejected{by}"),
-            State::Expired => "expired: nobody decided in time".to_owned(),
-            State::Lapsed => format!("approved{by}, not used in time"),
-            State::Withdrawn => "withdrawn by its requester".to_owned(),
-        })
+        settled(self.request)
     }
+}
+
+/// The decision that settled a request, in a few words.
+pub fn settled(request: &Request) -> Option<String> {
+    let ruled = request.votes.iter().all(|vote| vote.approved);
+    let last = request.votes.last().map(|vote| vote.reviewer.as_str());
+    let by = last.map(|name| format!(" by {name}")).unwrap_or_default();
+    Some(match request.state {
+        State::Pending => return None,
+        State::Spent if request.votes.is_empty() => "allowed by the rules".to_owned(),
+        State::Denied if ruled => "denied by the rules".to_owned(),
+        State::Lapsed if !request.ruling.is_met(&request.votes) => {
+            format!("approved{by}, which is no longer enough")
+        }
+        State::Approved => format!("approved{by}, kept for its retry"),
+        State::Spent => format!("approved{by}, released"),
+        State::Denied => format!("rejected{by}"),
+        State::Expired => "expired: nobody decided in time".to_owned(),
+        State::Lapsed => format!("approved{by}, not used in time"),
+        State::Withdrawn => "withdrawn by its requester".to_owned(),
+    })
 }

@@ -90,7 +90,7 @@ pub(super) async fn list(
         since: query.since,
         until: query.until,
     };
-    let (requests, next) = admin.shown(admin.gate.store().list(filter, page).await?);
+    let (requests, next) = admin.shown(admin.gate.store().list(filter, page).await?).await?;
     Ok(Json(History { requests, next }))
 }
 
@@ -119,5 +119,5 @@ pub(super) async fn one(
             Problem::new(StatusCode::NOT_FOUND, "there is no request with this id")
         })?;
     let events = admin.gate.store().trail(id).await?;
-    Ok(Json(Detail { request: admin.seen(request), events }))
+    Ok(Json(Detail { request: admin.seen(request).await?, events }))
 }

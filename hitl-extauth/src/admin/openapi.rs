@@ -5,7 +5,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{events, health, history, insights, queue};
+use super::{events, health, history, insights, queue, rules};
 
 /// The gate's admin API
 ///
@@ -21,6 +21,7 @@ use super::{events, health, history, insights, queue};
         history::list,
         history::one,
         insights::insights,
+        rules::rules,
         events::stream,
         events::audit,
         events::head,

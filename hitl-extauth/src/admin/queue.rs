@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use super::{Admin, Problem, id};
 use crate::{
     reviewers::Reviewer,
-    store::{Filter, Listed, Order, Page},
+    store::{Filter, Listed, Order, Page, StoreError},
 };
 
 /// Requests on a page unless asked otherwise, and at most.
@@ -48,9 +48,16 @@ impl PageQuery {
 
 impl Admin {
     /// A page as it is answered: its requests, and where the next one begins.
-    pub(super) fn shown(&self, listed: Listed) -> (Vec<Request>, Option<String>) {
+    pub(super) async fn shown(
+        &self,
+        listed: Listed,
+    ) -> Result<(Vec<Request>, Option<String>), StoreError> {
         let next = listed.requests.last().filter(|_| listed.more).map(|last| last.id.to_string());
-        (listed.requests.into_iter().map(|request| self.seen(request)).collect(), next)
+        let mut shown = Vec::with_capacity(listed.requests.len());
+        for request in listed.requests {
+            shown.push(self.seen(request).await?);
+        }
+        Ok((shown, next))
     }
 }
 
@@ -93,7 +100,7 @@ pub(super) async fn pending(
     let filter = Filter { states: vec![State::Pending], ..Filter::default() };
     let store = admin.gate.store();
     let (listed, counts) = tokio::join!(store.list(filter, page), store.counts());
-    let (mut pending, next) = admin.shown(listed?);
+    let (mut pending, next) = admin.shown(listed?).await?;
     let waiting = counts?.into_iter().filter(|count| count.state == State::Pending);
     let total = waiting.map(|count| count.requests).sum();
     // What has run out a moment ago is no longer decidable, whether or not it is settled yet.
@@ -104,7 +111,9 @@ pub(super) async fn pending(
 
 /// Approve or deny a request.
 ///
-/// The reviewer is who the token says. Nobody decides about a request of their own.
+/// The reviewer is who the token says. Nobody decides about a request of their own, and where the rules ask
+/// for members of groups, nobody else decides. The rules are asked again at this moment: what they deny by
+/// now is denied.
 #[utoipa::path(
     post,
     path = "/decide/{id}",
@@ -119,6 +128,7 @@ pub(super) async fn pending(
         (status = NOT_FOUND, body = hitl_api::Problem),
         (status = CONFLICT, description = "Settled already; says how", body = hitl_api::Problem),
         (status = UNSUPPORTED_MEDIA_TYPE, body = hitl_api::Problem),
+        (status = UNPROCESSABLE_ENTITY, description = "The rules ask for a reason", body = hitl_api::Problem),
         (status = SERVICE_UNAVAILABLE, description = "The store is away", body = hitl_api::Problem),
     )
 )]
@@ -144,7 +154,7 @@ pub(super) async fn decide(
     }
     let id = id(&path)?;
     let approved = decision.approved;
-    let request = admin.gate.decide(id, &reviewer.name, decision).await?;
+    let request = admin.gate.decide(id, &reviewer, decision).await?;
     if let Some(settled) = request.settled_at
         && let Ok(waited) = settled.duration_since(request.received_at).try_into()
     {

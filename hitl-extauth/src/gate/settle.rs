@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use hitl_api::{Decision, Request, RequestId, State, Vote};
+use hitl_api::{Decision, Request, RequestId, Ruling, State, Vote};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{Gate, unfinished};
 use crate::{
     approval::Refused,
     parking::{Claim, Notice},
+    reviewers::Reviewer,
     store::{ChangeError, Note, StoreError},
 };
 
@@ -30,22 +31,24 @@ impl Gate {
     pub async fn decide(
         &self,
         id: RequestId,
-        reviewer: &str,
+        reviewer: &Reviewer,
         decision: Decision,
     ) -> Result<Request, ChangeError> {
-        let (gate, reviewer) = (self.clone(), reviewer.to_owned());
-        let decided = tokio::spawn(async move { gate.decide_whole(id, &reviewer, decision).await });
+        let (gate, reviewer) = (self.clone(), reviewer.clone());
+        let decided = tokio::spawn(async move { gate.decide_whole(id, reviewer, decision).await });
         decided.await.unwrap_or_else(|error| Err(unfinished(&error).into()))
     }
 
     async fn decide_whole(
         &self,
         id: RequestId,
-        reviewer: &str,
+        reviewer: Reviewer,
         decision: Decision,
     ) -> Result<Request, ChangeError> {
+        let ruling = self.ruling_now(id).await?;
         let vote = Vote {
-            reviewer: reviewer.to_owned(),
+            reviewer: reviewer.name,
+            groups: reviewer.groups,
             approved: decision.approved,
             reason: decision.reason,
             at: self.store.now(),
@@ -53,7 +56,7 @@ impl Gate {
         // Taken out first, so that exactly one decision can release it; put back when this one
         // comes to nothing.
         let claim = self.parking.claim(id);
-        match self.store.vote(id, vote, claim.is_some(), self.settings.terms).await {
+        match self.store.vote(id, vote, claim.is_some(), ruling, self.settings.terms).await {
             Ok(request) => {
                 match (claim, request.state) {
                     (Some(claim), State::Spent) => claim.approve(request.clone()),
@@ -64,7 +67,8 @@ impl Gate {
                 Ok(request)
             }
             Err(error) => {
-                if let ChangeError::Refused { refused: Refused::Settled(_), request } = &error
+                if let ChangeError::Refused { refused, request } = &error
+                    && matches!(refused, Refused::Settled(_) | Refused::Forbidden(_))
                     && let Some(claim) = claim
                 {
                     self.tell(claim, request).await;
@@ -72,6 +76,15 @@ impl Gate {
                 Err(error)
             }
         }
+    }
+
+    /// What the rules say of a request by now; nothing where they always say the same.
+    async fn ruling_now(&self, id: RequestId) -> Result<Option<Ruling>, ChangeError> {
+        if self.rules.is_constant() {
+            return Ok(None);
+        }
+        let request = self.store.request(id).await?.ok_or(ChangeError::Unknown)?;
+        Ok(self.ruling_of(&request).await?)
     }
 
     /// A requester takes back what they have asked for; a call that waits is told.
@@ -110,7 +123,11 @@ impl Gate {
             claim.settle(request.clone());
             return;
         }
-        match self.store.spend(request.id, self.store.now()).await {
+        let spent = match self.ruling_of(request).await {
+            Ok(ruling) => self.store.spend(request.id, ruling, self.store.now()).await,
+            Err(error) => Err(error.into()),
+        };
+        match spent {
             Ok(spent) => claim.approve(spent),
             Err(ChangeError::Refused { refused: Refused::Superseded, .. }) => claim.supersede(),
             Err(ChangeError::Refused { request, .. }) => claim.settle(*request),

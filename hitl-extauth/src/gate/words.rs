@@ -16,6 +16,9 @@ use crate::{
 pub(super) fn settled(request: &Request) -> Denial {
     let id = Some(request.id);
     match request.state {
+        State::Denied if request.votes.iter().all(|vote| vote.approved) => {
+            denied_by_rule(id, request.ruling.denied.as_deref().unwrap_or_default())
+        }
         State::Denied => {
             let reason = request.votes.iter().rev().find(|vote| !vote.approved);
             let reason = reason.map(|vote| vote.reason.clone()).unwrap_or_default();
@@ -30,6 +33,9 @@ pub(super) fn settled(request: &Request) -> Denial {
         State::Expired | State::Withdrawn | State::Lapsed => {
             let reason = match request.state {
                 State::Withdrawn => "the request was withdrawn",
+                State::Lapsed if !request.ruling.is_met(&request.votes) => {
+                    "the rules ask for more than was approved; repeat the call to ask again"
+                }
                 State::Lapsed => "the approval was not used in time",
                 _ => "no reviewer decided in time",
             };
@@ -40,6 +46,19 @@ pub(super) fn settled(request: &Request) -> Denial {
         State::Pending | State::Approved | State::Spent => {
             pending(id, "the approval went to another call")
         }
+    }
+}
+
+/// Denied by the gate's rules, which nobody can override.
+pub(super) fn denied_by_rule(request: Option<RequestId>, reason: &str) -> Denial {
+    Denial {
+        disposition: Disposition::Denied,
+        reason: reason.to_owned(),
+        text: format!(
+            "The rules of the gate deny this call, and nobody can approve it. Nothing has run. \
+             Reason: {reason}"
+        ),
+        request,
     }
 }
 

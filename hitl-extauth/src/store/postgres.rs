@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hitl_api::{Event, Head, Insights, Request, RequestId, Vote, audit};
+use hitl_api::{Event, Head, Insights, Request, RequestId, Ruling, Vote, audit};
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::{sync::watch, task::JoinHandle};
@@ -320,19 +320,26 @@ impl Store for PostgresStore {
         id: RequestId,
         vote: Vote,
         waiter: bool,
+        ruling: Option<Ruling>,
         terms: Terms,
     ) -> Result<Request, ChangeError> {
         keepable([vote.reviewer.as_str(), &vote.reason])?;
         let whose = Whose::NotOf(vote.reviewer.clone());
         let happening = move |now| {
             let vote = Vote { at: now, ..vote };
-            Happening::Vote { vote, waiter, grant: terms.grant }
+            Happening::Vote { vote, waiter, grant: terms.grant, ruling: ruling.map(Box::new) }
         };
         self.change(id, happening, whose).await
     }
 
-    async fn spend(&self, id: RequestId, _: Timestamp) -> Result<Request, ChangeError> {
-        self.change(id, |_| Happening::Spend, Whose::Anybodys).await
+    async fn spend(
+        &self,
+        id: RequestId,
+        ruling: Option<Ruling>,
+        _: Timestamp,
+    ) -> Result<Request, ChangeError> {
+        let happening = move |_| Happening::Spend { ruling: ruling.map(Box::new) };
+        self.change(id, happening, Whose::Anybodys).await
     }
 
     async fn restore(

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hitl_api::{Event, Head, Insights, Request, RequestId, Vote};
+use hitl_api::{Event, Head, Insights, Request, RequestId, Ruling, Vote};
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -255,16 +255,24 @@ impl Store for SqliteStore {
         id: RequestId,
         vote: Vote,
         waiter: bool,
+        ruling: Option<Ruling>,
         terms: Terms,
     ) -> Result<Request, ChangeError> {
         let now = vote.at;
         let whose = Whose::NotOf(vote.reviewer.clone());
-        let happening = Happening::Vote { vote, waiter, grant: terms.grant };
+        let happening =
+            Happening::Vote { vote, waiter, grant: terms.grant, ruling: ruling.map(Box::new) };
         self.change(id, happening, whose, now).await
     }
 
-    async fn spend(&self, id: RequestId, now: Timestamp) -> Result<Request, ChangeError> {
-        self.change(id, Happening::Spend, Whose::Anybodys, now).await
+    async fn spend(
+        &self,
+        id: RequestId,
+        ruling: Option<Ruling>,
+        now: Timestamp,
+    ) -> Result<Request, ChangeError> {
+        let happening = Happening::Spend { ruling: ruling.map(Box::new) };
+        self.change(id, happening, Whose::Anybodys, now).await
     }
 
     async fn restore(
@@ -359,10 +367,11 @@ mod tests {
         assert_eq!(known, all);
     }
 
-    const KNOWN: [(i32, &str, u64); 4] = [
+    const KNOWN: [(i32, &str, u64); 5] = [
         (1, "requests_and_events", 228_949_229_227_288_265),
         (2, "tally", 3_346_906_083_568_035_348),
         (3, "address", 2_436_830_282_846_585_098),
         (4, "settled", 1_265_199_279_501_238_868),
+        (5, "rules", 13_995_101_117_943_201_415),
     ];
 }

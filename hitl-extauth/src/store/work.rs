@@ -78,15 +78,12 @@ pub(super) fn arrive(
     let mut expired = None;
     if let Some(standing) = rows.standing(&call.digest)? {
         let before = standing.state;
-        // Time may have settled it since; then it is as if there were none.
-        let aged = step(rows, standing, &Happening::Age, now)?.0;
+        // Time may have settled it since, or the rules by now; then it is as if there were none.
+        let ruling = Box::new(call.ruling.clone());
+        let aged = step(rows, standing, &Happening::Arrive(ruling), now)?.0;
         match aged.state {
-            State::Approved => {
-                let (request, refused) = step(rows, aged, &Happening::Spend, now)?;
-                if refused.is_ok() {
-                    return Ok(Arrival::Granted(request));
-                }
-            }
+            State::Spent if before != State::Spent => return Ok(Arrival::Granted(aged)),
+            State::Denied if before == State::Pending => return Ok(Arrival::Denied(aged)),
             State::Pending => {
                 rows.waits_here(aged.id, now)?;
                 append(rows, aged.id, "joined", Map::new(), now)?;
@@ -102,20 +99,34 @@ pub(super) fn arrive(
             _ => {}
         }
     }
-    if let Some(full) = full(rows, &call, terms)? {
+    let (life, ruled) = Life::new(now, terms.request, call.ruling.clone());
+    if life.state == State::Pending
+        && let Some(full) = full(rows, &call, terms)?
+    {
         return Ok(Arrival::Full(full));
     }
-    let life = Life::new(now, terms.request, call.needed);
-    let data = json!({
+    let mut data = object(json!({
         "requester": call.requester, "route": call.route, "server": call.server,
         "tool": call.tool, "arguments": call.arguments, "digest": call.digest,
-        "expiresAt": life.expires_at, "needed": life.needed,
-    });
+        "expiresAt": life.expires_at, "needed": life.ruling.needed(),
+    }));
+    if !life.ruling.rules.is_empty() {
+        data.insert("ruling".to_owned(), json!(life.ruling));
+    }
     let id = call.id;
     rows.insert(call, &life, now)?;
-    rows.waits_here(id, now)?;
-    append(rows, id, "received", object(data), now)?;
-    Ok(Arrival::New { id, expired })
+    if life.state == State::Pending {
+        rows.waits_here(id, now)?;
+    }
+    append(rows, id, "received", data, now)?;
+    let Some(change) = ruled else { return Ok(Arrival::New { id, expired }) };
+    append(rows, id, kind(change), particulars(change, &life), now)?;
+    let gone = || StoreError::Unavailable("a request that was just kept is gone".to_owned());
+    let request = rows.request(id)?.ok_or_else(gone)?;
+    Ok(match request.state {
+        State::Denied => Arrival::Denied(request),
+        _ => Arrival::Granted(request),
+    })
 }
 
 /// Whether one more request may wait for a decision.
@@ -150,7 +161,9 @@ pub(super) fn change(
     match &mut happening {
         // The newest call has it. It is told of the approval where it waits.
         Happening::Vote { waiter, .. } if *waiter => *waiter = !rows.waits_elsewhere(id)?,
-        Happening::Spend if request.state == State::Approved && rows.waits_elsewhere(id)? => {
+        Happening::Spend { .. }
+            if request.state == State::Approved && rows.waits_elsewhere(id)? =>
+        {
             return Ok((request, Err(Refused::Superseded)));
         }
         _ => {}
@@ -194,7 +207,7 @@ fn step(
         grant_expires_at: request.grant_expires_at,
         settled_at: request.settled_at,
         votes: request.votes.clone(),
-        needed: request.needed,
+        ruling: request.ruling.clone(),
     };
     let (life, changes, result) = before.step(happening, now);
     if changes.is_empty() {
@@ -216,6 +229,8 @@ fn step(
         settled_at: life.settled_at,
         grant_expires_at: life.grant_expires_at,
         votes: life.votes,
+        needed: life.ruling.needed(),
+        ruling: life.ruling,
         ..request
     };
     Ok((request, result))
@@ -225,6 +240,9 @@ fn kind(change: Change) -> &'static str {
     match change {
         Change::Voted => "voted",
         Change::Approved => "approved",
+        Change::Allowed => "allowed",
+        Change::Forbidden => "forbidden",
+        Change::Revoked => "revoked",
         Change::Spent => "spent",
         Change::Restored => "restored",
         Change::Denied => "denied",
@@ -235,22 +253,33 @@ fn kind(change: Change) -> &'static str {
 }
 
 fn particulars(change: Change, life: &Life) -> Map<String, Value> {
+    let vote = life.votes.last();
+    let mut said =
+        object(json!({"reviewer": vote.map(|v| &v.reviewer), "reason": vote.map(|v| &v.reason)}));
+    if let Some(vote) = vote.filter(|vote| !vote.groups.is_empty()) {
+        said.insert("groups".to_owned(), json!(vote.groups));
+    }
     let data = match change {
-        Change::Voted | Change::Denied => {
-            let vote = life.votes.last();
-            json!({"reviewer": vote.map(|v| &v.reviewer), "reason": vote.map(|v| &v.reason)})
-        }
+        Change::Voted | Change::Denied => return said,
         Change::Approved => {
-            let vote = life.votes.last();
-            json!({
-                "reviewer": vote.map(|v| &v.reviewer), "reason": vote.map(|v| &v.reason),
-                "grantExpiresAt": life.grant_expires_at,
-            })
+            said.insert("grantExpiresAt".to_owned(), json!(life.grant_expires_at));
+            return said;
         }
+        Change::Allowed => json!({"rules": names(life)}),
+        Change::Forbidden => json!({"rules": names(life), "reason": life.ruling.denied}),
+        Change::Revoked => json!({
+            "rules": names(life), "reason": "the rules ask for more by now",
+            "ruling": life.ruling,
+        }),
         Change::Restored => json!({"grantExpiresAt": life.grant_expires_at}),
         Change::Spent | Change::Expired | Change::Lapsed | Change::Withdrawn => json!({}),
     };
     object(data)
+}
+
+/// The rules that have ruled.
+fn names(life: &Life) -> Vec<&str> {
+    life.ruling.rules.iter().map(|rule| rule.name.as_str()).collect()
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -3,9 +3,11 @@
 //! Each test asks for the store anew before every step: the one store of a kind, or one that was
 //! closed and opened again since the last step, so that nothing counts but what outlives the process.
 
+mod ruling;
+
 use std::{collections::BTreeSet, sync::Arc};
 
-use hitl_api::{Assurance, RequestId, Requester, State, Vote, audit::Verifier};
+use hitl_api::{Assurance, Quorum, RequestId, Requester, Ruling, State, Vote, audit::Verifier};
 use hitl_extauth::{
     approval::Refused,
     insights::Span,
@@ -16,6 +18,11 @@ use hitl_extauth::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use self::ruling::{
+    an_approval_that_the_rules_find_too_little_lapses_and_the_call_asks_again,
+    groups_and_rulings_are_kept_as_they_were,
+    what_the_rules_settle_is_kept_and_counts_as_nothing_that_waits,
+};
 use crate::keepers::{Keeper, Open, Postgres, Reopened, Replicas};
 
 const TERMS: Terms = Terms {
@@ -30,7 +37,11 @@ fn call(requester: &str, version: &str) -> NewCall {
     NewCall {
         id: RequestId::generate(),
         digest: format!("{requester}/{version}"),
-        requester: Requester { name: requester.into(), assurance: Assurance::Claimed },
+        requester: Requester {
+            name: requester.into(),
+            assurance: Assurance::Claimed,
+            groups: Vec::new(),
+        },
         route: "gateway/privileged/mcp".into(),
         server: "mcp-ops-tools".into(),
         method: "POST".into(),
@@ -40,12 +51,18 @@ fn call(requester: &str, version: &str) -> NewCall {
         body: "{}".into(),
         tool: "run_migration".into(),
         arguments: json!({"version": version}).as_object().unwrap().clone(),
-        needed: 1,
+        ruling: Ruling::default(),
     }
 }
 
+fn needs(approvals: u32, groups: &[&str]) -> Ruling {
+    let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+    Ruling { quorums: vec![Quorum { approvals, groups }], ..Ruling::default() }
+}
+
 fn vote(reviewer: &str, approved: bool, at: Timestamp) -> Vote {
-    Vote { reviewer: reviewer.into(), approved, reason: "because".into(), at }
+    let groups = vec!["dba".to_owned()];
+    Vote { reviewer: reviewer.into(), groups, approved, reason: "because".into(), at }
 }
 
 async fn arrive(keeper: &mut impl Keeper, requester: &str, version: &str) -> Arrival {
@@ -95,13 +112,18 @@ async fn an_approval_with_a_waiter_is_spent_and_without_one_waits_for_the_same_c
     let store = keeper.store().await;
     let waited = new_at(&store, "alice", "v3", keeper.now()).await;
     let yes = vote("dana", true, keeper.now());
-    let request = store.vote(waited, yes, true, TERMS).await.unwrap();
+    let request = store.vote(waited, yes, true, None, TERMS).await.unwrap();
     let voted: Vec<_> = request.votes.iter().map(|vote| (&*vote.reviewer, vote.approved)).collect();
     assert_eq!((request.state, voted), (State::Spent, vec![("dana", true)]));
     assert!(request.votes[0].at >= request.received_at, "{request:?}");
     // What is spent lets nothing pass any more.
     let id = new(&mut keeper, "alice", "v3").await;
-    keeper.store().await.vote(id, vote("dana", true, keeper.now()), false, TERMS).await.unwrap();
+    keeper
+        .store()
+        .await
+        .vote(id, vote("dana", true, keeper.now()), false, None, TERMS)
+        .await
+        .unwrap();
     assert_eq!(state(&mut keeper, id).await, State::Approved);
     assert!(matches!(arrive(&mut keeper, "bob", "v3").await, Arrival::New { .. }));
     let granted = arrive(&mut keeper, "alice", "v3").await;
@@ -112,18 +134,18 @@ async fn an_approval_with_a_waiter_is_spent_and_without_one_waits_for_the_same_c
 async fn of_a_hundred_spending_one_approval_one_does(mut keeper: impl Keeper) {
     let store = keeper.store().await;
     let id = new_at(&store, "alice", "v3", keeper.now()).await;
-    store.vote(id, vote("dana", true, keeper.now()), false, TERMS).await.unwrap();
+    store.vote(id, vote("dana", true, keeper.now()), false, None, TERMS).await.unwrap();
     let now = keeper.now();
-    let spending = (0..100).map(|_| store.spend(id, now));
+    let spending = (0..100).map(|_| store.spend(id, None, now));
     let results = futures_util::future::join_all(spending).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-    assert_eq!(refused(store.spend(id, now).await), Refused::NotApproved(State::Spent));
+    assert_eq!(refused(store.spend(id, None, now).await), Refused::NotApproved(State::Spent));
     // Given back, it is there once more.
     assert_eq!(
         keeper.store().await.restore(id, TERMS, keeper.now()).await.unwrap().state,
         State::Approved
     );
-    assert_eq!(keeper.store().await.spend(id, now).await.unwrap().state, State::Spent);
+    assert_eq!(keeper.store().await.spend(id, None, now).await.unwrap().state, State::Spent);
 }
 
 async fn of_all_who_decide_at_once_one_does(mut keeper: impl Keeper) {
@@ -135,7 +157,9 @@ async fn of_all_who_decide_at_once_one_does(mut keeper: impl Keeper) {
         async move {
             match number % 3 {
                 0 => store.withdraw(id, "alice", now).await,
-                _ => store.vote(id, vote(&reviewer, number % 2 == 0, now), false, TERMS).await,
+                _ => {
+                    store.vote(id, vote(&reviewer, number % 2 == 0, now), false, None, TERMS).await
+                }
             }
         }
     });
@@ -150,8 +174,11 @@ async fn of_all_who_decide_at_once_one_does(mut keeper: impl Keeper) {
 async fn nobody_decides_about_their_own_request_or_takes_back_anothers(mut keeper: impl Keeper) {
     let id = new(&mut keeper, "alice", "v3").await;
     for approved in [true, false] {
-        let own =
-            keeper.store().await.vote(id, vote("Alice", approved, keeper.now()), true, TERMS).await;
+        let own = keeper
+            .store()
+            .await
+            .vote(id, vote("Alice", approved, keeper.now()), true, None, TERMS)
+            .await;
         assert!(matches!(own, Err(ChangeError::Own)), "{own:?}");
     }
     let others = keeper.store().await.withdraw(id, "dana", keeper.now()).await;
@@ -163,7 +190,12 @@ async fn nobody_decides_about_their_own_request_or_takes_back_anothers(mut keepe
 
 async fn a_denial_answers_the_same_call_for_a_while(mut keeper: impl Keeper) {
     let id = new(&mut keeper, "alice", "v3").await;
-    keeper.store().await.vote(id, vote("dana", false, keeper.now()), true, TERMS).await.unwrap();
+    keeper
+        .store()
+        .await
+        .vote(id, vote("dana", false, keeper.now()), true, None, TERMS)
+        .await
+        .unwrap();
     let again = arrive(&mut keeper, "alice", "v3").await;
     assert!(matches!(again, Arrival::Denied(request) if request.id == id));
     keeper.pass(11).await;
@@ -172,20 +204,25 @@ async fn a_denial_answers_the_same_call_for_a_while(mut keeper: impl Keeper) {
 }
 
 async fn two_approvals_are_two_people(mut keeper: impl Keeper) {
-    let two = NewCall { needed: 2, ..call("alice", "v3") };
+    let two = NewCall { ruling: needs(2, &[]), ..call("alice", "v3") };
     let id = two.id;
     keeper.store().await.arrive(two, TERMS, keeper.now()).await.unwrap();
     let first = keeper
         .store()
         .await
-        .vote(id, vote("dana", true, keeper.now()), false, TERMS)
+        .vote(id, vote("dana", true, keeper.now()), false, None, TERMS)
         .await
         .unwrap();
     assert_eq!(first.state, State::Pending);
-    let again = keeper.store().await.vote(id, vote("dana", true, keeper.now()), false, TERMS).await;
+    let again =
+        keeper.store().await.vote(id, vote("dana", true, keeper.now()), false, None, TERMS).await;
     assert_eq!(refused(again), Refused::Voted);
-    let second =
-        keeper.store().await.vote(id, vote("lee", true, keeper.now()), false, TERMS).await.unwrap();
+    let second = keeper
+        .store()
+        .await
+        .vote(id, vote("lee", true, keeper.now()), false, None, TERMS)
+        .await
+        .unwrap();
     assert_eq!((second.state, second.votes.len()), (State::Approved, 2));
 }
 
@@ -195,7 +232,7 @@ async fn time_settles_requests_and_grants(mut keeper: impl Keeper) {
     keeper
         .store()
         .await
-        .vote(granted, vote("dana", true, keeper.now()), false, TERMS)
+        .vote(granted, vote("dana", true, keeper.now()), false, None, TERMS)
         .await
         .unwrap();
     assert!(keeper.store().await.age(keeper.now()).await.unwrap().is_empty());
@@ -215,7 +252,8 @@ async fn time_settles_requests_and_grants(mut keeper: impl Keeper) {
     // Time counts even where nobody has looked.
     let id = new(&mut keeper, "bob", "v3").await;
     keeper.pass(3601).await;
-    let late = keeper.store().await.vote(id, vote("dana", true, keeper.now()), true, TERMS).await;
+    let late =
+        keeper.store().await.vote(id, vote("dana", true, keeper.now()), true, None, TERMS).await;
     assert_eq!(refused(late), Refused::Settled(State::Expired));
     assert_eq!(state(&mut keeper, id).await, State::Expired);
 }
@@ -253,7 +291,7 @@ async fn requests_are_listed_in_order_in_pages_and_by_what_they_are(mut keeper: 
     keeper
         .store()
         .await
-        .vote(ids[1], vote("dana", false, keeper.now()), false, TERMS)
+        .vote(ids[1], vote("dana", false, keeper.now()), false, None, TERMS)
         .await
         .unwrap();
     let waiting = Filter { states: vec![State::Pending], ..Filter::default() };
@@ -302,8 +340,18 @@ async fn what_became_of_requests_is_counted_by_tool_and_in_steps(mut keeper: imp
     let other = NewCall { tool: "drop_database".into(), ..call("c", "v3") };
     keeper.store().await.arrive(other, TERMS, keeper.now()).await.unwrap();
     keeper.pass(60).await;
-    keeper.store().await.vote(yes, vote("dana", true, keeper.now()), true, TERMS).await.unwrap();
-    keeper.store().await.vote(no, vote("dana", false, keeper.now()), true, TERMS).await.unwrap();
+    keeper
+        .store()
+        .await
+        .vote(yes, vote("dana", true, keeper.now()), true, None, TERMS)
+        .await
+        .unwrap();
+    keeper
+        .store()
+        .await
+        .vote(no, vote("dana", false, keeper.now()), true, None, TERMS)
+        .await
+        .unwrap();
     // It is in the second of the span's minutes.
     let begun = keeper.now() - SignedDuration::from_secs(90);
     let hour = Span::new(begun, begun + SignedDuration::from_secs(3600), 60).unwrap();
@@ -324,7 +372,7 @@ async fn everything_that_happens_is_a_link_of_one_chain(mut keeper: impl Keeper)
     keeper.store().await.note(id, Note::CallerLeft, keeper.now()).await.unwrap();
     let store = keeper.store().await;
     store.arrive(call("alice", "v3"), TERMS, keeper.now()).await.unwrap();
-    store.vote(id, vote("dana", true, keeper.now()), true, TERMS).await.unwrap();
+    store.vote(id, vote("dana", true, keeper.now()), true, None, TERMS).await.unwrap();
     let other = new(&mut keeper, "bob", "v3").await;
     keeper.store().await.withdraw(other, "bob", keeper.now()).await.unwrap();
     // What is refused leaves nothing.
@@ -406,6 +454,9 @@ macro_rules! contract {
 }
 
 contract! {
+    groups_and_rulings_are_kept_as_they_were
+    an_approval_that_the_rules_find_too_little_lapses_and_the_call_asks_again
+    what_the_rules_settle_is_kept_and_counts_as_nothing_that_waits
     a_call_makes_a_request_and_the_same_call_joins_it
     an_approval_with_a_waiter_is_spent_and_without_one_waits_for_the_same_call
     of_a_hundred_spending_one_approval_one_does

@@ -17,4 +17,5 @@ mod moving;
 mod outages;
 mod postgres;
 mod replicas;
+mod ruling;
 mod support;

@@ -5,33 +5,34 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    rows::{json, millis, uuid},
+    rows::{json, millis, unkept, uuid},
     view::Held,
 };
-use crate::store::{StoreError, assurance};
+use crate::store::{StoreError, forms};
 
 pub(super) const INSERT: &str = "
     INSERT INTO requests (id, digest, state, received_at, expires_at, settled_at, grant_expires_at,
         needed, requester, assurance, route, server, method, path, address, headers, body, tool,
-        arguments, replica, waiting_since)
+        arguments, replica, waiting_since, ruling, requester_groups)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
         $6::bigint[], $7::bigint[], $8::integer[], $9::text[], $10::text[], $11::text[],
         $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[],
-        $19::text[], $20::uuid[], $21::bigint[])";
+        $19::text[], $20::uuid[], $21::bigint[], $22::text[], $23::text[])";
 
 // Conditional on the state a request was in: whoever else may write, one step wins.
 pub(super) const UPDATE: &str = "
     UPDATE requests AS r SET state = u.state, settled_at = u.settled_at,
-        grant_expires_at = u.grant_expires_at, replica = u.replica, waiting_since = u.waiting_since
+        grant_expires_at = u.grant_expires_at, replica = u.replica, waiting_since = u.waiting_since,
+        needed = u.needed, ruling = u.ruling
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::uuid[],
-        $7::bigint[])
-        AS u (id, before, state, settled_at, grant_expires_at, replica, waiting_since)
+        $7::bigint[], $8::integer[], $9::text[])
+        AS u (id, before, state, settled_at, grant_expires_at, replica, waiting_since, needed, ruling)
     WHERE r.id = u.id AND r.state = u.before
     RETURNING 1";
 
 pub(super) const VOTE: &str = "
-    INSERT INTO votes (request, reviewer, approved, reason, at)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[], $5::bigint[])";
+    INSERT INTO votes (request, reviewer, approved, reason, at, groups)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[], $5::bigint[], $6::text[])";
 
 pub(super) const APPEND: &str = "
     INSERT INTO events (seq, at, request, kind, data, previous, hash)
@@ -56,6 +57,8 @@ pub(super) struct Inserted<'a> {
     needed: Vec<i32>,
     replica: Vec<Option<Uuid>>,
     waiting_since: Vec<Option<i64>>,
+    ruling: Vec<Option<String>>,
+    groups: Vec<Option<String>>,
 }
 
 impl<'a> Inserted<'a> {
@@ -68,7 +71,7 @@ impl<'a> Inserted<'a> {
                 request.digest.as_str(),
                 request.state.name(),
                 &request.requester.name,
-                assurance::name(request.requester.assurance),
+                forms::assurance(request.requester.assurance),
                 &request.route,
                 &request.server,
                 &request.method,
@@ -89,12 +92,14 @@ impl<'a> Inserted<'a> {
             all.needed.push(i32::try_from(request.needed).unwrap_or(i32::MAX));
             all.replica.push(held.replica);
             all.waiting_since.push(held.waiting_since.map(millis));
+            all.ruling.push(forms::ruling(&request.ruling).map_err(unkept)?);
+            all.groups.push(forms::groups(&request.requester.groups).map_err(unkept)?);
         }
         Ok(all)
     }
 
     /// In the order of the statement.
-    pub(super) fn values(&self) -> Values<'_, 21> {
+    pub(super) fn values(&self) -> Values<'_, 23> {
         let [digest, state, requester, sure, route, server, method, path, body, tool] = &self.texts;
         [
             &self.id,
@@ -118,6 +123,8 @@ impl<'a> Inserted<'a> {
             &self.arguments,
             &self.replica,
             &self.waiting_since,
+            &self.ruling,
+            &self.groups,
         ]
     }
 }
@@ -132,10 +139,12 @@ pub(super) struct Updated {
     grant_expires_at: Vec<Option<i64>>,
     replica: Vec<Option<Uuid>>,
     waiting_since: Vec<Option<i64>>,
+    needed: Vec<i32>,
+    ruling: Vec<Option<String>>,
 }
 
 impl Updated {
-    pub(super) fn of(updated: &[(&Held, State)]) -> Self {
+    pub(super) fn of(updated: &[(&Held, State)]) -> Result<Self, StoreError> {
         let mut all = Self::default();
         for (held, before) in updated {
             let request = &held.request;
@@ -146,12 +155,14 @@ impl Updated {
             all.grant_expires_at.push(request.grant_expires_at.map(millis));
             all.replica.push(held.replica);
             all.waiting_since.push(held.waiting_since.map(millis));
+            all.needed.push(i32::try_from(request.needed).unwrap_or(i32::MAX));
+            all.ruling.push(forms::ruling(&request.ruling).map_err(unkept)?);
         }
-        all
+        Ok(all)
     }
 
     /// In the order of the statement.
-    pub(super) fn values(&self) -> Values<'_, 7> {
+    pub(super) fn values(&self) -> Values<'_, 9> {
         [
             &self.id,
             &self.before,
@@ -160,6 +171,8 @@ impl Updated {
             &self.grant_expires_at,
             &self.replica,
             &self.waiting_since,
+            &self.needed,
+            &self.ruling,
         ]
     }
 }
@@ -172,10 +185,13 @@ pub(super) struct Votes<'a> {
     approved: Vec<bool>,
     reason: Vec<&'a str>,
     at: Vec<i64>,
+    groups: Vec<Option<String>>,
 }
 
 impl<'a> Votes<'a> {
-    pub(super) fn of(votes: impl IntoIterator<Item = &'a (RequestId, Vote)>) -> Self {
+    pub(super) fn of(
+        votes: impl IntoIterator<Item = &'a (RequestId, Vote)>,
+    ) -> Result<Self, StoreError> {
         let mut all = Self::default();
         for (id, vote) in votes {
             all.request.push(uuid(*id));
@@ -183,13 +199,14 @@ impl<'a> Votes<'a> {
             all.approved.push(vote.approved);
             all.reason.push(&vote.reason);
             all.at.push(millis(vote.at));
+            all.groups.push(forms::groups(&vote.groups).map_err(unkept)?);
         }
-        all
+        Ok(all)
     }
 
     /// In the order of the statement.
-    pub(super) fn values(&self) -> Values<'_, 5> {
-        [&self.request, &self.reviewer, &self.approved, &self.reason, &self.at]
+    pub(super) fn values(&self) -> Values<'_, 6> {
+        [&self.request, &self.reviewer, &self.approved, &self.reason, &self.at, &self.groups]
     }
 }
 

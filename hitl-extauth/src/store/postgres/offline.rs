@@ -111,7 +111,7 @@ impl Target {
             .flat_map(|request| request.votes.iter().map(|vote| (request.id, vote.clone())))
             .collect();
         let vote = self.0.prepare_cached(VOTE).await?;
-        self.0.execute(&vote, &Votes::of(&votes).values()).await?;
+        self.0.execute(&vote, &Votes::of(&votes)?.values()).await?;
         Ok(())
     }
 

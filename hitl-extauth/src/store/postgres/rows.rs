@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use crate::store::{Filter, Order, PAGE_BYTES, Page, StoreError, assurance};
+use crate::store::{Filter, Order, PAGE_BYTES, Page, StoreError, forms};
 
 /// The database's clock, in milliseconds.
 pub(super) const CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -23,9 +23,9 @@ fn columns() -> String {
     format!(
         "r.id, r.digest, r.state, r.received_at, r.expires_at, r.settled_at, r.grant_expires_at,
          r.needed, r.requester, r.assurance, r.route, r.server, r.method, r.path, r.address,
-         r.headers, r.body, r.tool, r.arguments, r.waiting_since,
+         r.headers, r.body, r.tool, r.arguments, r.waiting_since, r.ruling, r.requester_groups,
          (SELECT coalesce(json_agg(json_build_object('reviewer', v.reviewer, 'approved', v.approved,
-              'reason', v.reason, 'at', v.at) ORDER BY v.at, v.reviewer), '[]')::text
+              'reason', v.reason, 'at', v.at, 'groups', v.groups) ORDER BY v.at, v.reviewer), '[]')::text
           FROM votes v WHERE v.request = r.id) AS votes,
          (SELECT p.id FROM replicas p WHERE p.id = r.replica
               AND p.seen_at > extract(epoch FROM clock_timestamp()) * 1000 - {REPLICA_LIVES})
@@ -80,6 +80,13 @@ pub(super) fn moment(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
 
+/// Why a value cannot be kept as text, or read from it.
+// The error is used up, as `map_err` gives it.
+#[allow(clippy::needless_pass_by_value)]
+pub(super) fn unkept(error: serde_json::Error) -> StoreError {
+    corrupt(error.to_string())
+}
+
 fn corrupt(text: impl Into<String>) -> StoreError {
     StoreError::Unavailable(format!("a row cannot be read: {}", text.into()))
 }
@@ -95,6 +102,7 @@ struct KeptVote {
     approved: bool,
     reason: String,
     at: i64,
+    groups: Option<String>,
 }
 
 /// A request from a row with all its columns.
@@ -112,6 +120,7 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
     let waiting_since = since.filter(|_| replica.is_some());
     let state = read_state(row)?;
     let waiting = state == State::Pending && replica.is_some();
+    let needed = u32::try_from(row.try_get::<_, i32>("needed")?).unwrap_or(1);
     let request = Request {
         id: RequestId::from(row.try_get::<_, Uuid>("id")?),
         state,
@@ -121,8 +130,9 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
         grant_expires_at: optional("grant_expires_at")?,
         requester: Requester {
             name: row.try_get("requester")?,
-            assurance: assurance::named(sure)
+            assurance: forms::assured(sure)
                 .ok_or_else(|| corrupt(format!("unknown assurance {sure:?}")))?,
+            groups: forms::read_groups(row.try_get("requester_groups")?).map_err(unkept)?,
         },
         route: row.try_get("route")?,
         server: row.try_get("server")?,
@@ -139,14 +149,20 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
         waiting_since: waiting_since.filter(|_| waiting),
         votes: votes
             .into_iter()
-            .map(|vote| Vote {
-                reviewer: vote.reviewer,
-                approved: vote.approved,
-                reason: vote.reason,
-                at: moment(vote.at),
+            .map(|vote| {
+                Ok(Vote {
+                    reviewer: vote.reviewer,
+                    groups: forms::read_groups(vote.groups.as_deref()).map_err(unkept)?,
+                    approved: vote.approved,
+                    reason: vote.reason,
+                    at: moment(vote.at),
+                })
             })
-            .collect(),
-        needed: u32::try_from(row.try_get::<_, i32>("needed")?).unwrap_or(1),
+            .collect::<Result<_, StoreError>>()?,
+        needed,
+        ruling: forms::read_ruling(row.try_get("ruling")?, needed).map_err(unkept)?,
+        // Whoever shows it works that out.
+        missing: Vec::new(),
     };
     Ok(Kept { request, replica, waiting_since })
 }

@@ -123,5 +123,8 @@ mod tests {
         assert_eq!(known, all);
     }
 
-    const KNOWN: [(i32, &str, u64); 1] = [(1, "requests_and_audit", 13_708_675_500_593_842_886)];
+    const KNOWN: [(i32, &str, u64); 2] = [
+        (1, "requests_and_audit", 13_708_675_500_593_842_886),
+        (2, "rules", 4_357_926_672_866_922_202),
+    ];
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::rows::Kept;
 use crate::{
     approval::Life,
-    store::{NewCall, StoreError, assurance, work::Rows},
+    store::{NewCall, StoreError, forms, work::Rows},
 };
 
 /// A requester, as requests of theirs are counted.
@@ -65,7 +65,7 @@ impl Held {
 
 /// How a requester is counted.
 pub(super) fn who(requester: &Requester) -> Who {
-    (requester.name.clone(), assurance::name(requester.assurance))
+    (requester.name.clone(), forms::assurance(requester.assurance))
 }
 
 impl View {
@@ -140,8 +140,10 @@ impl Rows for View {
     }
 
     fn insert(&mut self, call: NewCall, life: &Life, now: Timestamp) -> Result<(), StoreError> {
-        self.pending += 1;
-        *self.pending_of.entry(who(&call.requester)).or_default() += 1;
+        if life.state == State::Pending {
+            self.pending += 1;
+            *self.pending_of.entry(who(&call.requester)).or_default() += 1;
+        }
         self.standing.entry(call.digest.clone()).or_default().push(call.id);
         self.new.push(call.id);
         let request = Request {
@@ -166,7 +168,9 @@ impl Rows for View {
             waiting: false,
             waiting_since: None,
             votes: Vec::new(),
-            needed: life.needed,
+            needed: life.ruling.needed(),
+            ruling: life.ruling.clone(),
+            missing: Vec::new(),
         };
         self.held.insert(request.id, Held::alone(request));
         Ok(())
@@ -182,6 +186,8 @@ impl Rows for View {
         held.request.settled_at = life.settled_at;
         held.request.grant_expires_at = life.grant_expires_at;
         held.request.votes.clone_from(&life.votes);
+        held.request.needed = life.ruling.needed();
+        held.request.ruling.clone_from(&life.ruling);
         let (who, digest) = (who(&held.request.requester), held.request.digest.clone());
         if life.state == State::Approved {
             let standing = self.standing.entry(digest).or_default();

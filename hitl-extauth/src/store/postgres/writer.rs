@@ -32,7 +32,7 @@ use super::{
     view::{View, who},
 };
 use crate::store::{
-    StoreError, assurance,
+    StoreError, forms,
     work::{self, OfStore},
 };
 
@@ -399,8 +399,9 @@ async fn load(
     for row in next() {
         let (name, sure): (String, &str) = (row.try_get(0)?, row.try_get(1)?);
         let count = u32::try_from(row.try_get::<_, i64>(2)?).unwrap_or(u32::MAX);
-        if let Some(assurance) = assurance::named(sure) {
-            view.pending_of.insert(who(&Requester { name, assurance }), count);
+        if let Some(assurance) = forms::assured(sure) {
+            let requester = Requester { name, assurance, groups: Vec::new() };
+            view.pending_of.insert(who(&requester), count);
         }
     }
     for row in next() {
@@ -456,8 +457,8 @@ async fn end(client: Pooled, view: &View) -> Ended {
 }
 
 async fn flush(client: &Pooled, view: &View) -> Result<(), Flown> {
-    let (inserted, updated) = (Inserted::of(&view.inserted())?, Updated::of(&view.updated()));
-    let (votes, events) = (Votes::of(&view.votes), Events::of(&view.events)?);
+    let (inserted, updated) = (Inserted::of(&view.inserted())?, Updated::of(&view.updated())?);
+    let (votes, events) = (Votes::of(&view.votes)?, Events::of(&view.events)?);
     let seq = view.head.as_ref().map_or_else(String::new, |head| head.seq.to_string());
     let (inserted_values, updated_values) = (inserted.values(), updated.values());
     let (vote_values, event_values) = (votes.values(), events.values());

@@ -11,7 +11,7 @@ use crate::{
     approval::Life,
     insights::Settled,
     store::{
-        Count, Filter, Listed, NewCall, Order, PAGE_BYTES, Page, StoreError, assurance, work::Rows,
+        Count, Filter, Listed, NewCall, Order, PAGE_BYTES, Page, StoreError, forms, work::Rows,
     },
 };
 
@@ -95,10 +95,12 @@ fn insert(
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO requests (id, digest, state, received_at, expires_at, needed, requester,
-             assurance, route, server, method, path, address, headers, body, tool, arguments)
-             VALUES (:id, :digest, :state, :received_at, :expires_at, :needed, :requester,
-             :assurance, :route, :server, :method, :path, :address, :headers, :body, :tool, :arguments)",
+            "INSERT INTO requests (id, digest, state, received_at, expires_at, settled_at, needed,
+             ruling, requester, assurance, requester_groups, route, server, method, path, address,
+             headers, body, tool, arguments)
+             VALUES (:id, :digest, :state, :received_at, :expires_at, :settled_at, :needed,
+             :ruling, :requester, :assurance, :groups, :route, :server, :method, :path, :address,
+             :headers, :body, :tool, :arguments)",
         )?
         .execute(named_params! {
             ":id": call.id.to_string(),
@@ -106,9 +108,12 @@ fn insert(
             ":state": life.state.name(),
             ":received_at": millis(now),
             ":expires_at": millis(life.expires_at),
-            ":needed": life.needed,
+            ":settled_at": life.settled_at.map(millis),
+            ":needed": life.ruling.needed(),
+            ":ruling": forms::ruling(&life.ruling).map_err(unkept)?,
+            ":groups": forms::groups(&call.requester.groups).map_err(unkept)?,
             ":requester": call.requester.name,
-            ":assurance": assurance::name(call.requester.assurance),
+            ":assurance": forms::assurance(call.requester.assurance),
             ":route": call.route,
             ":server": call.server,
             ":method": call.method,
@@ -131,12 +136,15 @@ fn update(
     let updated = connection
         .prepare_cached(
             "UPDATE requests SET state = :state, settled_at = :settled_at,
-             grant_expires_at = :grant_expires_at WHERE id = :id AND state = :before",
+             grant_expires_at = :grant_expires_at, needed = :needed, ruling = :ruling
+             WHERE id = :id AND state = :before",
         )?
         .execute(named_params! {
             ":state": life.state.name(),
             ":settled_at": life.settled_at.map(millis),
             ":grant_expires_at": life.grant_expires_at.map(millis),
+            ":needed": life.ruling.needed(),
+            ":ruling": forms::ruling(&life.ruling).map_err(unkept)?,
             ":id": id.to_string(),
             ":before": before.name(),
         })?;
@@ -157,9 +165,17 @@ pub(super) fn probe(connection: &Connection, now: Timestamp) -> Result<(), Store
 fn insert_vote(connection: &Connection, id: RequestId, vote: &Vote) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO votes (request, reviewer, approved, reason, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO votes (request, reviewer, approved, reason, at, groups)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute((id.to_string(), &vote.reviewer, vote.approved, &vote.reason, millis(vote.at)))
+        .execute((
+            id.to_string(),
+            &vote.reviewer,
+            vote.approved,
+            &vote.reason,
+            millis(vote.at),
+            forms::groups(&vote.groups).map_err(unkept)?,
+        ))
         .map(drop)
 }
 
@@ -361,7 +377,9 @@ fn pending_of(connection: &Connection, requester: &Requester, limit: u32) -> rus
             "SELECT count(*) FROM (SELECT 1 FROM requests
              WHERE state = 'pending' AND requester = ?1 AND assurance = ?2 LIMIT ?3)",
         )?
-        .query_row((&requester.name, assurance::name(requester.assurance), limit), |row| row.get(0))
+        .query_row((&requester.name, forms::assurance(requester.assurance), limit), |row| {
+            row.get(0)
+        })
 }
 
 pub(super) fn events(
@@ -388,6 +406,7 @@ fn with_votes(connection: &Connection, mut request: Request) -> rusqlite::Result
         .query_map([request.id.to_string()], |row| {
             Ok(Vote {
                 reviewer: row.get("reviewer")?,
+                groups: read_groups(row, "groups")?,
                 approved: row.get("approved")?,
                 reason: row.get("reason")?,
                 at: moment(row.get("at")?),
@@ -412,9 +431,10 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
             name: row.get("requester")?,
             assurance: {
                 let name: String = row.get("assurance")?;
-                assurance::named(&name)
+                forms::assured(&name)
                     .ok_or_else(|| corrupt(format!("unknown assurance {name:?}")))?
             },
+            groups: read_groups(row, "requester_groups")?,
         },
         route: row.get("route")?,
         server: row.get("server")?,
@@ -432,7 +452,23 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
         waiting_since: None,
         votes: Vec::new(),
         needed: row.get("needed")?,
+        ruling: {
+            let kept = row.get_ref("ruling")?.as_str_or_null()?;
+            forms::read_ruling(kept, row.get("needed")?).map_err(unkept)?
+        },
+        // Whoever shows it works that out.
+        missing: Vec::new(),
     })
+}
+
+fn read_groups(row: &Row<'_>, column: &str) -> rusqlite::Result<Vec<String>> {
+    forms::read_groups(row.get_ref(column)?.as_str_or_null()?).map_err(unkept)
+}
+
+// The error is used up, as `map_err` gives it.
+#[allow(clippy::needless_pass_by_value)]
+fn unkept(error: serde_json::Error) -> rusqlite::Error {
+    corrupt(error.to_string())
 }
 
 fn read_event(row: &Row<'_>) -> rusqlite::Result<Event> {

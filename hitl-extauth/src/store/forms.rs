@@ -1,0 +1,47 @@
+//! What databases keep as text: how sure the gate is of a requester, groups, and rulings.
+//!
+//! What is as usual is kept as nothing, so that most rows are short.
+
+use hitl_api::{Assurance, Quorum, Ruling};
+
+/// How sure the gate is, in a row.
+pub(super) fn assurance(assurance: Assurance) -> &'static str {
+    match assurance {
+        Assurance::Verified => "verified",
+        Assurance::Claimed => "claimed",
+        Assurance::Address => "address",
+    }
+}
+
+/// How sure the gate is, by that name.
+pub(super) fn assured(text: &str) -> Option<Assurance> {
+    [Assurance::Verified, Assurance::Claimed, Assurance::Address]
+        .into_iter()
+        .find(|known| assurance(*known) == text)
+}
+
+/// Groups in a row.
+pub(super) fn groups(groups: &[String]) -> Result<Option<String>, serde_json::Error> {
+    if groups.is_empty() { Ok(None) } else { serde_json::to_string(groups).map(Some) }
+}
+
+/// Groups from a row.
+pub(super) fn read_groups(kept: Option<&str>) -> Result<Vec<String>, serde_json::Error> {
+    kept.map_or_else(|| Ok(Vec::new()), serde_json::from_str)
+}
+
+/// A ruling in a row.
+pub(super) fn ruling(ruling: &Ruling) -> Result<Option<String>, serde_json::Error> {
+    if *ruling == Ruling::default() { Ok(None) } else { serde_json::to_string(ruling).map(Some) }
+}
+
+/// A ruling from a row; of a row from before there were rules, the approvals it needed.
+pub(super) fn read_ruling(kept: Option<&str>, needed: u32) -> Result<Ruling, serde_json::Error> {
+    kept.map_or_else(
+        || {
+            let quorum = Quorum { approvals: needed.max(1), groups: Vec::new() };
+            Ok(Ruling { quorums: vec![quorum], ..Ruling::default() })
+        },
+        serde_json::from_str,
+    )
+}
