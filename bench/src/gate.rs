@@ -317,7 +317,12 @@ async fn decide_in(store: &SqliteStore, number: usize) -> anyhow::Result<Duratio
     let call = NewCall {
         id,
         digest: format!("{number:064}"),
-        requester: Requester { name, assurance: Assurance::Claimed, groups: Vec::new() },
+        requester: Requester {
+            name,
+            assurance: Assurance::Claimed,
+            groups: Vec::new(),
+            also: Vec::new(),
+        },
         route: "gateway.example/privileged/mcp".to_owned(),
         server: "mcp-ops-tools".to_owned(),
         method: "POST".to_owned(),
@@ -332,7 +337,15 @@ async fn decide_in(store: &SqliteStore, number: usize) -> anyhow::Result<Duratio
     store.arrive(call, terms, now()).await?;
     let reason = "measured".to_owned();
     let reviewer = "anybody".to_owned();
-    let vote = Vote { reviewer, groups: Vec::new(), approved: true, reason, at: now() };
+    let vote = Vote {
+        reviewer,
+        groups: Vec::new(),
+        also: Vec::new(),
+        break_glass: false,
+        approved: true,
+        reason,
+        at: now(),
+    };
     let begun = Instant::now();
     store.vote(id, vote, true, None, terms).await?;
     Ok(begun.elapsed())

@@ -81,6 +81,12 @@ impl FromStr for RequestId {
     }
 }
 
+// The form that serde asks for.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+pub(crate) fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// Where a request is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -160,12 +166,16 @@ pub struct Requester {
     /// Groups they belong to, as the gateway has verified.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    /// Other names of the same person, or of whom they act for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
 }
 
 impl Requester {
-    /// Whether this is that person: the same name, however it is capitalised.
+    /// Whether this is that person: the same name or one of the others, however it is capitalised.
     pub fn is(&self, person: &str) -> bool {
-        self.name.eq_ignore_ascii_case(person)
+        let person = person.to_lowercase();
+        std::iter::once(&self.name).chain(&self.also).any(|name| name.to_lowercase() == person)
     }
 }
 
@@ -177,6 +187,12 @@ pub struct Vote {
     /// Groups they belonged to when they said it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    /// Other names of the same person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+    /// Whether they came by a token of the list although there was an identity provider.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub break_glass: bool,
     /// Yes or no.
     pub approved: bool,
     /// Why, in their words.
@@ -184,6 +200,18 @@ pub struct Vote {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
+}
+
+impl Vote {
+    /// Whether two votes are one person's: by any name of either, however it is capitalised.
+    pub fn is_of_same(&self, other: &Self) -> bool {
+        let names = |vote: &Self| -> Vec<String> {
+            let all = std::iter::once(&vote.reviewer).chain(&vote.also);
+            all.map(|name| name.to_lowercase()).collect()
+        };
+        let (ours, theirs) = (names(self), names(other));
+        ours.iter().any(|name| theirs.contains(name))
+    }
 }
 
 /// A request, as reviewers see it.
@@ -329,6 +357,19 @@ pub struct Me {
     pub hold_seconds: u64,
     /// How long an approval waits for the retry of its call, in seconds.
     pub grant_seconds: u64,
+    /// Other names of the same person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+    /// Whether they may decide at all.
+    #[serde(default = "yes")]
+    pub may_decide: bool,
+    /// Whether they came by a token of the list although there is an identity provider.
+    #[serde(default)]
+    pub break_glass: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What became of requests in a span of time.

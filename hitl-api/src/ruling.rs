@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Vote;
+use crate::{Vote, is_false};
 
 /// What the rules say about a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -23,22 +23,19 @@ pub struct Ruling {
     /// Whether an approval needs a reason.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reason_required: bool,
-    /// Whether somebody must look at each call: no approval of the past counts for it.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub every_time: bool,
     /// How dangerous it is, as the rules say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk: Option<Risk>,
     /// What reviewers should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// How long it waits for a decision, in seconds, in place of the gate's own.
+    /// How long it waits for a decision, in seconds: less than the gate's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_after: Option<u32>,
-    /// How long its call is held, in seconds, in place of the gate's own.
+    /// How long its call is held, in seconds: less than the gate's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<u32>,
-    /// How long an approval may be used, in seconds, in place of the gate's own.
+    /// How long an approval may be used, in seconds: less than the gate's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant_for: Option<u32>,
 }
@@ -51,7 +48,6 @@ impl Default for Ruling {
             quorums: vec![Quorum::default()],
             denied: None,
             reason_required: false,
-            every_time: false,
             risk: None,
             notes: Vec::new(),
             expires_after: None,
@@ -59,12 +55,6 @@ impl Default for Ruling {
             grant_for: None,
         }
     }
-}
-
-// The form that serde asks for.
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// Which rules are in force.
@@ -259,6 +249,8 @@ mod tests {
         Vote {
             reviewer: who.to_owned(),
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            also: Vec::new(),
+            break_glass: false,
             approved,
             reason: String::new(),
             at: Timestamp::UNIX_EPOCH,

@@ -28,8 +28,8 @@ use crate::{
     approval::Refused,
     gate::Gate,
     metrics::Metrics,
+    people::{People, Reviewer, oidc::Unproven},
     receipt::Receipts,
-    reviewers::{Reviewer, Reviewers},
     store::{ChangeError, StoreError},
 };
 
@@ -39,7 +39,7 @@ pub use self::openapi::document;
 #[derive(Clone)]
 pub struct Admin {
     gate: Gate,
-    reviewers: Arc<Reviewers>,
+    reviewers: Arc<People>,
     receipts: Arc<Receipts>,
     metrics: Arc<Metrics>,
     readiness: Arc<health::Readiness>,
@@ -59,7 +59,7 @@ impl Admin {
     /// An API over a gate.
     pub fn new(
         gate: Gate,
-        reviewers: Reviewers,
+        reviewers: People,
         receipts: Arc<Receipts>,
         metrics: Arc<Metrics>,
         leaving: Leaving,
@@ -179,11 +179,15 @@ impl FromRequestParts<Admin> for Reviewer {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
-        admin.reviewers.identify(token).ok_or_else(|| {
-            Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "send your reviewer's token: `Authorization: Bearer …`",
-            )
+        admin.reviewers.identify(token).await.map_err(|unproven| {
+            let status = match &unproven {
+                Unproven::NoToken | Unproven::Unknown | Unproven::Bad(_) => {
+                    StatusCode::UNAUTHORIZED
+                }
+                Unproven::NotHere(..) => StatusCode::FORBIDDEN,
+                Unproven::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            Problem::new(status, unproven.to_string())
         })
     }
 }

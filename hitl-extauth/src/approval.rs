@@ -124,7 +124,7 @@ pub enum Refused {
 impl Life {
     /// A new request, and what the rules have made of it at once.
     pub fn new(now: Timestamp, lifetime: SignedDuration, ruling: Ruling) -> (Self, Option<Change>) {
-        let lifetime = ruling.expires_after.map_or(lifetime, seconds);
+        let lifetime = at_most(lifetime, ruling.expires_after);
         let mut life = Self {
             state: State::Pending,
             expires_at: later(now, lifetime),
@@ -208,7 +208,7 @@ impl Life {
                     changes.push(Change::Voted);
                 } else {
                     self.settle(State::Approved, now);
-                    let grant = self.ruling.grant_for.map_or(*grant, seconds);
+                    let grant = at_most(*grant, self.ruling.grant_for);
                     self.grant_expires_at = Some(later(now, grant));
                     changes.push(Change::Approved);
                     if *waiter {
@@ -226,6 +226,14 @@ impl Life {
             (Happening::Arrive(ruling), State::Pending) => {
                 self.ruling = Ruling::clone(ruling);
                 changes.extend(self.ruled(now));
+                // Rules that ask for less by now: what reviewers have said is enough.
+                if self.state == State::Pending
+                    && !self.votes.is_empty()
+                    && self.ruling.is_met(&self.votes)
+                {
+                    self.settle(State::Spent, now);
+                    changes.extend([Change::Approved, Change::Spent]);
+                }
                 Ok(())
             }
             (Happening::Arrive(ruling), State::Approved) => {
@@ -240,7 +248,9 @@ impl Life {
             }
             (Happening::Restore { grant }, State::Spent) => {
                 self.state = State::Approved;
-                self.grant_expires_at = Some(later(now, *grant));
+                // Whoever hangs up again and again keeps an approval no longer than it was given.
+                let anew = later(now, at_most(*grant, self.ruling.grant_for));
+                self.grant_expires_at = Some(self.grant_expires_at.map_or(anew, |at| at.min(anew)));
                 changes.push(Change::Restored);
                 Ok(())
             }
@@ -271,7 +281,7 @@ impl Life {
 
     /// Whether somebody may say something about it, this time.
     fn may_vote(&self, vote: &Vote) -> Result<(), Refused> {
-        if self.votes.iter().any(|earlier| same(&earlier.reviewer, &vote.reviewer)) {
+        if self.votes.iter().any(|earlier| earlier.is_of_same(vote)) {
             return Err(Refused::Voted);
         }
         if !self.ruling.may_decide(&vote.groups) {
@@ -287,13 +297,9 @@ impl Life {
     }
 }
 
-/// Whether two names are one person's: however they are capitalised.
-fn same(one: &str, other: &str) -> bool {
-    one.to_lowercase() == other.to_lowercase()
-}
-
-fn seconds(seconds: u32) -> SignedDuration {
-    SignedDuration::from_secs(seconds.into())
+/// The gate's own time, or less where the rules say so.
+fn at_most(own: SignedDuration, ruled: Option<u32>) -> SignedDuration {
+    ruled.map_or(own, |ruled| own.min(SignedDuration::from_secs(ruled.into())))
 }
 
 fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
@@ -301,195 +307,4 @@ fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use hitl_api::Quorum;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const TTL: SignedDuration = SignedDuration::from_secs(100);
-    const GRANT: SignedDuration = SignedDuration::from_secs(20);
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
-
-    fn vote(reviewer: &str, approved: bool, waiter: bool, now: i64) -> Happening {
-        let vote = Vote {
-            reviewer: reviewer.into(),
-            groups: Vec::new(),
-            approved,
-            reason: String::new(),
-            at: at(now),
-        };
-        Happening::Vote { vote, waiter, grant: GRANT, ruling: None }
-    }
-
-    fn spend() -> Happening {
-        Happening::Spend { ruling: None }
-    }
-
-    /// A life that needs so many approvals.
-    fn life(approvals: u32) -> Life {
-        Life::new(at(0), TTL, needs(approvals, &[])).0
-    }
-
-    fn needs(approvals: u32, groups: &[&str]) -> Ruling {
-        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        Ruling { quorums: vec![Quorum { approvals, groups }], ..Ruling::default() }
-    }
-
-    fn under(happening: Happening, now: Ruling) -> Happening {
-        match happening {
-            Happening::Vote { vote, waiter, grant, .. } => {
-                Happening::Vote { vote, waiter, grant, ruling: Some(Box::new(now)) }
-            }
-            _ => Happening::Spend { ruling: Some(Box::new(now)) },
-        }
-    }
-
-    fn after(life: &Life, happening: &Happening, now: i64) -> (Life, Vec<Change>) {
-        let (life, changes, result) = life.step(happening, at(now));
-        result.unwrap();
-        (life, changes)
-    }
-
-    #[test]
-    fn an_approval_with_a_waiter_is_spent_at_once_and_without_one_is_a_grant() {
-        let life = life(1);
-        let (spent, changes) = after(&life, &vote("dana", true, true, 5), 5);
-        assert_eq!((spent.state, changes), (State::Spent, vec![Change::Approved, Change::Spent]));
-        let (grant, changes) = after(&life, &vote("dana", true, false, 5), 5);
-        assert_eq!((grant.state, changes), (State::Approved, vec![Change::Approved]));
-        assert_eq!(grant.grant_expires_at, Some(at(25)));
-        assert_eq!(after(&grant, &spend(), 24).0.state, State::Spent);
-    }
-
-    #[test]
-    fn time_comes_first_even_when_nobody_looked() {
-        let life = life(1);
-        let (late, changes, result) = life.step(&vote("dana", true, true, 100), at(100));
-        assert_eq!(result, Err(Refused::Settled(State::Expired)));
-        assert_eq!((late.state, changes), (State::Expired, vec![Change::Expired]));
-        let (grant, _) = after(&life, &vote("dana", true, false, 5), 5);
-        let (late, _, result) = grant.step(&spend(), at(25));
-        assert_eq!((late.state, result), (State::Lapsed, Err(Refused::NotApproved(State::Lapsed))));
-    }
-
-    #[test]
-    fn two_approvals_are_two_people_and_one_rejection_is_enough() {
-        let life = life(2);
-        let (life, changes) = after(&life, &vote("dana", true, true, 1), 1);
-        assert_eq!((life.state, changes), (State::Pending, vec![Change::Voted]));
-        let (_, _, result) = life.step(&vote("dana", true, true, 2), at(2));
-        assert_eq!(result, Err(Refused::Voted));
-        assert_eq!(after(&life, &vote("lee", true, true, 3), 3).0.state, State::Spent);
-        assert_eq!(after(&life, &vote("lee", false, true, 3), 3).0.state, State::Denied);
-    }
-
-    #[test]
-    fn a_call_that_left_before_its_release_leaves_a_grant() {
-        let life = life(1);
-        let (spent, _) = after(&life, &vote("dana", true, true, 5), 5);
-        let (grant, changes) = after(&spent, &Happening::Restore { grant: GRANT }, 6);
-        assert_eq!((grant.state, changes), (State::Approved, vec![Change::Restored]));
-        assert_eq!(grant.grant_expires_at, Some(at(26)));
-    }
-
-    #[test]
-    fn what_got_stricter_asks_again_and_what_the_rules_deny_nobody_can_approve() {
-        let (grant, _) = after(&life(1), &vote("dana", true, false, 1), 1);
-        assert_eq!(after(&grant, &under(spend(), needs(1, &[])), 2).0.state, State::Spent);
-        let (lapsed, changes, result) = grant.step(&under(spend(), needs(2, &[])), at(2));
-        assert_eq!((lapsed.state, changes), (State::Lapsed, vec![Change::Revoked]));
-        assert_eq!(result, Err(Refused::NotApproved(State::Lapsed)));
-
-        let denied = Ruling { denied: Some("no".into()), ..needs(1, &[]) };
-        let (life, changes, result) =
-            life(1).step(&under(vote("dana", true, true, 1), denied.clone()), at(1));
-        assert_eq!((life.state, changes), (State::Denied, vec![Change::Forbidden]));
-        assert_eq!((life.votes, result), (vec![], Err(Refused::Forbidden("no".into()))));
-        assert_eq!(Life::new(at(0), TTL, denied).0.state, State::Denied);
-    }
-
-    #[test]
-    fn what_the_rules_have_loosened_needs_less() {
-        let (waiting, _) = after(&life(3), &vote("dana", true, true, 1), 1);
-        let next = under(vote("lee", true, true, 2), needs(2, &[]));
-        assert_eq!(after(&waiting, &next, 2).0.state, State::Spent);
-        let allowed = Ruling { quorums: Vec::new(), ..needs(1, &[]) };
-        let arrive = Happening::Arrive(Box::new(allowed.clone()));
-        let (spent, changes) = after(&waiting, &arrive, 2);
-        assert_eq!((spent.state, changes), (State::Spent, vec![Change::Allowed]));
-        assert_eq!(Life::new(at(0), TTL, allowed).0.state, State::Spent);
-    }
-
-    #[test]
-    fn who_is_in_no_group_that_counts_cannot_decide_and_a_reason_is_given_where_it_must() {
-        let mut ruling = needs(1, &["dba"]);
-        ruling.reason_required = true;
-        let life = Life::new(at(0), TTL, ruling).0;
-        let said = |groups: &[&str], approved, reason: &str| {
-            let Happening::Vote { mut vote, waiter, grant, ruling } =
-                vote("dana", approved, true, 1)
-            else {
-                unreachable!()
-            };
-            vote.groups = groups.iter().map(|group| (*group).to_owned()).collect();
-            vote.reason = reason.to_owned();
-            life.step(&Happening::Vote { vote, waiter, grant, ruling }, at(1)).2
-        };
-        let other = Refused::NotAmong("1 approval from dba".into());
-        assert_eq!(said(&["web"], true, "why"), Err(other.clone()));
-        assert_eq!(said(&["web"], false, "why"), Err(other));
-        assert_eq!(said(&["dba"], true, " "), Err(Refused::ReasonNeeded));
-        assert_eq!(said(&["dba"], false, ""), Ok(()));
-        assert_eq!(said(&["web", "dba"], true, "why"), Ok(()));
-    }
-
-    #[test]
-    fn nobody_votes_twice_by_writing_their_name_otherwise() {
-        let (waiting, _) = after(&life(2), &vote("dana", true, true, 1), 1);
-        assert_eq!(waiting.step(&vote("Dana", true, true, 2), at(2)).2, Err(Refused::Voted));
-    }
-
-    fn happenings() -> impl Strategy<Value = Vec<(Happening, i64)>> {
-        let one = prop_oneof![
-            (prop::sample::select(vec!["dana", "lee"]), any::<bool>(), any::<bool>())
-                .prop_map(|(who, yes, waiter)| vote(who, yes, waiter, 0)),
-            Just(spend()),
-            Just(Happening::Withdraw),
-            Just(Happening::Age),
-        ];
-        prop::collection::vec((one, 0_i64..40), 0..12)
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_happens_one_approval_is_spent_once_and_a_settled_request_stays_so(
-            happenings in happenings(), needed in 1_u32..3,
-        ) {
-            let mut life = life(needed);
-            let (mut now, mut approved, mut spent) = (0, 0, 0);
-            for (happening, passed) in happenings {
-                now += passed;
-                let before = life.clone();
-                let (next, changes, result) = life.step(&happening, at(now));
-                approved += changes.iter().filter(|change| **change == Change::Approved).count();
-                spent += changes.iter().filter(|change| **change == Change::Spent).count();
-                if result.is_err() {
-                    prop_assert!(!changes.contains(&Change::Spent));
-                }
-                let final_states = [State::Spent, State::Denied, State::Expired, State::Lapsed, State::Withdrawn];
-                if final_states.contains(&before.state) {
-                    prop_assert_eq!(&next, &before);
-                }
-                if next.state == State::Spent {
-                    prop_assert!(next.ruling.is_met(&next.votes));
-                }
-                life = next;
-            }
-            prop_assert!(spent <= approved && approved <= 1);
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 #![allow(clippy::doc_markdown)]
 
 mod commands;
+mod people;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -11,15 +12,18 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser};
+use clap::Parser;
 use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
 use jiff::SignedDuration;
 
-pub use self::commands::{AuditCommand, Command, DeskArgs, NotedHead, ReviewCommand, RulesCommand};
+pub use self::{
+    commands::{AuditCommand, Command, DeskArgs, NotedHead, ReviewCommand, RulesCommand},
+    people::{PeopleArgs, PeopleError},
+};
 use crate::{
     classify::{HarmlessMethods, MethodPattern},
     gate::Settings,
-    identity::IdentitySource,
+    identity::{IdentitySource, PersonClaims},
     parking::Limits,
     redact::Redaction,
     store::{
@@ -85,9 +89,9 @@ pub struct Config {
     #[command(flatten)]
     pub postgres: PostgresArgs,
 
-    /// Who may decide
+    /// Who may see and decide
     #[command(flatten)]
-    pub reviewers: Option<ReviewersArgs>,
+    pub people: PeopleArgs,
 
     /// Rules: what approval which call needs (YAML); read again when it changes
     ///
@@ -182,6 +186,19 @@ pub struct Config {
     #[arg(long, env = "HITL_REQUESTER_GROUPS", default_value = "groups", value_name = "CLAIM")]
     requester_groups: String,
 
+    /// Claims of the requester's verified token with other names of theirs, or of whom they act for
+    ///
+    /// Nobody decides about a request of their own, by whichever of their names they come. Dots lead into
+    /// members of a claim.
+    #[arg(
+        long,
+        env = "HITL_REQUESTER_ALSO",
+        value_delimiter = ',',
+        default_value = "email,preferred_username,act.sub",
+        value_name = "CLAIM"
+    )]
+    requester_also: Vec<String>,
+
     /// Headers that are never stored, beside authorization and cookies
     #[arg(
         long = "redact-header",
@@ -213,21 +230,6 @@ pub struct Config {
     /// Whether to ask another instead
     #[command(flatten)]
     pub healthcheck: HealthcheckArgs,
-}
-
-/// Who may decide: one of the two must be said.
-#[derive(Args, Clone, Debug)]
-#[group(multiple = false)]
-pub struct ReviewersArgs {
-    /// Reviewers and the digests of their tokens (YAML); read again when it changes
-    ///
-    /// `reviewers:` and a list of name, groups and token_sha256 (hex; `printf %s TOKEN | sha256sum`).
-    #[arg(long, env = "HITL_REVIEWERS", value_name = "FILE")]
-    pub reviewers: Option<PathBuf>,
-
-    /// Let anybody decide who reaches the admin port. For a lab on one machine
-    #[arg(long, env = "HITL_INSECURE_NO_REVIEWER_AUTH")]
-    pub insecure_no_reviewer_auth: bool,
 }
 
 const fn loopback(port: u16) -> SocketAddr {
@@ -266,7 +268,10 @@ impl Config {
         let seconds = |seconds: u32| SignedDuration::from_secs(i64::from(seconds));
         Settings {
             identity: self.requester_from.clone(),
-            groups_claim: self.requester_groups.clone(),
+            claims: PersonClaims {
+                groups: self.requester_groups.clone(),
+                others: self.requester_also.clone(),
+            },
             terms: Terms {
                 request: seconds(self.expire_after),
                 grant: seconds(self.grant_for),

@@ -22,15 +22,13 @@ use tokio::{
 
 use crate::{
     classify::{JsonError, Refusal, ToolCall},
-    identity::{self, Identity, IdentitySource},
+    identity::{self, Identity, IdentitySource, PersonClaims},
     parking::{Delivery, Parking, Place, Release},
     policy,
     redact::Redaction,
     request::Arrived,
     rules::book::RuleBook,
-    store::{
-        Arrival, ChangeError, NewCall, Note, QueueFull, SharedStore, Standing, StoreError, Terms,
-    },
+    store::{ChangeError, NewCall, Note, QueueFull, SharedStore, Standing, StoreError, Terms},
     verdict::Denial,
 };
 use words::{
@@ -54,8 +52,8 @@ const AT_ONCE: usize = 256;
 pub struct Settings {
     /// Where to look for the requester, in order.
     pub identity: Vec<IdentitySource>,
-    /// The claim of a verified token that says which groups the requester is in.
-    pub groups_claim: String,
+    /// Which claims of a verified token say more of the requester.
+    pub claims: PersonClaims,
     /// How long things last.
     pub terms: Terms,
     /// How long a call is held.
@@ -75,6 +73,7 @@ pub struct Gate {
     rules: Arc<RuleBook>,
     arriving: Arc<Semaphore>,
     denials: Arc<ruling::Allowance>,
+    evaluating: Arc<ruling::Evaluating>,
 }
 
 /// A call on its way into the gate.
@@ -113,8 +112,14 @@ impl From<Outcome> for Begun {
 /// What a call finds when it arrives.
 enum Met {
     Granted(Delivery),
-    Pending { id: RequestId, joined: bool },
+    Pending {
+        id: RequestId,
+        joined: bool,
+        hold: Option<u32>,
+    },
     Denied(Box<Request>),
+    /// Denied by the rules, and not written down: too many are.
+    Forbidden(String),
     Full(QueueFull),
 }
 
@@ -133,8 +138,8 @@ impl Gate {
         settings: Settings,
     ) -> Self {
         let arriving = Arc::new(Semaphore::new(AT_ONCE));
-        let (settings, denials) = (Arc::new(settings), Arc::default());
-        Self { store, parking, settings, rules, arriving, denials }
+        let (settings, denials, evaluating) = (Arc::new(settings), Arc::default(), Arc::default());
+        Self { store, parking, settings, rules, arriving, denials, evaluating }
     }
 
     /// Its rules.
@@ -172,7 +177,7 @@ impl Gate {
     async fn begin(&self, incoming: Box<Incoming>) -> Begun {
         let Incoming { arrived, call } = *incoming;
         let settings = &self.settings;
-        let identity = identity::resolve(&arrived, &settings.identity, &settings.groups_claim);
+        let identity = identity::resolve(&arrived, &settings.identity, &settings.claims);
         let key = identity.key.clone();
         let begun = Instant::now();
         let mut deadline = begun + settings.hold;
@@ -195,37 +200,27 @@ impl Gate {
             Ok(new) => new,
             Err(refusal) => return Outcome::Refused(refusal).into(),
         };
-        let new = match self.ruled(new).await {
-            Ok(new) => new,
-            Err(error) => return Outcome::Denied(store_away(&error)).into(),
-        };
-        if let Some(hold) = new.ruling.hold {
-            deadline = deadline.min(begun + Duration::from_secs(hold.into()));
-        }
-        if let Some(reason) = &new.ruling.denied
-            && !self.writes_down_denial()
-        {
-            tracing::warn!(tool = %new.tool, reason, "denied by rule, and not written down: too many");
-            return Outcome::Denied(denied_by_rule(None, reason)).into();
-        }
         // Before the request can be seen, so that no decision comes between.
         place.wait_on(new.id);
-        let (store, parking, terms) =
-            (self.store.clone(), self.parking.clone(), self.settings.terms);
+        let gate = self.clone();
         // In a task of its own: should the caller go now, what it may just have spent is delivered
         // to nobody, and goes back.
         let arrival = tokio::spawn(async move {
             // Counted until it is done, whether or not anybody waits for it.
             let (_turn, _load) = (turn, load);
-            meet(&store, &parking, new, terms).await
+            let new = gate.ruled(new).await?;
+            gate.meet(new, &key).await
         });
         let met = match timeout_at(patience, arrival).await {
             Ok(met) => met.unwrap_or_else(|error| Err(unfinished(&error))),
             Err(_) => Err(busy()),
         };
         match met {
-            Ok(Met::Pending { id, joined }) => {
+            Ok(Met::Pending { id, joined, hold }) => {
                 place.known();
+                if let Some(hold) = hold {
+                    deadline = deadline.min(begun + Duration::from_secs(hold.into()));
+                }
                 if joined {
                     place.move_to(id);
                     if let Some(outcome) = self.decided_meanwhile(&mut place, id).await {
@@ -247,6 +242,10 @@ impl Gate {
             Ok(Met::Denied(request)) => {
                 place.answered();
                 Outcome::Denied(settled(&request)).into()
+            }
+            Ok(Met::Forbidden(reason)) => {
+                place.answered();
+                Outcome::Denied(denied_by_rule(None, &reason)).into()
             }
             Ok(Met::Full(full)) => {
                 place.answered();
@@ -277,7 +276,10 @@ impl Gate {
         let audience = arrived.extensions.get("audience").filter(|audience| !audience.is_empty());
         let server = audience.unwrap_or(&self.settings.audience).clone();
         let route = arrived.route();
-        let digest = policy::digest(&identity.key, &route, &server, &call.tool, &call.arguments)
+        let headers = self.settings.redaction.headers(&arrived.headers);
+        let context = self.rules.context(&identity.requester, arrived.address.as_deref(), &headers);
+        let (tool, arguments) = (&call.tool, &call.arguments);
+        let digest = policy::digest(&identity.key, &route, &server, tool, arguments, context)
             .map_err(|error| JsonError::Syntax(error.to_string()))?;
         Ok(NewCall {
             // By the clock of all replicas: ids sort by time.
@@ -287,7 +289,7 @@ impl Gate {
             route,
             server,
             ruling: Ruling::default(),
-            headers: self.settings.redaction.headers(&arrived.headers),
+            headers,
             method: arrived.method,
             path: arrived.path,
             address: arrived.address,
@@ -360,43 +362,6 @@ impl Gate {
             None => Outcome::Denied(held_long_enough(id)),
         }
     }
-}
-
-/// Shows a call to the store, and tells those whose requests that has settled.
-async fn meet(
-    store: &SharedStore,
-    parking: &Parking,
-    new: NewCall,
-    terms: Terms,
-) -> Result<Met, StoreError> {
-    let own = new.id;
-    // An older call that waits on the same request; this call waits on its own.
-    let older = |id| if id == own { None } else { parking.claim(id) };
-    Ok(match store.arrive(new, terms, store.now()).await? {
-        Arrival::Granted(request) => {
-            // Rules that let it pass by now: somebody may wait for a reviewer still.
-            if let Some(claim) = older(request.id) {
-                claim.supersede();
-            }
-            Met::Granted(parking.deliver(request))
-        }
-        Arrival::New { id, expired } => {
-            if let Some(expired) = expired
-                && let Some(claim) = parking.claim(expired.id)
-            {
-                claim.settle(*expired);
-            }
-            Met::Pending { id, joined: false }
-        }
-        Arrival::Joined(id) => Met::Pending { id, joined: true },
-        Arrival::Denied(request) => {
-            if let Some(claim) = older(request.id) {
-                claim.settle(request.clone());
-            }
-            Met::Denied(Box::new(request))
-        }
-        Arrival::Full(full) => Met::Full(full),
-    })
 }
 
 /// A name that can be kept, looked for and shown: nobody's own is longer, or has a NUL in it.

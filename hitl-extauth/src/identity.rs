@@ -14,7 +14,7 @@ use crate::request::Arrived;
 /// Longest name that is shown, in bytes; a longer one is cut, and says so.
 const LONGEST: usize = 256;
 
-/// Groups of one requester that are kept.
+/// Groups, and other names, of one requester that are kept.
 const MOST_GROUPS: usize = 200;
 
 /// One place to look for a requester.
@@ -79,7 +79,7 @@ const NOBODY: &str = "addr:";
 
 /// The first requester that the sources give; the caller's address when none does. Groups are those of the
 /// verified token that names the requester, and nobody else's.
-pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], groups_claim: &str) -> Identity {
+pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], claims: &PersonClaims) -> Identity {
     for source in sources {
         let (found, assurance) = match source {
             IdentitySource::Jwt(claim) => {
@@ -93,21 +93,40 @@ pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], groups_claim: &str
             let key = format!("{source}:{name}");
             let name = cut(name);
             let groups = match source {
-                IdentitySource::Jwt(_) => groups(arrived, groups_claim),
+                IdentitySource::Jwt(_) => texts(arrived, &claims.groups),
                 IdentitySource::Header(_) | IdentitySource::Mtls => Vec::new(),
             };
-            return Identity { requester: Requester { name, assurance, groups }, key };
+            let mut also = claims.others.iter().flat_map(|c| texts(arrived, c)).collect::<Vec<_>>();
+            also.retain(|other| *other != name);
+            also.sort();
+            also.dedup();
+            return Identity { requester: Requester { name, assurance, groups, also }, key };
         }
     }
     let name = arrived.address.clone().unwrap_or_default();
     let key = format!("addr:{name}");
-    let requester = Requester { name, assurance: Assurance::Address, groups: Vec::new() };
+    let assurance = Assurance::Address;
+    let requester = Requester { name, assurance, groups: Vec::new(), also: Vec::new() };
     Identity { requester, key }
 }
 
-/// The groups in a claim: a list of names, or one name.
-fn groups(arrived: &Arrived, claim: &str) -> Vec<String> {
-    let names = match arrived.claims.get(claim) {
+/// Which claims of a verified token say more of a person than their name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PersonClaims {
+    /// Their groups.
+    pub groups: String,
+    /// Other names of theirs, or of whom they act for: `email`, `act.sub`.
+    pub others: Vec<String>,
+}
+
+/// The texts in a claim: a list of them, or one. Dots lead into members.
+fn texts(arrived: &Arrived, claim: &str) -> Vec<String> {
+    let found = arrived.claims.get(claim).or_else(|| {
+        let mut parts = claim.split('.');
+        let first = arrived.claims.get(parts.next()?)?;
+        parts.try_fold(first, |value, part| value.get(part))
+    });
+    let names = match found {
         Some(Value::String(name)) => vec![name.as_str()],
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
@@ -130,6 +149,10 @@ mod tests {
 
     use super::*;
 
+    fn claims() -> PersonClaims {
+        PersonClaims { groups: "groups".into(), others: vec!["email".into(), "act.sub".into()] }
+    }
+
     fn sources() -> Vec<IdentitySource> {
         ["jwt:sub", "header:X-User-Id", "mtls"].map(|s| s.parse().unwrap()).to_vec()
     }
@@ -138,7 +161,7 @@ mod tests {
     fn the_first_source_that_knows_counts_and_says_how_sure_it_is() {
         let mut arrived = Arrived { address: Some("10.0.0.7".into()), ..Arrived::default() };
         let who = |arrived: &Arrived| {
-            let identity = resolve(arrived, &sources(), "groups");
+            let identity = resolve(arrived, &sources(), &claims());
             (identity.requester.name, identity.requester.assurance, identity.key)
         };
         assert_eq!(who(&arrived), ("10.0.0.7".into(), Assurance::Address, "addr:10.0.0.7".into()));
@@ -157,19 +180,25 @@ mod tests {
         let mut arrived = Arrived::default();
         arrived.claims.insert("groups".into(), json!(["dba", 7, "", "web"]));
         arrived.headers.push("x-user-id", "alice");
-        let groups = |arrived: &Arrived| resolve(arrived, &sources(), "groups").requester.groups;
+        let groups = |arrived: &Arrived| resolve(arrived, &sources(), &claims()).requester.groups;
         assert!(groups(&arrived).is_empty());
         arrived.claims.insert("sub".into(), json!("alice"));
         assert_eq!(groups(&arrived), ["dba", "web"]);
         arrived.claims.insert("groups".into(), json!("dba"));
         assert_eq!(groups(&arrived), ["dba"]);
+        // Whom an agent acts for, and by which other names they are known.
+        arrived.claims.insert("act".into(), json!({"sub": "bob"}));
+        arrived.claims.insert("email".into(), json!("Alice@example.com"));
+        let requester = resolve(&arrived, &sources(), &claims()).requester;
+        assert_eq!(requester.also, ["Alice@example.com", "bob"]);
+        assert!(requester.is("BOB") && requester.is("alice@example.com") && requester.is("alice"));
     }
 
     #[test]
     fn a_claimed_name_cannot_look_like_an_address_or_an_empty_one() {
         let mut arrived = Arrived { address: Some("10.0.0.7".into()), ..Arrived::default() };
         arrived.headers.push("x-user-id", "addr:10.0.0.7");
-        let key = |arrived: &Arrived| resolve(arrived, &sources(), "groups").key;
+        let key = |arrived: &Arrived| resolve(arrived, &sources(), &claims()).key;
         assert_eq!(key(&arrived), "header:x-user-id:addr:10.0.0.7");
         let mut arrived = Arrived::default();
         arrived.headers.push("x-user-id", "  ");
@@ -177,7 +206,7 @@ mod tests {
         let long = |end: &str| {
             let mut arrived = Arrived::default();
             arrived.headers.push("x-user-id", format!("{}{end}", "u".repeat(256)));
-            resolve(&arrived, &sources(), "groups")
+            resolve(&arrived, &sources(), &claims())
         };
         assert_ne!(long("AAAA").key, long("BBBB").key);
         assert!(long("AAAA").requester.name.ends_with("… (260 bytes)"));

@@ -18,8 +18,8 @@ use hitl_extauth::{
     metrics::Metrics,
     offline,
     parking::Parking,
+    people::People,
     receipt::Receipts,
-    reviewers::Reviewers,
     rules::book::RuleBook,
     store::{SharedStore, database::Database, postgres::PostgresStore, sqlite::SqliteStore},
     trial,
@@ -65,14 +65,14 @@ async fn main() -> ExitCode {
         }
         Some(Command::Rules(command)) => trial::run(command).await.map_err(Into::into),
         Some(Command::Review(command)) => desk::run(command).await.map_err(Into::into),
-        None => run(&config).await,
+        None => Box::pin(run(&config)).await,
     };
     serve::exit_code("hitl-extauth", result)
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("hitl-extauth", &config.telemetry)?;
-    let reviewers = reviewers(config)?;
+    let people = people(config)?;
     let receipts = Arc::new(Receipts::new(config.receipt_key.as_deref(), &config.receipt_issuer)?);
     let metrics = Arc::new(Metrics::default());
     let book =
@@ -126,7 +126,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             server.await
         }
     });
-    let admin = Admin::new(gate.clone(), reviewers, receipts, metrics, leaving.clone());
+    let admin = Admin::new(gate.clone(), people, receipts, metrics, leaving.clone());
     let _status = match config.status_listen {
         Some(address) => Some(serve::beside(address, admin.status()).await?),
         None => None,
@@ -175,21 +175,14 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn reviewers(config: &Config) -> anyhow::Result<Reviewers> {
-    let args = config.reviewers.as_ref();
-    if let Some(path) = args.and_then(|args| args.reviewers.as_deref()) {
-        return Ok(Reviewers::from_file(path)?);
-    }
-    if !args.is_some_and(|args| args.insecure_no_reviewer_auth) {
-        anyhow::bail!(
-            "nobody could decide: name the reviewers with --reviewers FILE, or let anybody decide \
-             on a machine of your own with --insecure-no-reviewer-auth"
+fn people(config: &Config) -> anyhow::Result<People> {
+    let people = config.people.people()?;
+    if people.anybody {
+        tracing::warn!(
+            "reviewers are NOT asked who they are: whoever reaches the admin port can approve"
         );
     }
-    tracing::warn!(
-        "reviewers are NOT asked who they are: whoever reaches the admin port can approve"
-    );
-    Ok(Reviewers::Anybody)
+    Ok(people)
 }
 
 /// Opens the database. One that does not answer yet is waited for: replicas and their database may
@@ -201,7 +194,7 @@ async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<SharedStore>
     };
     let begun = Instant::now();
     loop {
-        match PostgresStore::open(url, &config.postgres, metrics.store()).await {
+        match Box::pin(PostgresStore::open(url, &config.postgres, metrics.store())).await {
             Ok(store) => return Ok(Arc::new(store)),
             Err(error) if error.is_transient() && begun.elapsed() < WAIT_FOR_DATABASE => {
                 tracing::warn!(%error, "waiting for the database");

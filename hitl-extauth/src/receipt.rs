@@ -78,7 +78,9 @@ impl Receipts {
     pub fn sign(&self, request: &Request, now: Timestamp) -> Result<String, ReceiptError> {
         let iat = u64::try_from(now.as_second()).unwrap_or_default();
         let known = request.requester.assurance != Assurance::Address;
-        let approved = request.votes.iter().filter(|vote| vote.approved);
+        // What the rules let pass nobody has approved, whatever somebody has said of it before.
+        let counted = !request.ruling.allows();
+        let approved = request.votes.iter().filter(|vote| counted && vote.approved);
         Ok(self.signer.sign(&Claims {
             iss: self.issuer.clone(),
             aud: request.server.clone(),

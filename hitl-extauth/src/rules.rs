@@ -12,8 +12,9 @@ mod file;
 use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
 use cel::Env;
-use hitl_api::{Outcome, Quorum, Risk, RuleSaid, Ruling};
+use hitl_api::{Outcome, Quorum, Requester, Risk, RuleSaid, Ruling};
 use jiff::tz::TimeZone;
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use self::condition::{Condition, Patterns};
@@ -66,7 +67,6 @@ struct Demand {
     grant: Option<u32>,
     risk: Option<Risk>,
     note: Option<String>,
-    every_time: bool,
 }
 
 struct Rule {
@@ -166,6 +166,31 @@ impl Rules {
         &self.digest
     }
 
+    /// What of a call they look at beside what an approval is bound to anyway. Nobody gets an approval for
+    /// a call with one header and uses it for one with another that is ruled otherwise.
+    pub fn context(
+        &self,
+        requester: &Requester,
+        address: Option<&str>,
+        headers: &Map<String, Value>,
+    ) -> Option<Value> {
+        let mut context = Map::new();
+        for path in self.rules.iter().flat_map(|rule| rule.condition.asks()) {
+            if path.starts_with("requester.groups") || path == "requester" {
+                context.insert("groups".to_owned(), json!(requester.groups));
+            }
+            if path.starts_with("source") {
+                context.insert("address".to_owned(), json!(address));
+            }
+            if path.starts_with("headers") {
+                let kept = self.headers.iter().map(|name| (name.clone(), headers.get(name)));
+                let kept: Map<_, _> = kept.map(|(name, value)| (name, json!(value))).collect();
+                context.insert("headers".to_owned(), Value::Object(kept));
+            }
+        }
+        (!context.is_empty()).then_some(Value::Object(context))
+    }
+
     /// What approval a call needs.
     pub fn rule(&self, facts: &Facts<'_>) -> Ruling {
         if self.rules.is_empty() {
@@ -178,6 +203,11 @@ impl Rules {
                 .zip(explained)
                 .map(|(rule, said)| (rule.name.as_str(), &rule.action, said.holds)),
         )
+    }
+
+    /// What is there at a path as conditions write it, `arguments.version` or `headers["x-env"]`.
+    pub fn value(&self, facts: &Facts<'_>, path: &str) -> Option<Value> {
+        facts.value(path, &self.zone)
     }
 
     /// What becomes of each rule for a call.
@@ -236,7 +266,6 @@ fn add(ruling: &mut Ruling, demand: &Demand) {
     };
     ruling.quorums.push(demand.quorum.clone());
     ruling.reason_required |= demand.reason;
-    ruling.every_time |= demand.every_time;
     ruling.risk = ruling.risk.max(demand.risk);
     ruling.notes.extend(demand.note.clone().filter(|note| !ruling.notes.contains(note)));
     ruling.expires_after = shorter(ruling.expires_after, demand.expires);

@@ -290,11 +290,11 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<Request, ChangeError>;
 
-    /// The requester, and nobody else, takes a request back.
+    /// The requester, and nobody else, takes a request back: whoever has one of these names.
     async fn withdraw(
         &self,
         id: RequestId,
-        requester: &str,
+        requester: Vec<String>,
         now: Timestamp,
     ) -> Result<Request, ChangeError>;
 

@@ -115,7 +115,7 @@ fn explain(rules: &Rules, facts: &Facts<'_>, out: &mut impl Write) -> Result<(),
         writeln!(out, "{} ({}): {holds}", reveal(rule.name), rule.outcome.name())?;
         writeln!(out, "    when {}", reveal(rule.when))?;
         for path in rule.asks {
-            let value = match facts.value(path) {
+            let value = match rules.value(facts, path) {
                 Some(value) => shown(&value),
                 None => "not there".to_owned(),
             };

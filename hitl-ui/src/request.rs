@@ -118,7 +118,7 @@ impl<'a> Shown<'a> {
             Life::Approved => "Its caller was not waiting. The approval is kept: the same call \
                                passes when it comes again."
                 .to_owned(),
-            Life::Spent if self.request.votes.is_empty() => {
+            Life::Spent if self.request.ruling.allows() => {
                 "The rules let it pass; nobody was asked.".to_owned()
             }
             Life::Spent => match (at("approved"), at("spent")) {

@@ -194,7 +194,9 @@ pub fn settled(request: &Request) -> Option<String> {
     let by = last.map(|name| format!(" by {name}")).unwrap_or_default();
     Some(match request.state {
         State::Pending => return None,
-        State::Spent if request.votes.is_empty() => "allowed by the rules".to_owned(),
+        State::Spent | State::Approved if request.ruling.allows() => {
+            "allowed by the rules".to_owned()
+        }
         State::Denied if ruled => "denied by the rules".to_owned(),
         State::Lapsed if !request.ruling.is_met(&request.votes) => {
             format!("approved{by}, which is no longer enough")

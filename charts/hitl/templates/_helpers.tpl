@@ -186,6 +186,17 @@ Where the gate finds its files.
   mountPath: /etc/hitl/reviewers
   readOnly: true
 {{- end }}
+{{- if or .Values.rules.existingConfigMap .Values.rules.content }}
+# The folder, too: rules change while the gate runs.
+- name: rules
+  mountPath: /etc/hitl/rules
+  readOnly: true
+{{- end }}
+{{- if .Values.rules.shadow.existingConfigMap }}
+- name: shadow-rules
+  mountPath: /etc/hitl/shadow-rules
+  readOnly: true
+{{- end }}
 {{- if .Values.gate.receipts.existingSecret }}
 - name: receipts
   mountPath: /etc/hitl/receipts
@@ -228,6 +239,26 @@ What is mounted there.
   secret:
     secretName: {{ .Values.reviewers.existingSecret | default "hitl-extauth-reviewers" }}
     defaultMode: 0440
+{{- end }}
+{{- if or .Values.rules.existingConfigMap .Values.rules.content }}
+- name: rules
+  configMap:
+    name: {{ .Values.rules.existingConfigMap | default "hitl-extauth-rules" }}
+    defaultMode: 0440
+    items:
+      - key: {{ .Values.rules.key }}
+        path: {{ .Values.rules.key }}
+{{- end }}
+{{- with .Values.rules.shadow }}
+{{- if .existingConfigMap }}
+- name: shadow-rules
+  configMap:
+    name: {{ .existingConfigMap }}
+    defaultMode: 0440
+    items:
+      - key: {{ .key }}
+        path: {{ .key }}
+{{- end }}
 {{- end }}
 {{- if $gate.receipts.existingSecret }}
 - name: receipts
@@ -291,6 +322,19 @@ or name a Secret that holds such a list under the key reviewers.yaml (reviewers.
 {{- fail (printf "reviewers.list: %s has the token of somebody else; give each reviewer their own" .name) -}}
 {{- end -}}
 {{- $digests = append $digests (lower .token_sha256) -}}
+{{- end -}}
+{{- $rules := .Values.rules -}}
+{{- if and $rules.content $rules.existingConfigMap -}}
+{{- fail "rules.content and rules.existingConfigMap both say what the rules are: set one of the two" -}}
+{{- end -}}
+{{- if eq $rules.existingConfigMap "hitl-extauth-rules" -}}
+{{- fail "rules.existingConfigMap is hitl-extauth-rules, which is the name of the ConfigMap that this chart makes of rules.content: give yours another name, for example hitl-rules" -}}
+{{- end -}}
+{{- if $rules.content -}}
+{{- $read := fromYaml $rules.content -}}
+{{- if or (hasKey $read "Error") (not (kindIs "slice" (get $read "rules"))) -}}
+{{- fail (printf `rules.content is not a file of rules%s: it is YAML with a list called rules, and "hitl-extauth rules check FILE" says more` (ternary (printf " (%v)" (get $read "Error")) "" (hasKey $read "Error"))) -}}
+{{- end -}}
 {{- end -}}
 {{- if and (eq .Values.gate.persistence.mode "existing") (not .Values.gate.persistence.existingClaim) -}}
 {{- fail "gate.persistence.mode is existing: name your claim in gate.persistence.existingClaim" -}}

@@ -22,7 +22,7 @@ use utoipa::IntoParams;
 
 use super::{Admin, Problem};
 use crate::{
-    reviewers::{Reviewer, Reviewers},
+    people::{People, Reviewer},
     store::StoreError,
 };
 
@@ -85,7 +85,7 @@ fn ended(admin: &Admin, reviewer: Reviewer) -> impl Future<Output = ()> + use<> 
 }
 
 /// Completes when a reviewer is none any more.
-async fn left(reviewers: Arc<Reviewers>, reviewer: Reviewer) {
+async fn left(reviewers: Arc<People>, reviewer: Reviewer) {
     let mut look = tokio::time::interval(STILL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while reviewers.has(&reviewer) {

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 
 use super::{Admin, Problem, id, queue::PageQuery};
 use crate::{
-    reviewers::Reviewer,
+    people::Reviewer,
     store::{Filter, Order},
 };
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{Admin, Problem};
-use crate::{insights::Span, reviewers::Reviewer};
+use crate::{insights::Span, people::Reviewer};
 
 /// Steps unless asked otherwise, and the span that they are cut from.
 const STEPS: u32 = 24;

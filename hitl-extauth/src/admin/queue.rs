@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 
 use super::{Admin, Problem, id};
 use crate::{
-    reviewers::Reviewer,
+    people::{Reviewer, Role},
     store::{Filter, Listed, Order, Page, StoreError},
 };
 
@@ -75,6 +75,9 @@ pub(super) async fn me(Ctx(admin): Ctx<Admin>, reviewer: Reviewer) -> Json<Me> {
         groups: reviewer.groups,
         hold_seconds: settings.hold.as_secs(),
         grant_seconds: settings.terms.grant.unsigned_abs().as_secs(),
+        also: reviewer.also,
+        may_decide: reviewer.role == Role::Decide,
+        break_glass: reviewer.break_glass,
     })
 }
 
@@ -153,6 +156,10 @@ pub(super) async fn decide(
         return Err(Problem::new(StatusCode::BAD_REQUEST, text));
     }
     let id = id(&path)?;
+    if reviewer.role != Role::Decide {
+        let text = "you may read here; deciding is for members of other groups";
+        return Err(Problem::new(StatusCode::FORBIDDEN, text));
+    }
     let approved = decision.approved;
     let request = admin.gate.decide(id, &reviewer, decision).await?;
     if let Some(settled) = request.settled_at
@@ -186,8 +193,12 @@ pub(super) async fn withdraw(
     reviewer: Reviewer,
 ) -> Result<StatusCode, Problem> {
     json_only(&headers)?;
+    if reviewer.role == Role::Machine {
+        let text = "programs may read here, and nothing else";
+        return Err(Problem::new(StatusCode::FORBIDDEN, text));
+    }
     let id = id(&path)?;
-    admin.gate.withdraw(id, &reviewer.name).await?;
+    admin.gate.withdraw(id, reviewer.names()).await?;
     tracing::info!(request = %id, requester = %reviewer.name, "withdrawn");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,7 +4,7 @@ use axum::{Json, extract::State as Ctx};
 use hitl_api::{RulesFile, RulesInForce};
 
 use super::Admin;
-use crate::{reviewers::Reviewer, rules::book::Standing};
+use crate::{people::Reviewer, rules::book::Standing};
 
 /// Which rules are in force, and which are tried beside them.
 ///

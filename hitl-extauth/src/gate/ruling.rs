@@ -4,48 +4,101 @@
 //! say now.
 
 use std::{
+    collections::HashMap,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use hitl_api::{Request, Ruling};
-use tokio::task;
+use hitl_api::{Request, RequestId, Ruling};
+use serde_json::Map;
+use tokio::{sync::Semaphore, task};
 
-use super::Gate;
+use super::{Gate, Met, unfinished};
 use crate::{
     rules::Facts,
-    store::{NewCall, StoreError},
+    store::{Arrival, NewCall, StoreError},
 };
 
 /// Bodies from this size on are looked through beside those who wait for little, in bytes.
-const LARGE: usize = 16 * 1024;
+const LARGE: usize = 4 * 1024;
 
-/// Calls that rules deny and that are written down at once, and how often one more may be. An agent that
-/// asks for what it cannot have must not fill the disk with it.
-const AT_ONCE: u32 = 200;
-const ONE_MORE: Duration = Duration::from_millis(200);
+/// Calls of one requester that rules deny and that are written down at once, and how often one more may be.
+/// An agent that asks for what it cannot have must not fill the disk with it.
+const AT_ONCE: u32 = 50;
+const ONE_MORE: Duration = Duration::from_secs(1);
 
-/// How many denials by rule may still be written down.
-#[derive(Debug)]
-pub(super) struct Allowance(Mutex<(Instant, u32)>);
+/// Requesters who are told apart; of a crowd beyond that nothing is known.
+const REQUESTERS: usize = 10_000;
 
-impl Default for Allowance {
-    fn default() -> Self {
-        Self(Mutex::new((Instant::now(), AT_ONCE)))
-    }
-}
+/// Longest body of a call that rules deny and that is kept, in bytes. It has not run, and never will.
+const KEPT: usize = 16 * 1024;
+
+/// Calls that are looked through at the same time, where that takes long.
+const EVALUATED: usize = 2;
+
+/// How many denials by rule of each requester may still be written down.
+#[derive(Debug, Default)]
+pub(super) struct Allowance(Mutex<HashMap<String, (Instant, u32)>>);
 
 impl Allowance {
     /// Whether one more may be, now.
-    fn take(&self, now: Instant) -> bool {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, left) = *kept;
+    fn take(&self, requester: &str, now: Instant) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= REQUESTERS && !all.contains_key(requester) {
+            // Whoever has been quiet has all of it again.
+            let quiet = ONE_MORE * AT_ONCE;
+            all.retain(|_, (since, _)| now.saturating_duration_since(*since) < quiet);
+            if all.len() >= REQUESTERS {
+                return false;
+            }
+        }
+        let (since, left) = all.get(requester).copied().unwrap_or((now, AT_ONCE));
         let passed = now.saturating_duration_since(since).as_millis() / ONE_MORE.as_millis();
-        let more = u32::try_from(passed).unwrap_or(AT_ONCE);
+        let more = u32::try_from(passed).unwrap_or(AT_ONCE).min(AT_ONCE);
         let left = left.saturating_add(more).min(AT_ONCE);
         let since = if left == AT_ONCE { now } else { since + ONE_MORE * more };
-        *kept = (since, left.saturating_sub(1));
+        all.insert(requester.to_owned(), (since, left.saturating_sub(1)));
         left > 0
+    }
+}
+
+/// Limits how many calls are looked through at the same time, and how often for readers.
+#[derive(Debug)]
+pub(super) struct Evaluating {
+    turns: Semaphore,
+    shown: Mutex<HashMap<RequestId, Shown>>,
+}
+
+/// What readers were told of a request a moment ago: by these rules, in this minute.
+#[derive(Clone, Debug)]
+struct Shown {
+    digest: String,
+    minute: i64,
+    ruling: Ruling,
+}
+
+/// Requests whose rulings are remembered for readers.
+const SHOWN: usize = 5000;
+
+impl Default for Evaluating {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(EVALUATED), shown: Mutex::default() }
+    }
+}
+
+impl Evaluating {
+    fn shown(&self, id: RequestId, digest: &str, minute: i64) -> Option<Ruling> {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = shown.get(&id).filter(|s| s.digest == digest && s.minute == minute)?;
+        Some(shown.ruling.clone())
+    }
+
+    fn remember(&self, id: RequestId, shown: Shown) {
+        let mut all = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= SHOWN {
+            all.clear();
+        }
+        all.insert(id, shown);
     }
 }
 
@@ -61,10 +114,21 @@ impl Gate {
             call.ruling = rules.arriving(&Facts::arriving(&call, at));
             call
         };
+        self.evaluate(large, rule).await
+    }
+
+    /// Evaluates rules; where there is much to look through, beside those who wait for little.
+    async fn evaluate<T: Send + 'static>(
+        &self,
+        large: bool,
+        rule: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
         if !large {
             return Ok(rule());
         }
-        task::spawn_blocking(rule).await.map_err(|error| super::unfinished(&error))
+        // The semaphore is never closed.
+        let _turn = self.evaluating.turns.acquire().await;
+        task::spawn_blocking(rule).await.map_err(|error| unfinished(&error))
     }
 
     /// What the rules say of a request by now; nothing where they always say the same.
@@ -74,14 +138,10 @@ impl Gate {
         }
         let (rules, at, request) = (self.rules.clone(), self.store.now(), request.clone());
         let large = request.body.len() > LARGE;
-        let rule = move || Some(rules.rule(&Facts::of(&request, at)));
-        if !large {
-            return Ok(rule());
-        }
-        task::spawn_blocking(rule).await.map_err(|error| super::unfinished(&error))
+        self.evaluate(large, move || Some(rules.rule(&Facts::of(&request, at)))).await
     }
 
-    /// A request as reviewers see it: with what the rules ask for now, and what is missing.
+    /// A request as reviewers see it: with what the rules ask for now, to the minute, and what is missing.
     ///
     /// # Errors
     /// When the rules could not be asked.
@@ -89,7 +149,16 @@ impl Gate {
         if request.state != hitl_api::State::Pending {
             return Ok(request);
         }
-        if let Some(ruling) = self.ruling_of(&request).await? {
+        let digest = self.rules.standing().map(|rules| rules.digest).unwrap_or_default();
+        let minute = self.store.now().as_second() / 60;
+        let known = self.evaluating.shown(request.id, &digest, minute);
+        let ruling = match known {
+            None => self.ruling_of(&request).await?,
+            known => known,
+        };
+        if let Some(ruling) = ruling {
+            let shown = Shown { digest, minute, ruling: ruling.clone() };
+            self.evaluating.remember(request.id, shown);
             request.needed = ruling.needed();
             request.ruling = ruling;
         }
@@ -97,9 +166,54 @@ impl Gate {
         Ok(request)
     }
 
-    /// Whether a call that the rules deny is written down, or only answered.
-    pub(super) fn writes_down_denial(&self) -> bool {
-        self.denials.take(Instant::now())
+    /// Shows a call to the store, and tells those whose requests that has settled.
+    pub(super) async fn meet(&self, mut new: NewCall, requester: &str) -> Result<Met, StoreError> {
+        let (own, hold) = (new.id, new.ruling.hold);
+        if let Some(reason) = new.ruling.denied.clone() {
+            if !self.denials.take(requester, Instant::now()) {
+                tracing::warn!(tool = %new.tool, reason, "denied by rule; not written down: too many");
+                return Ok(Met::Forbidden(reason));
+            }
+            leave_out(&mut new);
+        }
+        // An older call that waits on the same request; this call waits on its own.
+        let older = |id| if id == own { None } else { self.parking.claim(id) };
+        let arrival = self.store.arrive(new, self.settings.terms, self.store.now()).await?;
+        Ok(match arrival {
+            Arrival::Granted(request) => {
+                // Rules that let it pass by now: somebody may wait for a reviewer still.
+                if let Some(claim) = older(request.id) {
+                    claim.supersede();
+                }
+                Met::Granted(self.parking.deliver(request))
+            }
+            Arrival::New { id, expired } => {
+                if let Some(expired) = expired
+                    && let Some(claim) = self.parking.claim(expired.id)
+                {
+                    claim.settle(*expired);
+                }
+                Met::Pending { id, joined: false, hold }
+            }
+            Arrival::Joined(id) => Met::Pending { id, joined: true, hold },
+            Arrival::Denied(request) => {
+                if let Some(claim) = older(request.id) {
+                    claim.settle(request.clone());
+                }
+                Met::Denied(Box::new(request))
+            }
+            Arrival::Full(full) => Met::Full(full),
+        })
+    }
+}
+
+/// Leaves out what is long of a call that never runs. Its digest says which one it was.
+fn leave_out(call: &mut NewCall) {
+    let bytes = call.body.len();
+    if bytes > KEPT {
+        let said = format!("{bytes} bytes, left out: the rules deny the call");
+        call.body = String::new();
+        call.arguments = Map::from_iter([("…".to_owned(), said.into())]);
     }
 }
 
@@ -111,10 +225,15 @@ mod tests {
     fn denials_by_rule_are_written_down_up_to_a_rate() {
         let allowance = Allowance::default();
         let begun = Instant::now();
-        let taken = |at: Instant| (0..1000).filter(|_| allowance.take(at)).count();
-        assert_eq!(taken(begun), 200);
-        assert_eq!(taken(begun + Duration::from_secs(1)), 5);
-        assert_eq!(taken(begun + Duration::from_secs(1)), 0);
-        assert_eq!(taken(begun + Duration::from_hours(1)), 200);
+        let taken = |who, at: Instant| (0..1000).filter(|_| allowance.take(who, at)).count();
+        assert_eq!(taken("alice", begun), 50);
+        assert_eq!(taken("alice", begun + Duration::from_secs(3)), 3);
+        assert_eq!(taken("alice", begun + Duration::from_secs(3)), 0);
+        // Nobody hides another's calls among their own.
+        assert_eq!(taken("bob", begun + Duration::from_secs(3)), 50);
+        assert_eq!(taken("alice", begun + Duration::from_hours(1)), 50);
+        // Whoever makes up names gets no more than a crowd does.
+        let crowd = (0..30_000).filter(|number| allowance.take(&number.to_string(), begun)).count();
+        assert!(crowd < REQUESTERS + 2, "{crowd}");
     }
 }

@@ -12,7 +12,7 @@ use super::{Gate, unfinished};
 use crate::{
     approval::Refused,
     parking::{Claim, Notice},
-    reviewers::Reviewer,
+    people::Reviewer,
     store::{ChangeError, Note, StoreError},
 };
 
@@ -49,6 +49,8 @@ impl Gate {
         let vote = Vote {
             reviewer: reviewer.name,
             groups: reviewer.groups,
+            also: reviewer.also,
+            break_glass: reviewer.break_glass,
             approved: decision.approved,
             reason: decision.reason,
             at: self.store.now(),
@@ -69,9 +71,11 @@ impl Gate {
             Err(error) => {
                 if let ChangeError::Refused { refused, request } = &error
                     && matches!(refused, Refused::Settled(_) | Refused::Forbidden(_))
-                    && let Some(claim) = claim
                 {
-                    self.tell(claim, request).await;
+                    match claim {
+                        Some(claim) => self.tell(claim, request).await,
+                        None => self.tell_late_comers(request).await,
+                    }
                 }
                 Err(error)
             }
@@ -91,10 +95,14 @@ impl Gate {
     ///
     /// # Errors
     /// See [`ChangeError`].
-    pub async fn withdraw(&self, id: RequestId, requester: &str) -> Result<Request, ChangeError> {
-        let (gate, requester) = (self.clone(), requester.to_owned());
+    pub async fn withdraw(
+        &self,
+        id: RequestId,
+        requester: Vec<String>,
+    ) -> Result<Request, ChangeError> {
+        let gate = self.clone();
         let withdrawn = tokio::spawn(async move {
-            let withdrawn = gate.store.withdraw(id, &requester, gate.store.now()).await;
+            let withdrawn = gate.store.withdraw(id, requester, gate.store.now()).await;
             // Time may have settled it first; then it is that which a waiting call is told.
             match &withdrawn {
                 Ok(request) => gate.tell_late_comers(request).await,

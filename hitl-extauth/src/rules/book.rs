@@ -5,7 +5,8 @@
 
 use std::{path::Path, sync::Arc};
 
-use hitl_api::Ruling;
+use hitl_api::{Requester, Ruling};
+use serde_json::{Map, Value};
 
 use super::{Facts, Rules};
 use crate::{metrics::RuleCounts, watched::Watched};
@@ -67,6 +68,16 @@ impl RuleBook {
     /// What approval a call needs.
     pub fn rule(&self, facts: &Facts<'_>) -> Ruling {
         self.enforced.as_ref().map(|rules| rules.current().rule(facts)).unwrap_or_default()
+    }
+
+    /// What of a call the enforced rules look at beside what an approval is bound to anyway.
+    pub fn context(
+        &self,
+        requester: &Requester,
+        address: Option<&str>,
+        headers: &Map<String, Value>,
+    ) -> Option<Value> {
+        self.enforced.as_ref()?.current().context(requester, address, headers)
     }
 
     /// Whether rules are tried beside those that are enforced.

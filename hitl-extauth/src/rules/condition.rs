@@ -31,8 +31,8 @@ const LARGEST: usize = 1000;
 const STACK: usize = 64 * 1024 * 1024;
 
 /// What a condition that goes through lists may go through: parts and bytes of a call's arguments. With
-/// `in` inside, the work grows with the square of it.
-const PARTS: usize = 4096;
+/// `in` inside, the work grows with the square of it. Patterns match texts of so many bytes.
+const PARTS: usize = 1024;
 const BYTES: usize = 64 * 1024;
 
 /// Memory of a compiled pattern, in bytes.
@@ -459,8 +459,11 @@ pub(super) fn with_patterns(
 ) -> Result<(), String> {
     let patterns = Arc::clone(patterns);
     let matches = move |This(text): This<Arc<String>>, pattern: Arc<String>| {
+        if text.len() > BYTES {
+            return Err(ExecutionError::function_error("matches", "the text is too long"));
+        }
         // All of them were there when the condition was read.
-        patterns.get(pattern.as_str()).is_some_and(|pattern| pattern.is_match(&text))
+        Ok(patterns.get(pattern.as_str()).is_some_and(|pattern| pattern.is_match(&text)))
     };
     context.add_function("matches", matches).map_err(|error| error.to_string())
 }

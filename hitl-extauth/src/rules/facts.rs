@@ -18,6 +18,9 @@ use serde_json::{Map, Value};
 use super::condition::Bulk;
 use crate::store::NewCall;
 
+/// Below this every whole number has a double of its own.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
+
 /// A call, as rules see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -69,7 +72,7 @@ impl<'a> Facts<'a> {
     }
 
     /// What is there at a path as conditions write it, `arguments.version` or `headers["x-env"]`.
-    pub fn value(&self, path: &str) -> Option<Value> {
+    pub(super) fn value(&self, path: &str, zone: &TimeZone) -> Option<Value> {
         let known = serde_json::json!({
             "server": self.server, "route": self.route, "tool": self.tool,
             "arguments": self.arguments,
@@ -79,17 +82,12 @@ impl<'a> Facts<'a> {
             },
             "source": {"address": self.address.unwrap_or_default()},
             "headers": self.headers,
-            "time": self.at.to_string(),
+            "time": wall(self.at, zone),
         });
         let (mut value, mut rest) = (&known, path);
         while !rest.is_empty() {
             let (name, left) = step(rest)?;
-            // What the clock on the wall says is worked out, not kept.
-            value = if value.is_string() && path.starts_with("time.") {
-                value
-            } else {
-                value.get(name)?
-            };
+            value = value.get(name)?;
             rest = left;
         }
         Some(value.clone())
@@ -128,7 +126,7 @@ impl<'a> Facts<'a> {
         context.add_variable_from_value("source", map([("address", address)]));
         let headers = kept.iter().filter_map(|name| Some((name.as_str(), self.header(name)?)));
         context.add_variable_from_value("headers", map(headers));
-        context.add_variable_from_value("time", time(self.at, zone));
+        context.add_variable_from_value("time", cel(&wall(self.at, zone)));
         context
     }
 
@@ -167,7 +165,7 @@ fn assurance(assurance: Assurance) -> &'static str {
 }
 
 /// The moment by the clock on the wall.
-fn time(at: Timestamp, zone: &TimeZone) -> Cel {
+fn wall(at: Timestamp, zone: &TimeZone) -> Value {
     let local = at.to_zoned(zone.clone());
     let weekday = match local.weekday() {
         Weekday::Monday => "mon",
@@ -178,14 +176,10 @@ fn time(at: Timestamp, zone: &TimeZone) -> Cel {
         Weekday::Saturday => "sat",
         Weekday::Sunday => "sun",
     };
-    let text = |text: String| Cel::String(Arc::new(text));
-    map([
-        ("hour", Cel::Int(local.hour().into())),
-        ("minute", Cel::Int(local.minute().into())),
-        ("weekday", text(weekday.to_owned())),
-        ("date", text(local.date().to_string())),
-        ("seconds", Cel::Int(at.as_second())),
-    ])
+    serde_json::json!({
+        "hour": local.hour(), "minute": local.minute(), "weekday": weekday,
+        "date": local.date().to_string(), "seconds": at.as_second(),
+    })
 }
 
 fn map<'k>(members: impl IntoIterator<Item = (&'k str, Cel)>) -> Cel {
@@ -209,6 +203,12 @@ fn cel(value: &Value) -> Cel {
         Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
             (Some(int), ..) => Cel::Int(int),
             (_, Some(uint), _) => Cel::UInt(uint),
+            // Spelt otherwise it is the same number: an approval does not tell them apart either.
+            (_, _, Some(float)) if float.fract() == 0.0 && float.abs() < WHOLE =>
+            {
+                #[allow(clippy::cast_possible_truncation, reason = "it is whole, and not large")]
+                Cel::Int(float as i64)
+            }
             (_, _, Some(float)) => Cel::Float(float),
             _ => Cel::Null,
         },
@@ -262,7 +262,12 @@ pub struct WrittenCall {
 }
 
 fn nobody() -> Requester {
-    Requester { name: String::new(), assurance: Assurance::Address, groups: Vec::new() }
+    Requester {
+        name: String::new(),
+        assurance: Assurance::Address,
+        groups: Vec::new(),
+        also: Vec::new(),
+    }
 }
 
 impl WrittenCall {

@@ -56,7 +56,7 @@ pub(super) struct WrittenRule {
 
     /// Condition in CEL, over server, route, tool, arguments, requester, source, headers and time; every
     /// call when left out
-    #[serde(default)]
+    #[serde(default, deserialize_with = "written")]
     #[schemars(default = "always")]
     when: Option<String>,
 
@@ -90,15 +90,16 @@ struct WrittenDemand {
     #[serde(default)]
     reason: bool,
 
-    /// How long it waits for a decision, for example 4h
+    /// How long it waits for a decision, for example 4h; never longer than the gate's --expire-after
     #[serde(default)]
     expires: Option<String>,
 
-    /// How long its call is held, for example 2m
+    /// How long its call is held, for example 2m; never longer than the gate's --hold
     #[serde(default)]
     hold: Option<String>,
 
-    /// How long an approval may be used that nobody waits for, for example 10m
+    /// How long an approval may be used that nobody waits for, for example 10m; never longer than the gate's
+    /// --grant-for
     #[serde(default)]
     grant: Option<String>,
 
@@ -109,10 +110,6 @@ struct WrittenDemand {
     /// What reviewers should know
     #[serde(default)]
     note: Option<String>,
-
-    /// Somebody must look at each call; no pre-approval counts
-    #[serde(default)]
-    every_time: bool,
 }
 
 /// How dangerous a call is
@@ -147,6 +144,11 @@ pub(super) struct Unread {
 impl File {
     /// Reads a file's text.
     pub(super) fn parse(text: &str) -> Result<Self, RulesError> {
+        if begins_with_a_tag(text) {
+            let what = "`when: !…` is not what it looks like: to YAML the `!` begins a tag. Write the \
+                        condition in quotes";
+            return Err(RulesError::Form(what.to_owned()));
+        }
         serde_saphyr::from_str(text).map_err(|error| RulesError::Form(error.to_string()))
     }
 
@@ -231,7 +233,6 @@ impl WrittenDemand {
                 WrittenRisk::Critical => Risk::Critical,
             }),
             note: self.note.map(|note| short(&note, "note")).transpose()?,
-            every_time: self.every_time,
         })
     }
 }
@@ -242,6 +243,22 @@ fn short(text: &str, of: &str) -> Result<String, String> {
         return Err(format!("{of} needs a text of 1 to {LONGEST_TEXT} characters"));
     }
     Ok(text.to_owned())
+}
+
+/// A condition that is written down. Nothing at all is a mistake, not every call.
+fn written<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(from)?.filter(|text| !text.trim().is_empty());
+    let empty = "`when` is empty; leave it out for every call, or write a condition in quotes";
+    text.map(Some).ok_or_else(|| serde::de::Error::custom(empty))
+}
+
+/// Whether a condition begins with what is a tag to YAML: `!has(x)` without quotes is nothing at all.
+fn begins_with_a_tag(text: &str) -> bool {
+    text.match_indices("when").any(|(at, word)| {
+        let behind = text.get(at + word.len()..).unwrap_or_default();
+        let behind = behind.trim_start_matches(['"', '\'']).trim_start();
+        behind.strip_prefix(':').is_some_and(|value| value.trim_start().starts_with('!'))
+    })
 }
 
 /// A time as people write it: `90s`, `15m`, `4h`.

@@ -1,3 +1,5 @@
+//! Conditions, how rules add up, and files that cannot be meant.
+
 use std::{
     thread,
     time::{Duration, Instant},
@@ -29,6 +31,7 @@ impl Call {
                 name: "alice".into(),
                 assurance: Assurance::Verified,
                 groups: vec!["web".into()],
+                also: Vec::new(),
             },
         }
     }
@@ -62,7 +65,8 @@ fn holds(when: &str, arguments: &Value) -> Result<bool, String> {
 
 #[test]
 fn conditions_ask_about_the_whole_call() {
-    let arguments = json!({"version": "v3", "steps": [1, 2], "deep": {"a": {"b": 2.5}}, "n": 7});
+    let arguments =
+        json!({"version": "v3", "steps": [1, 2], "deep": {"a": {"b": 2.5}}, "n": 7, "whole": 2.0});
     for when in [
         "server == 'mcp-ops-tools' && tool == 'run_migration'",
         "route.endsWith('/privileged/mcp')",
@@ -71,6 +75,7 @@ fn conditions_ask_about_the_whole_call() {
         "arguments.steps.all(step, step < 3) && size(arguments.steps) == 2",
         "arguments.deep.a.b > 2 && arguments.n + 1 == 8 && arguments.n == 7.0",
         "!has(arguments.force)",
+        "type(arguments.whole) == int && arguments.whole == 2",
         "'version' in arguments && !('force' in arguments)",
         "requester.name.lowerAscii() == 'alice' && requester.assurance == 'verified'",
         "'web' in requester.groups && requester.groups.exists(group, group.startsWith('w'))",
@@ -162,8 +167,9 @@ fn a_caller_cannot_make_a_condition_work_for_long() {
     let begun = Instant::now();
     let many = json!({"a": list, "b": list});
     assert!(holds(when, &many).unwrap_err().contains("too many"));
-    let some: Vec<_> = (0..2000).collect();
+    let some: Vec<_> = (0..500).collect();
     assert_eq!(holds(when, &json!({"a": some, "b": some})), Ok(true));
+    assert!(holds("arguments.t.matches('x$')", &json!({"t": "x".repeat(100_000)})).is_err());
     // A condition that goes through nothing looks at arguments of any size.
     assert_eq!(holds("size(arguments.a) == 200000", &many), Ok(true));
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
@@ -179,7 +185,7 @@ rules:
   require: {approvals: 2, groups: [dba, sre], expires: 4h, grant: 10m, risk: high, note: Look twice}
 - name: security
   when: arguments.version in ['v5']
-  require: {groups: [sec], reason: true, hold: 30s, grant: 5m, risk: medium, everyTime: true}
+  require: {groups: [sec], reason: true, hold: 30s, grant: 5m, risk: medium}
 - name: drafts
   when: arguments.version in ['v1', 'v3']
   allow: true
@@ -216,7 +222,7 @@ fn the_table_of_outcomes() {
     let v5 = ruled("v5");
     assert_eq!(v5.quorums, [quorum(2, &["dba", "sre"]), quorum(1, &["sec"])]);
     assert_eq!((v5.hold, v5.grant_for, v5.risk), (Some(30), Some(300), Some(Risk::High)));
-    assert!(v5.reason_required && v5.every_time);
+    assert!(v5.reason_required);
     // What cannot be evaluated asks for an approval, whatever it would have said.
     let v6 = ruled("v6");
     assert_eq!(v6.quorums, [quorum(2, &["dba", "sre"])]);
@@ -238,6 +244,11 @@ fn a_file_that_cannot_be_meant_is_refused_with_what_is_wrong() {
         ("rules:\n- name: a\n  wen: 'true'\n  allow: true", "wen"),
         ("rules:\n- name: ' '\n  allow: true", "needs a name"),
         ("rules:\n- name: a\n  allow: true\n- name: a\n  allow: true", "two rules"),
+        ("rules:\n- name: a\n  when: !has(arguments.x)\n  allow: true", "begins a tag"),
+        ("rules:\n- {name: a, \"when\": ! arguments.x, allow: true}", "begins a tag"),
+        ("rules:\n- name: a\n  when:\n    !has(arguments.x)\n  allow: true", "begins a tag"),
+        ("rules:\n- name: a\n  when:\n  allow: true", "`when` is empty"),
+        ("rules:\n- name: a\n  when: ''\n  allow: true", "`when` is empty"),
         ("rules:\n- name: a\n", "write one of"),
         ("rules:\n- name: a\n  allow: false", "write one of"),
         ("rules:\n- name: a\n  allow: true\n  deny: no", "write one of"),
@@ -263,6 +274,20 @@ fn the_schema_is_the_one_that_is_published() {
         std::fs::write(path, &text).unwrap();
     }
     assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text);
+}
+
+#[test]
+fn an_approval_is_bound_to_what_else_the_rules_look_at() {
+    let call = Call::of(&json!({}));
+    let context =
+        |when| one(when).unwrap().context(&call.requester, Some("10.0.0.7"), &call.headers);
+    assert_eq!(context("tool == 'x' && arguments.n == 1 && time.hour < 7"), None);
+    assert_eq!(context("requester.name == 'x'"), None);
+    assert_eq!(context("'dba' in requester.groups"), Some(json!({"groups": ["web"]})));
+    assert_eq!(context("source.address == 'x'"), Some(json!({"address": "10.0.0.7"})));
+    let headers = json!({"headers": {"x-env": "production", "x-many": ["a", "b"]}});
+    assert_eq!(context("headers['x-env'] == 'x'"), Some(headers.clone()));
+    assert_eq!(context("'x-env' in headers"), Some(headers));
 }
 
 fn actions() -> impl Strategy<Value = (Action, Result<bool, String>)> {
@@ -291,6 +316,8 @@ fn votes() -> impl Strategy<Value = Vec<hitl_api::Vote>> {
         let vote = |(number, (groups, reason)): (usize, (Vec<String>, bool))| hitl_api::Vote {
             reviewer: format!("reviewer {number}"),
             groups,
+            also: Vec::new(),
+            break_glass: false,
             approved: true,
             reason: if reason { "why".into() } else { String::new() },
             at: Timestamp::UNIX_EPOCH,

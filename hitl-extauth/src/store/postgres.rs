@@ -36,7 +36,7 @@ use super::{
     Arrival, ChangeError, Count, Filter, Listed, NewCall, Note, Page, Standing, Store, StoreError,
     Terms, Touched,
     database::{PostgresArgs, PostgresUrl},
-    work::{self, OfStore, Whose},
+    work::{self, OfStore, Whose, names},
 };
 use crate::{
     approval::Happening,
@@ -176,7 +176,10 @@ impl PostgresStore {
     ) -> Result<Self, OpenError> {
         let name = url.to_string();
         let connector = Connector::new(url, args)?;
-        schema::bring(&connector).await.map_err(|error| OpenError::of_schema(url, error))?;
+        // Boxed: it is large, and runs once.
+        Box::pin(schema::bring(&connector))
+            .await
+            .map_err(|error| OpenError::of_schema(url, error))?;
         let lists = usize::from(args.database_connections).saturating_sub(WRITING + CALLS).max(1);
         let shared = Arc::new(Shared {
             writing: connector.pool(WRITING)?,
@@ -324,7 +327,7 @@ impl Store for PostgresStore {
         terms: Terms,
     ) -> Result<Request, ChangeError> {
         keepable([vote.reviewer.as_str(), &vote.reason])?;
-        let whose = Whose::NotOf(vote.reviewer.clone());
+        let whose = Whose::NotOf(names(&vote));
         let happening = move |now| {
             let vote = Vote { at: now, ..vote };
             Happening::Vote { vote, waiter, grant: terms.grant, ruling: ruling.map(Box::new) }
@@ -355,10 +358,10 @@ impl Store for PostgresStore {
     async fn withdraw(
         &self,
         id: RequestId,
-        requester: &str,
+        requester: Vec<String>,
         _: Timestamp,
     ) -> Result<Request, ChangeError> {
-        let whose = Whose::Of(requester.to_owned());
+        let whose = Whose::Of(requester);
         self.change(id, |_| Happening::Withdraw, whose).await
     }
 

@@ -23,7 +23,7 @@ use tokio::{sync::watch, task};
 use self::{rows::Within, writer::Writer};
 use super::{
     Arrival, ChangeError, Count, Filter, Listed, NewCall, Note, Page, Store, StoreError, Terms,
-    work::{self, OfStore, Whose},
+    work::{self, OfStore, Whose, names},
 };
 use crate::{
     approval::Happening,
@@ -259,7 +259,7 @@ impl Store for SqliteStore {
         terms: Terms,
     ) -> Result<Request, ChangeError> {
         let now = vote.at;
-        let whose = Whose::NotOf(vote.reviewer.clone());
+        let whose = Whose::NotOf(names(&vote));
         let happening =
             Happening::Vote { vote, waiter, grant: terms.grant, ruling: ruling.map(Box::new) };
         self.change(id, happening, whose, now).await
@@ -288,10 +288,10 @@ impl Store for SqliteStore {
     async fn withdraw(
         &self,
         id: RequestId,
-        requester: &str,
+        requester: Vec<String>,
         now: Timestamp,
     ) -> Result<Request, ChangeError> {
-        let whose = Whose::Of(requester.to_owned());
+        let whose = Whose::Of(requester);
         self.change(id, Happening::Withdraw, whose, now).await
     }
 
@@ -372,6 +372,6 @@ mod tests {
         (2, "tally", 3_346_906_083_568_035_348),
         (3, "address", 2_436_830_282_846_585_098),
         (4, "settled", 1_265_199_279_501_238_868),
-        (5, "rules", 13_995_101_117_943_201_415),
+        (5, "rules", 14_014_096_255_419_098_946),
     ];
 }

@@ -60,10 +60,10 @@ pub(super) trait Rows {
 pub(super) enum Whose {
     /// Anybody's.
     Anybodys,
-    /// This person's.
-    Of(String),
-    /// Anybody's but this person's.
-    NotOf(String),
+    /// That of a person with these names.
+    Of(Vec<String>),
+    /// Anybody's but that of a person with these names.
+    NotOf(Vec<String>),
 }
 
 /// Most requests settled by one look at the clock; the next look takes the rest.
@@ -154,8 +154,8 @@ pub(super) fn change(
 ) -> Result<(Request, Result<(), Refused>), ChangeError> {
     let request = rows.request(id)?.ok_or(ChangeError::Unknown)?;
     match whose {
-        Whose::NotOf(person) if request.requester.is(person) => return Err(ChangeError::Own),
-        Whose::Of(person) if !request.requester.is(person) => return Err(ChangeError::NotOwn),
+        Whose::NotOf(names) if is_any(&request, names) => return Err(ChangeError::Own),
+        Whose::Of(names) if !is_any(&request, names) => return Err(ChangeError::NotOwn),
         Whose::Anybodys | Whose::Of(_) | Whose::NotOf(_) => {}
     }
     match &mut happening {
@@ -169,6 +169,16 @@ pub(super) fn change(
         _ => {}
     }
     Ok(step(rows, request, &happening, now)?)
+}
+
+/// All names of whoever has voted.
+pub(super) fn names(vote: &Vote) -> Vec<String> {
+    std::iter::once(&vote.reviewer).chain(&vote.also).cloned().collect()
+}
+
+/// Whether one of these names is the requester's.
+fn is_any(request: &Request, names: &[String]) -> bool {
+    names.iter().any(|name| request.requester.is(name))
 }
 
 pub(super) fn age(rows: &mut impl Rows, now: Timestamp) -> Result<Vec<Request>, StoreError> {
@@ -259,16 +269,19 @@ fn particulars(change: Change, life: &Life) -> Map<String, Value> {
     if let Some(vote) = vote.filter(|vote| !vote.groups.is_empty()) {
         said.insert("groups".to_owned(), json!(vote.groups));
     }
+    if vote.is_some_and(|vote| vote.break_glass) {
+        said.insert("breakGlass".to_owned(), json!(true));
+    }
     let data = match change {
         Change::Voted | Change::Denied => return said,
         Change::Approved => {
             said.insert("grantExpiresAt".to_owned(), json!(life.grant_expires_at));
             return said;
         }
-        Change::Allowed => json!({"rules": names(life)}),
-        Change::Forbidden => json!({"rules": names(life), "reason": life.ruling.denied}),
+        Change::Allowed => json!({"rules": rule_names(life)}),
+        Change::Forbidden => json!({"rules": rule_names(life), "reason": life.ruling.denied}),
         Change::Revoked => json!({
-            "rules": names(life), "reason": "the rules ask for more by now",
+            "rules": rule_names(life), "reason": "the rules ask for more by now",
             "ruling": life.ruling,
         }),
         Change::Restored => json!({"grantExpiresAt": life.grant_expires_at}),
@@ -278,7 +291,7 @@ fn particulars(change: Change, life: &Life) -> Map<String, Value> {
 }
 
 /// The rules that have ruled.
-fn names(life: &Life) -> Vec<&str> {
+fn rule_names(life: &Life) -> Vec<&str> {
     life.ruling.rules.iter().map(|rule| rule.name.as_str()).collect()
 }
 

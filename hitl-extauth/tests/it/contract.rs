@@ -41,6 +41,7 @@ fn call(requester: &str, version: &str) -> NewCall {
             name: requester.into(),
             assurance: Assurance::Claimed,
             groups: Vec::new(),
+            also: Vec::new(),
         },
         route: "gateway/privileged/mcp".into(),
         server: "mcp-ops-tools".into(),
@@ -62,7 +63,15 @@ fn needs(approvals: u32, groups: &[&str]) -> Ruling {
 
 fn vote(reviewer: &str, approved: bool, at: Timestamp) -> Vote {
     let groups = vec!["dba".to_owned()];
-    Vote { reviewer: reviewer.into(), groups, approved, reason: "because".into(), at }
+    Vote {
+        reviewer: reviewer.into(),
+        groups,
+        also: vec![format!("{reviewer}@example.com")],
+        break_glass: false,
+        approved,
+        reason: "because".into(),
+        at,
+    }
 }
 
 async fn arrive(keeper: &mut impl Keeper, requester: &str, version: &str) -> Arrival {
@@ -156,7 +165,7 @@ async fn of_all_who_decide_at_once_one_does(mut keeper: impl Keeper) {
         let (store, reviewer) = (Arc::clone(&store), format!("reviewer-{number}"));
         async move {
             match number % 3 {
-                0 => store.withdraw(id, "alice", now).await,
+                0 => store.withdraw(id, vec!["alice".into()], now).await,
                 _ => {
                     store.vote(id, vote(&reviewer, number % 2 == 0, now), false, None, TERMS).await
                 }
@@ -181,10 +190,10 @@ async fn nobody_decides_about_their_own_request_or_takes_back_anothers(mut keepe
             .await;
         assert!(matches!(own, Err(ChangeError::Own)), "{own:?}");
     }
-    let others = keeper.store().await.withdraw(id, "dana", keeper.now()).await;
+    let others = keeper.store().await.withdraw(id, vec!["dana".into()], keeper.now()).await;
     assert!(matches!(others, Err(ChangeError::NotOwn)), "{others:?}");
     assert_eq!(state(&mut keeper, id).await, State::Pending);
-    keeper.store().await.withdraw(id, "alice", keeper.now()).await.unwrap();
+    keeper.store().await.withdraw(id, vec!["alice".into()], keeper.now()).await.unwrap();
     assert_eq!(state(&mut keeper, id).await, State::Withdrawn);
 }
 
@@ -374,10 +383,14 @@ async fn everything_that_happens_is_a_link_of_one_chain(mut keeper: impl Keeper)
     store.arrive(call("alice", "v3"), TERMS, keeper.now()).await.unwrap();
     store.vote(id, vote("dana", true, keeper.now()), true, None, TERMS).await.unwrap();
     let other = new(&mut keeper, "bob", "v3").await;
-    keeper.store().await.withdraw(other, "bob", keeper.now()).await.unwrap();
+    keeper.store().await.withdraw(other, vec!["bob".into()], keeper.now()).await.unwrap();
     // What is refused leaves nothing.
-    refused(keeper.store().await.withdraw(other, "bob", keeper.now()).await);
-    let unknown = keeper.store().await.withdraw(RequestId::generate(), "bob", keeper.now()).await;
+    refused(keeper.store().await.withdraw(other, vec!["bob".into()], keeper.now()).await);
+    let unknown = keeper
+        .store()
+        .await
+        .withdraw(RequestId::generate(), vec!["bob".into()], keeper.now())
+        .await;
     assert!(matches!(unknown, Err(ChangeError::Unknown)));
 
     let events = keeper.store().await.events(0, 100).await.unwrap();

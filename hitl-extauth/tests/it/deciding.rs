@@ -24,7 +24,10 @@ async fn a_decision_needs_a_known_token_a_known_request_and_a_whole_body() {
     for path in ["/me", "/pending", "/requests", "/audit", "/audit/head", "/events"] {
         assert_eq!(gate.get_as("nobody", path).await.0, 401, "{path}");
     }
-    let me = json!({"name": "dana", "groups": [], "holdSeconds": 240, "grantSeconds": 900});
+    let me = json!({
+        "name": "dana", "groups": [], "holdSeconds": 240, "grantSeconds": 900, "mayDecide": true,
+        "breakGlass": false,
+    });
     assert_eq!(gate.json("/me").await, me);
     for path in ["/openapi.json", "/.well-known/jwks.json", "/metrics", "/healthz", "/readyz"] {
         assert_eq!(gate.get_as("nobody", path).await.0, 200, "{path}");

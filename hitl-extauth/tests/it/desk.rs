@@ -69,7 +69,7 @@ async fn what_goes_wrong_on_the_command_line_is_said_in_words() {
     let lab = Lab::new();
     let gate = lab.start(&[]);
     let (good, text) = said(&run(&gate, "wrong", &["pending"]).await);
-    assert!(!good && text.contains("send your reviewer's token"), "{text}");
+    assert!(!good && text.contains("nobody here knows this token"), "{text}");
     let missing = lab.path("none").display().to_string();
     let (good, text) = said(&run(&gate, "", &["pending", "--token-file", &missing]).await);
     assert!(!good && text.contains("--token-file") && text.contains(&missing), "{text}");

@@ -15,6 +15,7 @@ mod keepers;
 mod keeping;
 mod moving;
 mod outages;
+mod people;
 mod postgres;
 mod replicas;
 mod ruling;

@@ -212,7 +212,7 @@ impl Server {
         let config = Config::parse_from(args);
         let Database::Postgres(url) = &config.database else { panic!("no PostgreSQL's URL") };
         let latency = Metrics::default().store();
-        Arc::new(PostgresStore::open(url, &config.postgres, latency).await.unwrap())
+        Arc::new(Box::pin(PostgresStore::open(url, &config.postgres, latency)).await.unwrap())
     }
 }
 

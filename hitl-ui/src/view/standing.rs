@@ -15,6 +15,8 @@ pub enum Standing {
     Voted,
     /// Others must decide: these approvals are missing.
     Others(String),
+    /// They may only read.
+    Reader,
     /// Nobody can: the rules deny it by now.
     Denied,
 }
@@ -22,12 +24,19 @@ pub enum Standing {
 impl Standing {
     /// How a reader stands to a request.
     pub fn of(request: &Request, me: &Me) -> Self {
-        let same = |name: &str| name.to_lowercase() == me.name.to_lowercase();
-        if request.requester.is(&me.name) {
+        let own = || std::iter::once(&me.name).chain(&me.also);
+        let same = |name: &str| own().any(|own| own.to_lowercase() == name.to_lowercase());
+        if own().any(|name| request.requester.is(name)) {
             Self::Own
+        } else if !me.may_decide {
+            Self::Reader
         } else if request.ruling.denied.is_some() {
             Self::Denied
-        } else if request.votes.iter().any(|vote| same(&vote.reviewer)) {
+        } else if request
+            .votes
+            .iter()
+            .any(|vote| same(&vote.reviewer) || vote.also.iter().any(|name| same(name)))
+        {
             Self::Voted
         } else if !request.ruling.may_decide(&me.groups) {
             Self::Others(joined(&request.missing))
@@ -71,7 +80,15 @@ mod tests {
 
     fn me(name: &str, groups: &[&str]) -> Me {
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        Me { name: name.to_owned(), groups, hold_seconds: 1, grant_seconds: 1 }
+        Me {
+            name: name.to_owned(),
+            groups,
+            hold_seconds: 1,
+            grant_seconds: 1,
+            also: Vec::new(),
+            may_decide: true,
+            break_glass: false,
+        }
     }
 
     #[test]

@@ -85,7 +85,9 @@ impl Lab {
         let behind = format!("--tools={}", tools.url("address"));
         let asks = format!("--gate={}", gate.url("grpc"));
         let gateway = Process::start("lab", &["gateway", "--listen=127.0.0.1:0", &behind, &asks]);
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = reqwest::Client::builder().no_proxy();
+        // A connection that was refused something may be closed by the time it is used again.
+        let http = http.pool_max_idle_per_host(0).build().unwrap();
         Self { http, gate, _tools: tools, gateway, _folder: folder }
     }
 

@@ -13,11 +13,13 @@ use crate::store::{StoreError, forms};
 pub(super) const INSERT: &str = "
     INSERT INTO requests (id, digest, state, received_at, expires_at, settled_at, grant_expires_at,
         needed, requester, assurance, route, server, method, path, address, headers, body, tool,
-        arguments, replica, waiting_since, ruling, requester_groups)
+        arguments, replica, waiting_since, ruling, requester_groups,
+        requester_also)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
         $6::bigint[], $7::bigint[], $8::integer[], $9::text[], $10::text[], $11::text[],
         $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[],
-        $19::text[], $20::uuid[], $21::bigint[], $22::text[], $23::text[])";
+        $19::text[], $20::uuid[], $21::bigint[], $22::text[], $23::text[],
+        $24::text[])";
 
 // Conditional on the state a request was in: whoever else may write, one step wins.
 pub(super) const UPDATE: &str = "
@@ -31,8 +33,9 @@ pub(super) const UPDATE: &str = "
     RETURNING 1";
 
 pub(super) const VOTE: &str = "
-    INSERT INTO votes (request, reviewer, approved, reason, at, groups)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[], $5::bigint[], $6::text[])";
+    INSERT INTO votes (request, reviewer, approved, reason, at, groups, also, break_glass)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[], $5::bigint[], $6::text[],
+        $7::text[], $8::boolean[])";
 
 pub(super) const APPEND: &str = "
     INSERT INTO events (seq, at, request, kind, data, previous, hash)
@@ -59,6 +62,7 @@ pub(super) struct Inserted<'a> {
     waiting_since: Vec<Option<i64>>,
     ruling: Vec<Option<String>>,
     groups: Vec<Option<String>>,
+    also: Vec<Option<String>>,
 }
 
 impl<'a> Inserted<'a> {
@@ -94,12 +98,13 @@ impl<'a> Inserted<'a> {
             all.waiting_since.push(held.waiting_since.map(millis));
             all.ruling.push(forms::ruling(&request.ruling).map_err(unkept)?);
             all.groups.push(forms::groups(&request.requester.groups).map_err(unkept)?);
+            all.also.push(forms::groups(&request.requester.also).map_err(unkept)?);
         }
         Ok(all)
     }
 
     /// In the order of the statement.
-    pub(super) fn values(&self) -> Values<'_, 23> {
+    pub(super) fn values(&self) -> Values<'_, 24> {
         let [digest, state, requester, sure, route, server, method, path, body, tool] = &self.texts;
         [
             &self.id,
@@ -125,6 +130,7 @@ impl<'a> Inserted<'a> {
             &self.waiting_since,
             &self.ruling,
             &self.groups,
+            &self.also,
         ]
     }
 }
@@ -186,6 +192,8 @@ pub(super) struct Votes<'a> {
     reason: Vec<&'a str>,
     at: Vec<i64>,
     groups: Vec<Option<String>>,
+    also: Vec<Option<String>>,
+    break_glass: Vec<bool>,
 }
 
 impl<'a> Votes<'a> {
@@ -200,13 +208,24 @@ impl<'a> Votes<'a> {
             all.reason.push(&vote.reason);
             all.at.push(millis(vote.at));
             all.groups.push(forms::groups(&vote.groups).map_err(unkept)?);
+            all.also.push(forms::groups(&vote.also).map_err(unkept)?);
+            all.break_glass.push(vote.break_glass);
         }
         Ok(all)
     }
 
     /// In the order of the statement.
-    pub(super) fn values(&self) -> Values<'_, 6> {
-        [&self.request, &self.reviewer, &self.approved, &self.reason, &self.at, &self.groups]
+    pub(super) fn values(&self) -> Values<'_, 8> {
+        [
+            &self.request,
+            &self.reviewer,
+            &self.approved,
+            &self.reason,
+            &self.at,
+            &self.groups,
+            &self.also,
+            &self.break_glass,
+        ]
     }
 }
 

@@ -23,9 +23,10 @@ fn columns() -> String {
     format!(
         "r.id, r.digest, r.state, r.received_at, r.expires_at, r.settled_at, r.grant_expires_at,
          r.needed, r.requester, r.assurance, r.route, r.server, r.method, r.path, r.address,
-         r.headers, r.body, r.tool, r.arguments, r.waiting_since, r.ruling, r.requester_groups,
+         r.headers, r.body, r.tool, r.arguments, r.waiting_since, r.ruling, r.requester_groups, r.requester_also,
          (SELECT coalesce(json_agg(json_build_object('reviewer', v.reviewer, 'approved', v.approved,
-              'reason', v.reason, 'at', v.at, 'groups', v.groups) ORDER BY v.at, v.reviewer), '[]')::text
+              'reason', v.reason, 'at', v.at, 'groups', v.groups, 'also', v.also,
+              'break_glass', v.break_glass) ORDER BY v.at, v.reviewer), '[]')::text
           FROM votes v WHERE v.request = r.id) AS votes,
          (SELECT p.id FROM replicas p WHERE p.id = r.replica
               AND p.seen_at > extract(epoch FROM clock_timestamp()) * 1000 - {REPLICA_LIVES})
@@ -103,6 +104,8 @@ struct KeptVote {
     reason: String,
     at: i64,
     groups: Option<String>,
+    also: Option<String>,
+    break_glass: bool,
 }
 
 /// A request from a row with all its columns.
@@ -133,6 +136,7 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
             assurance: forms::assured(sure)
                 .ok_or_else(|| corrupt(format!("unknown assurance {sure:?}")))?,
             groups: forms::read_groups(row.try_get("requester_groups")?).map_err(unkept)?,
+            also: forms::read_groups(row.try_get("requester_also")?).map_err(unkept)?,
         },
         route: row.try_get("route")?,
         server: row.try_get("server")?,
@@ -153,6 +157,8 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
                 Ok(Vote {
                     reviewer: vote.reviewer,
                     groups: forms::read_groups(vote.groups.as_deref()).map_err(unkept)?,
+                    also: forms::read_groups(vote.also.as_deref()).map_err(unkept)?,
+                    break_glass: vote.break_glass,
                     approved: vote.approved,
                     reason: vote.reason,
                     at: moment(vote.at),

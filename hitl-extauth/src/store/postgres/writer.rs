@@ -400,7 +400,7 @@ async fn load(
         let (name, sure): (String, &str) = (row.try_get(0)?, row.try_get(1)?);
         let count = u32::try_from(row.try_get::<_, i64>(2)?).unwrap_or(u32::MAX);
         if let Some(assurance) = forms::assured(sure) {
-            let requester = Requester { name, assurance, groups: Vec::new() };
+            let requester = Requester { name, assurance, groups: Vec::new(), also: Vec::new() };
             view.pending_of.insert(who(&requester), count);
         }
     }

@@ -96,10 +96,10 @@ fn insert(
     connection
         .prepare_cached(
             "INSERT INTO requests (id, digest, state, received_at, expires_at, settled_at, needed,
-             ruling, requester, assurance, requester_groups, route, server, method, path, address,
+             ruling, requester, assurance, requester_groups, requester_also, route, server, method, path, address,
              headers, body, tool, arguments)
              VALUES (:id, :digest, :state, :received_at, :expires_at, :settled_at, :needed,
-             :ruling, :requester, :assurance, :groups, :route, :server, :method, :path, :address,
+             :ruling, :requester, :assurance, :groups, :also, :route, :server, :method, :path, :address,
              :headers, :body, :tool, :arguments)",
         )?
         .execute(named_params! {
@@ -112,6 +112,7 @@ fn insert(
             ":needed": life.ruling.needed(),
             ":ruling": forms::ruling(&life.ruling).map_err(unkept)?,
             ":groups": forms::groups(&call.requester.groups).map_err(unkept)?,
+            ":also": forms::groups(&call.requester.also).map_err(unkept)?,
             ":requester": call.requester.name,
             ":assurance": forms::assurance(call.requester.assurance),
             ":route": call.route,
@@ -165,8 +166,8 @@ pub(super) fn probe(connection: &Connection, now: Timestamp) -> Result<(), Store
 fn insert_vote(connection: &Connection, id: RequestId, vote: &Vote) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO votes (request, reviewer, approved, reason, at, groups)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO votes (request, reviewer, approved, reason, at, groups, also, break_glass)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute((
             id.to_string(),
@@ -175,6 +176,8 @@ fn insert_vote(connection: &Connection, id: RequestId, vote: &Vote) -> rusqlite:
             &vote.reason,
             millis(vote.at),
             forms::groups(&vote.groups).map_err(unkept)?,
+            forms::groups(&vote.also).map_err(unkept)?,
+            vote.break_glass,
         ))
         .map(drop)
 }
@@ -407,6 +410,8 @@ fn with_votes(connection: &Connection, mut request: Request) -> rusqlite::Result
             Ok(Vote {
                 reviewer: row.get("reviewer")?,
                 groups: read_groups(row, "groups")?,
+                also: read_groups(row, "also")?,
+                break_glass: row.get("break_glass")?,
                 approved: row.get("approved")?,
                 reason: row.get("reason")?,
                 at: moment(row.get("at")?),
@@ -435,6 +440,7 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
                     .ok_or_else(|| corrupt(format!("unknown assurance {name:?}")))?
             },
             groups: read_groups(row, "requester_groups")?,
+            also: read_groups(row, "requester_also")?,
         },
         route: row.get("route")?,
         server: row.get("server")?,

@@ -1,8 +1,7 @@
-//! Who may decide, and how they prove it.
+//! Tokens that were handed out to reviewers: a list in a file.
 //!
-//! Owns the list of reviewers and the check of their tokens. The reviewer is who the token says,
-//! never who a request's body says. Must never keep a token, only its digest, and never fall back
-//! to letting anybody decide.
+//! Owns the list and the check of tokens. Must never keep a token, only its digest, and never let a list
+//! that has become unusable let anybody in.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -11,87 +10,66 @@ use sha2::{Digest as _, Sha256};
 
 use crate::watched::Watched;
 
-/// A person, or a group's member, who may decide.
+/// Somebody on the list.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Reviewer {
+pub struct Listed {
     /// Their name, as it stands in the audit and in receipts.
     pub name: String,
     /// Groups they belong to.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// Other names of the same person: nobody decides about what they have asked for by another one.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// SHA-256 of their token, in hex.
-    token_sha256: String,
+    pub token_sha256: String,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    reviewers: Vec<Reviewer>,
+    reviewers: Vec<Listed>,
 }
 
 /// Why a list of reviewers cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("--reviewers {file}: {what}")]
-pub struct ReviewersError {
+pub struct ListError {
     file: String,
     what: String,
 }
 
-/// Knows who a token belongs to.
-///
-/// This is the seam for other ways of proving who one is: whatever answers a token with a name and
-/// groups.
+/// The list, read again when its file changes.
 #[derive(Debug)]
-pub enum Reviewers {
-    /// A list in a file, read again when it changes.
-    File(Watched<Vec<Reviewer>>),
-    /// Nobody is asked who they are. For a lab on one machine.
-    Anybody,
-}
+pub struct List(Watched<Vec<Listed>>);
 
-impl Reviewers {
+impl List {
     /// Reads the list.
     ///
     /// # Errors
-    /// See [`ReviewersError`].
-    pub fn from_file(path: &Path) -> Result<Self, ReviewersError> {
-        let file = |what| ReviewersError { file: path.display().to_string(), what };
-        Ok(Self::File(Watched::open(path, read).map_err(file)?))
+    /// See [`ListError`].
+    pub fn open(path: &Path) -> Result<Self, ListError> {
+        let file = |what| ListError { file: path.display().to_string(), what };
+        Ok(Self(Watched::open(path, read).map_err(file)?))
     }
 
     /// Whose token this is.
-    pub fn identify(&self, token: Option<&str>) -> Option<Reviewer> {
-        match self {
-            Self::Anybody => Some(Reviewer {
-                name: "anybody".to_owned(),
-                groups: Vec::new(),
-                token_sha256: String::new(),
-            }),
-            Self::File(watched) => {
-                let digest = sha256(token.filter(|token| !token.is_empty())?);
-                let reviewers = watched.current();
-                // Digests are compared, not tokens: how long that takes says nothing about one.
-                reviewers
-                    .iter()
-                    .find(|reviewer| reviewer.token_sha256.eq_ignore_ascii_case(&digest))
-                    .cloned()
-            }
-        }
+    pub fn identify(&self, token: &str) -> Option<Listed> {
+        let digest = sha256(token);
+        // Digests are compared, not tokens: how long that takes says nothing about one.
+        let listed = self.0.current();
+        listed.iter().find(|listed| listed.token_sha256.eq_ignore_ascii_case(&digest)).cloned()
+    }
+
+    /// Whether somebody is on it still, with this token.
+    pub fn has(&self, name: &str, token_sha256: &str) -> bool {
+        let is = |listed: &Listed| listed.name == name && listed.token_sha256 == token_sha256;
+        self.0.current().iter().any(is)
     }
 }
 
-impl Reviewers {
-    /// Whether this is a reviewer still, by the same token.
-    pub fn has(&self, reviewer: &Reviewer) -> bool {
-        match self {
-            Self::Anybody => true,
-            Self::File(watched) => watched.current().contains(reviewer),
-        }
-    }
-}
-
-fn read(text: &str) -> Result<Vec<Reviewer>, String> {
+fn read(text: &str) -> Result<Vec<Listed>, String> {
     let malformed = |what: String| {
         format!("{what}. It is YAML: `reviewers:` and a list of name, groups, token_sha256")
     };
@@ -149,9 +127,9 @@ mod tests {
     #[test]
     fn a_token_says_who_one_is_and_no_token_says_nothing() {
         let (_folder, path) = file(&format!("reviewers:\n{}", entry("' dana '", "secret")));
-        let reviewers = Reviewers::from_file(&path).unwrap();
-        assert_eq!(reviewers.identify(Some("secret")).unwrap().name, "dana");
-        for token in [None, Some(""), Some("Secret"), Some(&sha256("secret")[..])] {
+        let reviewers = List::open(&path).unwrap();
+        assert_eq!(reviewers.identify("secret").unwrap().name, "dana");
+        for token in ["", "Secret", &sha256("secret")[..]] {
             assert_eq!(reviewers.identify(token), None);
         }
     }
@@ -159,17 +137,17 @@ mod tests {
     #[test]
     fn the_file_is_read_again_when_it_changes_and_a_broken_one_changes_nothing() {
         let (_folder, path) = file(&format!("reviewers:\n{}", entry("dana", "one")));
-        let reviewers = Reviewers::from_file(&path).unwrap();
+        let reviewers = List::open(&path).unwrap();
         let change = |text: &str, second: u64| {
             fs::write(&path, text).unwrap();
             let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
             fs::File::options().append(true).open(&path).unwrap().set_modified(at).unwrap();
         };
         change(&format!("reviewers:\n{}", entry("lee", "two")), 1_000);
-        assert_eq!(reviewers.identify(Some("two")).unwrap().name, "lee");
-        assert_eq!(reviewers.identify(Some("one")), None);
+        assert_eq!(reviewers.identify("two").unwrap().name, "lee");
+        assert_eq!(reviewers.identify("one"), None);
         change("reviewers: 7", 2_000);
-        assert_eq!(reviewers.identify(Some("two")).unwrap().name, "lee");
+        assert_eq!(reviewers.identify("two").unwrap().name, "lee");
     }
 
     #[test]
@@ -182,7 +160,7 @@ mod tests {
             (&format!("reviewers:\n{}", entry("' '", "x")), "no name"),
         ] {
             let (_folder, path) = file(text);
-            let error = Reviewers::from_file(&path).unwrap_err().to_string();
+            let error = List::open(&path).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
