@@ -3,16 +3,19 @@
 // The documentation of the fields is the text of `--help`, where backticks are noise.
 #![allow(clippy::doc_markdown)]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
-use clap::Parser;
+use clap::{Args, Parser};
 use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
 use reqwest::Url;
 
 /// The reviewer's queue: what waits for a decision, and deciding about it
 ///
-/// It holds no authority of its own. Reviewers sign in with the token that the gate knows them by,
-/// and everything is read and decided in their name.
+/// It holds no authority of its own. Reviewers sign in with the token that the gate knows them by, or at
+/// the identity provider that the gate trusts, and everything is read and decided in their name.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "hitl-ui", version, max_term_width = 100)]
 pub struct Config {
@@ -57,6 +60,17 @@ pub struct Config {
     #[arg(long, env = "HITL_UI_SECURE_COOKIES")]
     pub secure_cookies: bool,
 
+    /// Keys that sessions are encrypted with: 32 bytes in base64 each, one a line
+    ///
+    /// The first encrypts, all of them open, so that they can be changed without signing anybody out.
+    /// Without it a key is made at the start, and a restart signs everybody out.
+    #[arg(long, env = "HITL_UI_SESSION_KEYS", value_name = "FILE")]
+    pub session_keys: Option<PathBuf>,
+
+    /// How people sign in
+    #[command(flatten)]
+    pub oidc: OidcArgs,
+
     /// How the service logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
@@ -64,6 +78,41 @@ pub struct Config {
     /// Whether to ask another instead
     #[command(flatten)]
     pub healthcheck: HealthcheckArgs,
+}
+
+/// How people sign in, where an identity provider knows them.
+#[derive(Args, Clone, Debug)]
+pub struct OidcArgs {
+    /// Identity provider that signs people in (OpenID Connect), exactly as it names itself
+    ///
+    /// The gate must know it too: what it signs is shown to the gate, which says who somebody is.
+    #[arg(long, env = "HITL_UI_OIDC_ISSUER", value_name = "URL", requires = "url")]
+    pub oidc_issuer: Option<String>,
+
+    /// What the provider calls this queue; the gate's --oidc-audience
+    #[arg(long, env = "HITL_UI_OIDC_CLIENT_ID", default_value = "hitl-ui", value_name = "NAME")]
+    pub oidc_client_id: String,
+
+    /// File with the secret that the provider knows this queue by; none for a public client
+    #[arg(long, env = "HITL_UI_OIDC_CLIENT_SECRET_FILE", value_name = "FILE")]
+    pub oidc_client_secret_file: Option<PathBuf>,
+
+    /// What is asked for
+    #[arg(
+        long,
+        env = "HITL_UI_OIDC_SCOPES",
+        default_value = "openid profile email groups offline_access",
+        value_name = "SCOPES"
+    )]
+    pub oidc_scopes: String,
+
+    /// Certificates (PEM) of those who vouch for the provider, in place of the system's
+    #[arg(long, env = "HITL_UI_OIDC_CA", value_name = "FILE")]
+    pub oidc_ca: Option<PathBuf>,
+
+    /// Address that people open this at; the provider sends them back to /callback there
+    #[arg(long, env = "HITL_UI_URL", value_name = "URL")]
+    pub url: Option<Url>,
 }
 
 impl Config {

@@ -30,6 +30,7 @@ mod export;
 mod history;
 mod insights;
 mod live;
+pub mod oidc;
 pub mod plan;
 pub mod problem;
 mod queue;

@@ -8,7 +8,7 @@ use axum::{
 use hitl_api::RequestId;
 use hitl_client::ClientError;
 
-use crate::session::NoRandomness;
+use crate::{oidc::OidcError, session::SealError};
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +37,12 @@ pub enum Problem {
     /// There is nothing here.
     #[error("there is nothing at this address")]
     NotFound,
-    /// Nobody can be signed in.
+    /// No session can be kept.
     #[error(transparent)]
-    Random(#[from] NoRandomness),
+    Seal(#[from] SealError),
+    /// Nobody was signed in.
+    #[error("{0}")]
+    SigningIn(#[from] OidcError),
     /// A page could not be written.
     #[error("this page could not be written: {0}")]
     Template(#[from] askama::Error),
@@ -106,7 +109,11 @@ impl IntoResponse for Problem {
             }
             Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "Not understood", false),
             Self::NotFound => (StatusCode::NOT_FOUND, "Nothing here", false),
-            Self::Random(_) | Self::Template(_) => {
+            Self::SigningIn(OidcError::Provider(_)) => {
+                (StatusCode::BAD_GATEWAY, "Not signed in", false)
+            }
+            Self::SigningIn(_) => (StatusCode::FORBIDDEN, "Not signed in", false),
+            Self::Seal(_) | Self::Template(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "This did not work", false)
             }
         };

@@ -12,8 +12,16 @@ use hitl_service::pages;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assets, chain::Chain, config::Config, decide, export, history, insights, live, plan::Plans,
-    problem, queue, request, session::Sessions, sign_in, tools::Tools,
+    assets,
+    chain::Chain,
+    config::Config,
+    decide, export, history, insights, live,
+    oidc::{Oidc, OidcError},
+    plan::Plans,
+    problem, queue, request,
+    session::{self, SealError, Sessions},
+    sign_in,
+    tools::Tools,
 };
 
 /// Largest form, in bytes.
@@ -26,6 +34,8 @@ pub struct App {
     pub gate: Client,
     /// Who is signed in.
     pub sessions: Sessions,
+    /// Who signs people in, if somebody does.
+    pub oidc: Option<Oidc>,
     /// What a migration would run.
     pub plans: Plans,
     /// What servers say of their tools.
@@ -38,17 +48,32 @@ pub struct App {
     pub stopping: CancellationToken,
 }
 
+/// Why there are no pages.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No HTTP client can be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Sessions cannot be kept.
+    #[error(transparent)]
+    Session(#[from] SealError),
+    /// Nobody can sign in.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
+}
+
 /// All pages. Streams end when `stopping` is cancelled.
 ///
 /// # Errors
-/// When no HTTP client can be made.
-pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, ClientError> {
+/// See [`StartError`].
+pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, StartError> {
     let gate = Client::new(config.gate.clone(), None)?;
     // After the gate's client, which chooses how TLS is done.
     let http = hitl_client::plain_http()?;
     let app = App {
         gate,
-        sessions: Sessions::new(config.secure_cookies),
+        sessions: Sessions::new(config)?,
+        oidc: Oidc::of(&config.oidc)?,
         plans: Plans::new(http.clone(), config.ops_tools.clone()),
         tools: Tools::new(http, config.mcp.clone()),
         chain: Chain::default(),
@@ -71,12 +96,15 @@ pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, Cl
         .route("/insights", get(insights::page))
         .route("/live", get(live::stream))
         .route("/login", get(sign_in::page).post(sign_in::sign_in))
+        .route("/login/begin", get(sign_in::begin))
+        .route("/callback", get(sign_in::come_back))
         .route("/logout", post(sign_in::sign_out))
         .route("/assets/icon.svg", get(assets::icon))
         .route("/assets/{name}", get(assets::asset))
         .route("/healthz", get(async || "ok"))
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(LARGEST_FORM))
+        .layer(middleware::from_fn(session::renew))
         .layer(middleware::from_fn(pages::guard))
         .with_state(app))
 }

@@ -1,19 +1,21 @@
-//! In and out. A token is asked for once, and shown to the gate to see whose it is.
+//! In and out: with a token that is shown to the gate to see whose it is, or by way of an identity provider.
 
 use askama::Template;
 use axum::{
     Form,
     extract::{Query, State},
-    http::{HeaderMap, StatusCode, header},
-    response::{Html, IntoResponse, Redirect, Response},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{AppendHeaders, Html, IntoResponse, Redirect, Response},
 };
 use hitl_client::Token;
 use serde::Deserialize;
 
 use crate::{
+    oidc::{Back, Oidc, Tokens},
     problem::Problem,
     routes::App,
     session::{Signed, is_own_form},
+    view::address,
 };
 
 #[derive(Template)]
@@ -21,6 +23,24 @@ use crate::{
 struct Page<'a> {
     next: &'a str,
     wrong: Option<&'a str>,
+    /// Where else one signs in.
+    provider: Option<&'a str>,
+    /// The way there.
+    begin: String,
+}
+
+impl<'a> Page<'a> {
+    fn of(app: &'a App, next: &'a str, wrong: Option<&'a str>) -> Self {
+        let provider = app.oidc.as_ref().map(Oidc::host);
+        Self { next, wrong, provider, begin: address("/login/begin", &[("next", next)]) }
+    }
+}
+
+/// The way out, by the provider.
+#[derive(Template)]
+#[template(path = "leaving.html")]
+struct Leaving<'a> {
+    url: &'a str,
 }
 
 /// Where to go afterwards.
@@ -38,8 +58,44 @@ pub(crate) struct Credentials {
     next: String,
 }
 
-pub(crate) async fn page(Query(query): Query<Next>) -> Result<Html<String>, Problem> {
-    Ok(Html(Page { next: here(&query.next), wrong: None }.render()?))
+pub(crate) async fn page(
+    State(app): State<App>,
+    Query(query): Query<Next>,
+) -> Result<Html<String>, Problem> {
+    Ok(Html(Page::of(&app, here(&query.next), None).render()?))
+}
+
+/// To the provider.
+pub(crate) async fn begin(
+    State(app): State<App>,
+    Query(query): Query<Next>,
+) -> Result<Response, Problem> {
+    let oidc = app.oidc.as_ref().ok_or(Problem::NotFound)?;
+    let (url, begun) = oidc.begin(here(&query.next)).await?;
+    Ok((AppendHeaders(cookies(app.sessions.sign_in(&begun)?)), Redirect::to(url.as_str()))
+        .into_response())
+}
+
+/// Back from the provider.
+pub(crate) async fn come_back(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Query(back): Query<Back>,
+) -> Result<Response, Problem> {
+    let oidc = app.oidc.as_ref().ok_or(Problem::NotFound)?;
+    let (begun, mut set) = app.sessions.signed_in(&headers);
+    let tokens = oidc.finish(back, begun.as_ref()).await?;
+    app.sessions.end_of(&headers);
+    let me = app.gate.as_reviewer(Token::new(tokens.bearer.clone())).me().await?;
+    tracing::info!(reviewer = %me.name, "signed in");
+    set.extend(app.sessions.begin(tokens, me)?);
+    let next = begun.map(|begun| begun.next).unwrap_or_default();
+    Ok((AppendHeaders(cookies(set)), Redirect::to(here(&next))).into_response())
+}
+
+/// Headers that set cookies.
+fn cookies(values: Vec<HeaderValue>) -> Vec<(HeaderName, HeaderValue)> {
+    values.into_iter().map(|value| (header::SET_COOKIE, value)).collect()
 }
 
 pub(crate) async fn sign_in(
@@ -60,14 +116,14 @@ pub(crate) async fn sign_in(
         Err(error) if error.status() == Some(401) => {
             let wrong = "The gate does not know this token. Tokens are handed out by whoever keeps \
                          the list of reviewers.";
-            let page = Page { next, wrong: Some(wrong) }.render()?;
+            let page = Page::of(&app, next, Some(wrong)).render()?;
             return Ok((StatusCode::UNAUTHORIZED, Html(page)).into_response());
         }
         Err(error) => return Err(error.into()),
     };
     tracing::info!(reviewer = %me.name, "signed in");
-    let cookie = app.sessions.begin(me, gate)?;
-    Ok(([(header::SET_COOKIE, cookie)], Redirect::to(next)).into_response())
+    let set = app.sessions.begin(Tokens::listed(token), me)?;
+    Ok((AppendHeaders(cookies(set)), Redirect::to(next)).into_response())
 }
 
 /// Every form of a session carries its token.
@@ -84,8 +140,14 @@ pub(crate) async fn sign_out(
     if !is_own_form(&session, &form.form_token) {
         return Err(Problem::ForeignForm);
     }
-    let cookie = app.sessions.end(&session);
-    Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response())
+    let set = AppendHeaders(cookies(app.sessions.end(&session)));
+    if let Some(oidc) = app.oidc.as_ref().filter(|_| session.tokens().until.is_some())
+        && let Some(url) = oidc.leave(session.tokens()).await
+    {
+        // As a page: a form may lead nowhere but here, not even on from here.
+        return Ok((set, Html(Leaving { url: url.as_str() }.render()?)).into_response());
+    }
+    Ok((set, Redirect::to("/login")).into_response())
 }
 
 /// A path of ours, or the queue: nobody is sent to another site after signing in.

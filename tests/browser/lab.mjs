@@ -29,7 +29,7 @@ export async function until(what, is, within = PATIENCE) {
   }
 }
 
-async function freePort() {
+export async function freePort() {
   const server = createServer();
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address();
@@ -48,12 +48,27 @@ function listens(port) {
 export class Lab {
   #children = new Set();
 
-  /// A lab that waits for nothing yet. `settings` go to the gate.
-  static async start(...settings) {
+  /// A lab that waits for nothing yet. Texts are settings of the gate; an object says more: `rules` of
+  /// the gate, what a `provider` is started with, and settings of the page (`ui`) at another `home`.
+  static async start(...given) {
     const lab = new Lab();
+    const settings = given.filter((setting) => typeof setting === "string");
+    const { home, provider, rules, ui: more = [] } =
+      given.find((setting) => typeof setting === "object") ?? {};
     mkdirSync(OUT, { recursive: true });
     lab.folder = mkdtempSync(join(OUT, "lab-"));
     const file = (name) => join(lab.folder, name);
+    if (rules) {
+      writeFileSync(file("rules.yaml"), rules);
+      settings.push(`--rules=${file("rules.yaml")}`);
+    }
+    if (provider) {
+      lab.provider = await lab.#startProvider(provider);
+      settings.push(`--oidc-issuer=${lab.provider}`, "--oidc-audience=hitl-ui");
+      settings.push("--oidc-reviewer-groups=dba", "--oidc-viewer-groups=support");
+      writeFileSync(file("secret"), "not a secret: 100%\n");
+      more.push(`--oidc-issuer=${lab.provider}`, `--oidc-client-secret-file=${file("secret")}`);
+    }
     const people = REVIEWERS.map((name) => {
       const digest = createHash("sha256").update(token(name)).digest("hex");
       return `- {name: ${name}, groups: [dba], token_sha256: ${digest}}\n`;
@@ -82,12 +97,13 @@ export class Lab {
     ]);
     lab.tools = `http://${tools.address}`;
     const ui = await lab.#service("hitl-ui", [
-      "--listen=127.0.0.1:0",
+      more.find((setting) => setting.startsWith("--listen")) ?? "--listen=127.0.0.1:0",
       `--gate=${lab.admin}`,
       `--ops-tools=${lab.tools}`,
       `--mcp=mcp-ops-tools=${lab.tools}/privileged/mcp`,
+      ...more.filter((setting) => !setting.startsWith("--listen")),
     ]);
-    lab.url = `http://${ui.address}`;
+    lab.url = home ?? `http://${ui.address}`;
     const config = readFileSync(ENVOY_CONFIG, "utf8")
       .replaceAll("{{LISTEN}}", gateway)
       .replaceAll("{{TOOLS}}", tools.address.split(":")[1])
@@ -130,6 +146,32 @@ export class Lab {
       });
       child.once("exit", () => reject(new Error(`${name} ended:\n${last.slice(-5).join("\n")}`)));
     });
+  }
+
+  async #startProvider(args) {
+    const program = new URL("provider.mjs", import.meta.url).pathname;
+    const child = spawn(process.execPath, [program, ...args], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    this.#children.add(child);
+    child.once("exit", () => this.#children.delete(child));
+    this.providing = child;
+    const lines = createInterface(child.stdout);
+    return new Promise((resolve, reject) => {
+      lines.once("line", resolve);
+      child.once("exit", () => reject(new Error("the provider has ended")));
+    });
+  }
+
+  async stopProvider() {
+    const gone = new Promise((resolve) => this.providing.once("exit", resolve));
+    this.providing.kill("SIGKILL");
+    await gone;
+  }
+
+  /// A call that nobody waits for any more.
+  forget(call) {
+    call.catch(() => {});
   }
 
   async startGate() {
@@ -189,7 +231,7 @@ export class Lab {
   }
 
   /// A browser of somebody's own. What it complains about is kept in `complaints`.
-  async visitor(options = {}) {
+  async visitor({ elsewhere, ...options } = {}) {
     const context = await this.browser.newContext({ baseURL: this.url, ...options });
     context.setDefaultTimeout(PATIENCE);
     const complaints = [];
@@ -197,7 +239,11 @@ export class Lab {
     context.on("page", (other) => watch(other, complaints));
     watch(page, complaints);
     context.on("request", (request) => {
-      if (!request.url().startsWith(this.url)) complaints.push(`asks elsewhere: ${request.url()}`);
+      const url = request.url();
+      const from = elsewhere ? request.headers().referer ?? "" : "";
+      // What the provider's own pages ask for is the provider's business.
+      const theirs = elsewhere && (url.startsWith(elsewhere) || from.startsWith(elsewhere));
+      if (!url.startsWith(this.url) && !theirs) complaints.push(`asks elsewhere: ${url}`);
     });
     return { context, page, complaints };
   }
@@ -218,7 +264,7 @@ export class Lab {
 }
 
 /// What may be answered so: what is not there on purpose, and a gate that is away.
-const EXPECTED = /\/(c|nothing|live|login|queue|history|requests)(\/|\?|$)/;
+const EXPECTED = /\/(c|callback|nothing|live|login|queue|history|requests)(\/|\?|$)/;
 
 /// Keeps what a page's browser complains about.
 export function complain(page, complaints) {

@@ -180,10 +180,20 @@ Where the gate finds its files.
 - name: tmp
   mountPath: /tmp
 {{- end }}
-{{- if not .Values.reviewers.insecureAnybody }}
+{{- if or .Values.reviewers.existingSecret .Values.reviewers.list }}
 # The folder, not the file: a mounted file would never change.
 - name: reviewers
   mountPath: /etc/hitl/reviewers
+  readOnly: true
+{{- end }}
+{{- if include "hitl.hasCa" .Values.reviewers.oidc.ca }}
+- name: oidc-ca
+  mountPath: /etc/hitl/oidc-ca
+  readOnly: true
+{{- end }}
+{{- if include "hitl.hasCa" .Values.machines.ca }}
+- name: machines-ca
+  mountPath: /etc/hitl/machines-ca
   readOnly: true
 {{- end }}
 {{- if or .Values.rules.existingConfigMap .Values.rules.content }}
@@ -234,11 +244,17 @@ What is mounted there.
   emptyDir:
     sizeLimit: 256Mi
 {{- end }}
-{{- if not .Values.reviewers.insecureAnybody }}
+{{- if or .Values.reviewers.existingSecret .Values.reviewers.list }}
 - name: reviewers
   secret:
     secretName: {{ .Values.reviewers.existingSecret | default "hitl-extauth-reviewers" }}
     defaultMode: 0440
+{{- end }}
+{{- if include "hitl.hasCa" .Values.reviewers.oidc.ca }}
+{{ include "hitl.caVolume" (dict "name" "oidc-ca" "ca" .Values.reviewers.oidc.ca) }}
+{{- end }}
+{{- if include "hitl.hasCa" .Values.machines.ca }}
+{{ include "hitl.caVolume" (dict "name" "machines-ca" "ca" .Values.machines.ca) }}
 {{- end }}
 {{- if or .Values.rules.existingConfigMap .Values.rules.content }}
 - name: rules
@@ -296,16 +312,243 @@ What is mounted there.
 {{- end }}
 
 {{/*
+Whether certificates are named. Takes {existingSecret, existingConfigMap, key}; empty is no.
+*/}}
+{{- define "hitl.hasCa" -}}
+{{- if or .existingSecret .existingConfigMap }}true{{ end -}}
+{{- end }}
+
+{{/*
+A volume with certificates. Takes {name, ca}.
+*/}}
+{{- define "hitl.caVolume" -}}
+- name: {{ .name }}
+  {{- if .ca.existingSecret }}
+  secret:
+    secretName: {{ .ca.existingSecret }}
+    defaultMode: 0440
+  {{- else }}
+  configMap:
+    name: {{ .ca.existingConfigMap }}
+    defaultMode: 0440
+  {{- end }}
+    items:
+      - key: {{ .ca.key }}
+        path: {{ .ca.key }}
+{{- end }}
+
+{{/*
+The queue's client id at the identity provider.
+*/}}
+{{- define "hitl.clientId" -}}
+{{ .Values.ui.oidc.clientId | default "hitl-ui" }}
+{{- end }}
+
+{{/*
+Where people open the queue; empty where that is not known.
+*/}}
+{{- define "hitl.url" -}}
+{{- $ui := .Values.ui -}}
+{{- if $ui.url -}}
+{{ trimSuffix "/" $ui.url }}
+{{- else if and .Values.reviewers.oidc.issuer $ui.ingress.enabled $ui.ingress.tls $ui.ingress.host (not (hasPrefix "*" $ui.ingress.host)) -}}
+https://{{ $ui.ingress.host }}
+{{- end -}}
+{{- end }}
+
+{{/*
+Whom the gate's tokens of the identity provider, and of programs, must come from, as arguments.
+*/}}
+{{- define "hitl.people" -}}
+{{- $oidc := .Values.reviewers.oidc -}}
+{{- $machines := .Values.machines -}}
+{{- if $oidc.issuer }}
+- {{ printf "--oidc-issuer=%s" $oidc.issuer | quote }}
+- {{ printf "--oidc-audience=%s" ($oidc.audience | default (include "hitl.clientId" .)) | quote }}
+- {{ printf "--oidc-reviewer-groups=%s" (join "," $oidc.reviewerGroups) | quote }}
+{{- with $oidc.viewerGroups }}
+- {{ printf "--oidc-viewer-groups=%s" (join "," .) | quote }}
+{{- end }}
+{{- with $oidc.nameClaim }}
+- {{ printf "--oidc-name-claim=%s" . | quote }}
+{{- end }}
+{{- with $oidc.groupsClaim }}
+- {{ printf "--oidc-groups-claim=%s" . | quote }}
+{{- end }}
+{{- with $oidc.personClaims }}
+- {{ printf "--oidc-person-claims=%s" (join "," .) | quote }}
+{{- end }}
+{{- with $oidc.jwks }}
+- {{ printf "--oidc-jwks=%s" . | quote }}
+{{- end }}
+{{- if include "hitl.hasCa" $oidc.ca }}
+- {{ printf "--oidc-ca=/etc/hitl/oidc-ca/%s" $oidc.ca.key | quote }}
+{{- end }}
+{{- end }}
+{{- if $machines.issuer }}
+- {{ printf "--machines-issuer=%s" $machines.issuer | quote }}
+- {{ printf "--machines-audience=%s" $machines.audience | quote }}
+{{- with $machines.jwks }}
+- {{ printf "--machines-jwks=%s" . | quote }}
+{{- end }}
+{{- if include "hitl.hasCa" $machines.ca }}
+- {{ printf "--machines-ca=/etc/hitl/machines-ca/%s" $machines.ca.key | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+How the queue signs people in and keeps their sessions, as arguments.
+*/}}
+{{- define "hitl.signIn" -}}
+{{- $ui := .Values.ui -}}
+{{- $oidc := .Values.reviewers.oidc -}}
+{{- with include "hitl.url" . }}
+- {{ printf "--url=%s" . | quote }}
+{{- end }}
+{{- if $oidc.issuer }}
+- {{ printf "--oidc-issuer=%s" $oidc.issuer | quote }}
+- {{ printf "--oidc-client-id=%s" (include "hitl.clientId" .) | quote }}
+{{- if $ui.oidc.clientSecret.existingSecret }}
+- {{ printf "--oidc-client-secret-file=/etc/hitl/oidc-client/%s" $ui.oidc.clientSecret.key | quote }}
+{{- end }}
+{{- with $ui.oidc.scopes }}
+- {{ printf "--oidc-scopes=%s" . | quote }}
+{{- end }}
+{{- if include "hitl.hasCa" $oidc.ca }}
+- {{ printf "--oidc-ca=/etc/hitl/oidc-ca/%s" $oidc.ca.key | quote }}
+{{- end }}
+{{- end }}
+{{- if $ui.sessionKeys.existingSecret }}
+- {{ printf "--session-keys=/etc/hitl/session-keys/%s" $ui.sessionKeys.key | quote }}
+{{- end }}
+{{- end }}
+
+{{/*
+Where the queue finds its files.
+*/}}
+{{- define "hitl.uiMounts" -}}
+{{- if and .Values.reviewers.oidc.issuer .Values.ui.oidc.clientSecret.existingSecret }}
+- name: oidc-client
+  mountPath: /etc/hitl/oidc-client
+  readOnly: true
+{{- end }}
+{{- if include "hitl.hasCa" .Values.reviewers.oidc.ca }}
+- name: oidc-ca
+  mountPath: /etc/hitl/oidc-ca
+  readOnly: true
+{{- end }}
+{{- if .Values.ui.sessionKeys.existingSecret }}
+- name: session-keys
+  mountPath: /etc/hitl/session-keys
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{/*
+What is mounted there.
+*/}}
+{{- define "hitl.uiVolumes" -}}
+{{- $secret := .Values.ui.oidc.clientSecret -}}
+{{- $keys := .Values.ui.sessionKeys -}}
+{{- if and .Values.reviewers.oidc.issuer $secret.existingSecret }}
+- name: oidc-client
+  secret:
+    secretName: {{ $secret.existingSecret }}
+    defaultMode: 0440
+    items:
+      - key: {{ $secret.key }}
+        path: {{ $secret.key }}
+{{- end }}
+{{- if include "hitl.hasCa" .Values.reviewers.oidc.ca }}
+{{ include "hitl.caVolume" (dict "name" "oidc-ca" "ca" .Values.reviewers.oidc.ca) }}
+{{- end }}
+{{- if $keys.existingSecret }}
+- name: session-keys
+  secret:
+    secretName: {{ $keys.existingSecret }}
+    defaultMode: 0440
+    items:
+      - key: {{ $keys.key }}
+        path: {{ $keys.key }}
+{{- end }}
+{{- end }}
+
+{{/*
+Refuses values about people that contradict each other.
+*/}}
+{{- define "hitl.checkPeople" -}}
+{{- $oidc := .Values.reviewers.oidc -}}
+{{- $machines := .Values.machines -}}
+{{- $ui := .Values.ui -}}
+{{- if $oidc.issuer -}}
+{{- if not $oidc.reviewerGroups -}}
+{{- fail `reviewers.oidc.issuer names an identity provider, but nobody whom it signs in could decide: name their groups in reviewers.oidc.reviewerGroups, for example [dba]; ["*"] is everybody` -}}
+{{- end -}}
+{{- if not (or $oidc.audience $ui.enabled) -}}
+{{- fail "reviewers.oidc.audience is empty and there is no queue (ui.enabled is false): say whom the provider's tokens are for, which is a client id" -}}
+{{- end -}}
+{{- if and $ui.enabled $oidc.audience (ne $oidc.audience (include "hitl.clientId" .)) -}}
+{{- fail (printf "reviewers.oidc.audience is %s, but the queue shows the gate tokens that are for its client id, %s: leave the audience empty, or make ui.oidc.clientId the same" $oidc.audience (include "hitl.clientId" .)) -}}
+{{- end -}}
+{{- if and $ui.enabled (not (include "hitl.url" .)) -}}
+{{- fail `reviewers.oidc.issuer names an identity provider, and it must be told where to send people back to: set ui.url, for example https://queue.example.com, and register that address with /callback at the provider. An Ingress of this chart says it by itself when it has TLS and a host without a "*" (ui.ingress.enabled, ui.ingress.host, ui.ingress.tls)` -}}
+{{- end -}}
+{{- else -}}
+{{- range list "audience" "reviewerGroups" "viewerGroups" "nameClaim" "groupsClaim" "personClaims" "jwks" -}}
+{{- if get $oidc . -}}
+{{- fail (printf "reviewers.oidc.%s is about an identity provider, but reviewers.oidc.issuer is empty: name the provider, or leave it out" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if include "hitl.hasCa" $oidc.ca -}}
+{{- fail "reviewers.oidc.ca is about an identity provider, but reviewers.oidc.issuer is empty: name the provider, or leave it out" -}}
+{{- end -}}
+{{- if or $ui.oidc.clientId $ui.oidc.clientSecret.existingSecret $ui.oidc.scopes -}}
+{{- fail "ui.oidc says how the queue signs people in at an identity provider, but reviewers.oidc.issuer is empty: name the provider, or leave it out" -}}
+{{- end -}}
+{{- end -}}
+{{- if and $oidc.ca.existingSecret $oidc.ca.existingConfigMap -}}
+{{- fail "reviewers.oidc.ca names a Secret and a ConfigMap: set one of reviewers.oidc.ca.existingSecret and reviewers.oidc.ca.existingConfigMap" -}}
+{{- end -}}
+{{- if $machines.issuer -}}
+{{- if not $machines.audience -}}
+{{- fail "machines.issuer says who signs the tokens of programs, but not whom they are for: set machines.audience, for example hitl. Without one, any token of the cluster would let its bearer read" -}}
+{{- end -}}
+{{- if .Values.reviewers.insecureAnybody -}}
+{{- fail "machines lets programs read by a token, but reviewers.insecureAnybody asks nobody for one: leave one of the two out" -}}
+{{- end -}}
+{{- if eq $machines.issuer $oidc.issuer -}}
+{{- fail "machines.issuer is reviewers.oidc.issuer: the gate tells people from programs by who signs, and would take no program's token; programs need another issuer, the cluster's for example" -}}
+{{- end -}}
+{{- else if or $machines.audience $machines.jwks (include "hitl.hasCa" $machines.ca) -}}
+{{- fail "machines says what tokens of programs are like, but machines.issuer is empty: say who signs them, or leave the rest out" -}}
+{{- end -}}
+{{- if and $machines.ca.existingSecret $machines.ca.existingConfigMap -}}
+{{- fail "machines.ca names a Secret and a ConfigMap: set one of machines.ca.existingSecret and machines.ca.existingConfigMap" -}}
+{{- end -}}
+{{- if hasPrefix "http://" $ui.url -}}
+{{- if or $ui.secureCookies (and $ui.ingress.enabled $ui.ingress.tls) -}}
+{{- fail (printf "ui.url is %s, but its cookies are for TLS alone (ui.secureCookies, or an Ingress with TLS), and browsers would not send them there: write https://" $ui.url) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/*
 Refuses values that contradict each other, where their schema cannot.
 */}}
 {{- define "hitl.check" -}}
-{{- $chosen := 0 -}}
-{{- if .Values.reviewers.existingSecret }}{{ $chosen = add1 $chosen }}{{ end -}}
-{{- if .Values.reviewers.list }}{{ $chosen = add1 $chosen }}{{ end -}}
-{{- if .Values.reviewers.insecureAnybody }}{{ $chosen = add1 $chosen }}{{ end -}}
-{{- if ne (int $chosen) 1 -}}
-{{- $what := ternary "nobody could decide" "it is said more than once who may decide" (eq (int $chosen) 0) -}}
-{{- fail (printf `%s: set exactly one of reviewers.list, reviewers.existingSecret and reviewers.insecureAnybody.
+{{- $chosen := list -}}
+{{- if .Values.reviewers.oidc.issuer }}{{ $chosen = append $chosen "reviewers.oidc" }}{{ end -}}
+{{- if .Values.reviewers.list }}{{ $chosen = append $chosen "reviewers.list" }}{{ end -}}
+{{- if .Values.reviewers.existingSecret }}{{ $chosen = append $chosen "reviewers.existingSecret" }}{{ end -}}
+{{- if and .Values.reviewers.insecureAnybody $chosen -}}
+{{- fail (printf "reviewers.insecureAnybody lets anybody decide, whatever %s says: leave one of them out" (join " and " $chosen)) -}}
+{{- end -}}
+{{- if and .Values.reviewers.list .Values.reviewers.existingSecret -}}
+{{- fail "reviewers.list and reviewers.existingSecret both are the list of reviewers' tokens: set one of the two" -}}
+{{- end -}}
+{{- if not (or $chosen .Values.reviewers.insecureAnybody) -}}
+{{- fail (printf `nobody could decide: name an identity provider (reviewers.oidc) or reviewers with tokens (reviewers.list or reviewers.existingSecret), or both.
 
 For example, make a token for dana and write down its digest:
 
@@ -314,8 +557,9 @@ For example, make a token for dana and write down its digest:
     "$(printf %%s "$TOKEN" | sha256sum | cut -d' ' -f1)" > reviewers-values.yaml
   helm upgrade --install %s … -f reviewers-values.yaml
 
-or name a Secret that holds such a list under the key reviewers.yaml (reviewers.existingSecret), or, in a lab of one person, let anybody decide (reviewers.insecureAnybody=true).` $what .Release.Name) -}}
+or name a Secret that holds such a list under the key reviewers.yaml (reviewers.existingSecret), or, in a lab of one person, let anybody decide (reviewers.insecureAnybody=true). docs/people.md says how to set up a provider.` .Release.Name) -}}
 {{- end -}}
+{{- include "hitl.checkPeople" . -}}
 {{- $digests := list -}}
 {{- range .Values.reviewers.list -}}
 {{- if has (lower .token_sha256) $digests -}}
@@ -351,7 +595,7 @@ or name a Secret that holds such a list under the key reviewers.yaml (reviewers.
 {{- if ne .Values.ui.service.type "ClusterIP" }}{{ $open = printf "ui.service.type is %s" .Values.ui.service.type }}{{ end -}}
 {{- if .Values.ui.ingress.enabled }}{{ $open = "ui.ingress.enabled is true" }}{{ end -}}
 {{- if $open -}}
-{{- fail (printf "reviewers.insecureAnybody lets anybody approve who reaches the queue, and %s: whoever is outside the cluster could; name reviewers (reviewers.list or reviewers.existingSecret), or keep ui.service.type ClusterIP without an Ingress and use kubectl port-forward" $open) -}}
+{{- fail (printf "reviewers.insecureAnybody lets anybody approve who reaches the queue, and %s: whoever is outside the cluster could; name reviewers (reviewers.oidc, reviewers.list or reviewers.existingSecret), or keep ui.service.type ClusterIP without an Ingress and use kubectl port-forward" $open) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.ui.ingress.enabled (not .Values.ui.ingress.host) -}}

@@ -118,6 +118,12 @@ pub enum PeopleError {
          --insecure-no-reviewer-auth"
     )]
     Nobody,
+    /// People and programs cannot be told apart.
+    #[error(
+        "--machines-issuer is --oidc-issuer: what it signs for programs could not be told from what it signs \
+         for people"
+    )]
+    OneIssuer,
     /// The list cannot be used.
     #[error(transparent)]
     List(#[from] ListError),
@@ -135,6 +141,9 @@ impl PeopleArgs {
         let list = self.reviewers.as_deref().map(List::open).transpose()?;
         let provider = self.provider().map(Provider::new).transpose()?;
         let machines = self.machines().map(Provider::new).transpose()?;
+        if self.machines_issuer.is_some() && self.machines_issuer == self.oidc_issuer {
+            return Err(PeopleError::OneIssuer);
+        }
         if list.is_none() && provider.is_none() && !self.insecure_no_reviewer_auth {
             return Err(PeopleError::Nobody);
         }

@@ -82,7 +82,7 @@ pub enum ProviderError {
     #[error("{0}")]
     Address(String),
     /// The certificates cannot be read.
-    #[error("--oidc-ca {0}: {1}")]
+    #[error("certificates of the issuer, {0}: {1}")]
     Ca(String, String),
     /// There is no HTTP client.
     #[error("no HTTP client can be made: {0}")]
@@ -232,7 +232,7 @@ impl Provider {
         let mut also: Vec<String> = settings
             .person_claims
             .iter()
-            .filter(|claim| vouched(claims, claim))
+            // Unverified ones, too: they make somebody the same person, and let them do nothing.
             .flat_map(|claim| texts(at(claims, claim)))
             .filter(|other| other != name)
             .map(str::to_owned)

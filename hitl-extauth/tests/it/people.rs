@@ -37,22 +37,25 @@ impl Provider {
         };
         provider.rotate("one");
         let app = Router::new()
-            .route("/.well-known/openid-configuration", get(Self::configuration))
-            .route("/jwks", get(Self::jwks))
+            .route(
+                "/.well-known/openid-configuration",
+                get(async |State(it): State<Self>| it.configuration()),
+            )
+            .route("/jwks", get(async |State(it): State<Self>| it.jwks()))
             .with_state(provider.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         provider
     }
 
-    async fn configuration(State(provider): State<Self>) -> Result<Json<Value>, StatusCode> {
-        provider.answer(json!({
-            "issuer": provider.issuer, "jwks_uri": format!("{}/jwks", provider.issuer),
+    fn configuration(&self) -> Result<Json<Value>, StatusCode> {
+        self.answer(json!({
+            "issuer": self.issuer, "jwks_uri": format!("{}/jwks", self.issuer),
         }))
     }
 
-    async fn jwks(State(provider): State<Self>) -> Result<Json<Value>, StatusCode> {
-        *provider.asked.lock().unwrap() += 1;
-        let keys = provider.keys.lock().unwrap();
+    fn jwks(&self) -> Result<Json<Value>, StatusCode> {
+        *self.asked.lock().unwrap() += 1;
+        let keys = self.keys.lock().unwrap();
         let keys = keys.iter().map(|(id, key)| {
             let x = URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes());
             json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": x, "use": "sig", "alg": "EdDSA"})
@@ -61,7 +64,7 @@ impl Provider {
         let wrong = json!({"kty": "OKP", "crv": "Ed25519", "kid": "short", "x": "AAAA"});
         let keys: Vec<_> =
             keys.chain([wrong, json!({"kty": "oct", "k": "c2VjcmV0", "kid": "shared"})]).collect();
-        provider.answer(json!({"keys": keys}))
+        self.answer(json!({"keys": keys}))
     }
 
     fn answer(&self, said: Value) -> Result<Json<Value>, StatusCode> {

@@ -8,7 +8,8 @@ use super::{Outcome, install};
 use crate::workspace::{self, Workspace};
 
 /// The suite's files; those that end in `.test.mjs` are run.
-const FILES: [&str; 3] = ["lab.mjs", "deciding.test.mjs", "pages.test.mjs"];
+const FILES: [&str; 5] =
+    ["lab.mjs", "provider.mjs", "deciding.test.mjs", "pages.test.mjs", "people.test.mjs"];
 
 pub(crate) fn run(workspace: &Workspace) -> Outcome {
     let installed = || -> anyhow::Result<(PathBuf, PathBuf, PathBuf)> {
