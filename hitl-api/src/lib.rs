@@ -279,6 +279,9 @@ pub struct Request {
     /// The approvals that are still missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Quorum>,
+    /// While it waits: nobody who may decide listens at the replica that was asked.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nobody_present: bool,
 }
 
 /// A page of requests.

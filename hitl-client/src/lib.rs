@@ -4,6 +4,7 @@
 //! a decision by itself, and never print or log a token.
 
 mod events;
+pub mod provider;
 mod rows;
 
 use std::{fmt, time::Duration};

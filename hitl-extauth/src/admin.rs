@@ -8,6 +8,7 @@ mod health;
 mod history;
 mod insights;
 mod openapi;
+mod presence;
 mod queue;
 mod rules;
 
@@ -43,6 +44,7 @@ pub struct Admin {
     receipts: Arc<Receipts>,
     metrics: Arc<Metrics>,
     readiness: Arc<health::Readiness>,
+    presence: presence::Presence,
     leaving: Leaving,
 }
 
@@ -64,8 +66,9 @@ impl Admin {
         metrics: Arc<Metrics>,
         leaving: Leaving,
     ) -> Self {
-        let (reviewers, readiness) = (Arc::new(reviewers), Arc::default());
-        Self { gate, reviewers, receipts, metrics, readiness, leaving }
+        let (reviewers, readiness, presence) =
+            (Arc::new(reviewers), Arc::default(), presence::Presence::default());
+        Self { gate, reviewers, receipts, metrics, readiness, presence, leaving }
     }
 
     /// The API as a router.
@@ -109,6 +112,8 @@ impl Admin {
             request.waiting_since = self.gate.parking().waiting_since(request.id);
             request.waiting = request.waiting_since.is_some();
         }
+        request.nobody_present =
+            request.state == State::Pending && !self.presence.may_decide(&request);
         Ok(request)
     }
 }

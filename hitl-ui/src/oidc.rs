@@ -11,6 +11,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hitl_client::provider::{http, reachable};
 use reqwest::{RequestBuilder, Url};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -125,16 +126,6 @@ struct Claims {
     exp: i64,
 }
 
-/// Whether tokens may travel to an address: by TLS, or on this machine.
-fn reachable(url: &Url) -> Result<(), String> {
-    let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    match url.scheme() {
-        "https" => Ok(()),
-        "http" if local => Ok(()),
-        _ => Err(format!("{url} must be https, unless it is on this machine")),
-    }
-}
-
 impl Oidc {
     /// The provider that is set, if one is.
     ///
@@ -155,19 +146,7 @@ impl Oidc {
                 wrong(format!("--oidc-client-secret-file {}: {error}", path.display()))
             })
         });
-        let mut http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(PATIENCE);
-        if let Some(path) = &args.oidc_ca {
-            let wrong = |what: String| wrong(format!("--oidc-ca {}: {what}", path.display()));
-            let pem = fs::read(path).map_err(|error| wrong(error.to_string()))?;
-            let all =
-                reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| wrong(e.to_string()))?;
-            if all.is_empty() {
-                return Err(wrong("there is no certificate in it".to_owned()));
-            }
-            http = http.tls_certs_only(all);
-        }
+        let http = http(args.oidc_ca.as_deref(), PATIENCE).map_err(wrong)?;
         Ok(Some(Self(Arc::new(Inner {
             issuer,
             named,
@@ -175,7 +154,7 @@ impl Oidc {
             secret: secret.transpose()?,
             scopes: args.oidc_scopes.clone(),
             home,
-            http: http.build().map_err(|error| wrong(format!("no HTTP client: {error}")))?,
+            http,
             metadata: RwLock::default(),
         }))))
     }

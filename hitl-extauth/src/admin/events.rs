@@ -66,8 +66,12 @@ pub(super) async fn stream(
         Some(after) => after,
         None => admin.gate.store().head().await?.seq,
     };
+    let here = admin.presence.enter(reviewer.clone());
     let ended = ended(&admin, reviewer);
-    let events = follow(admin, after).map(|event| {
+    let events = follow(admin, after).map(move |event| {
+        // There for as long as the stream is.
+        let _here = &here;
+
         let sent = sse::Event::default().id(event.seq.to_string()).event(event.kind.clone());
         Ok::<_, Infallible>(sent.json_data(&event).unwrap_or_default())
     });

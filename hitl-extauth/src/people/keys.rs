@@ -167,7 +167,7 @@ impl Keys {
         let jwks = said.get("jwks_uri").and_then(Value::as_str).unwrap_or_default();
         let jwks: Url =
             jwks.parse().map_err(|_| format!("{url} does not say where its keys are"))?;
-        super::oidc::reachable(&jwks)?;
+        hitl_client::provider::reachable(&jwks)?;
         Ok(jwks)
     }
 

@@ -3,9 +3,10 @@
 //! Owns what makes a token somebody's: who signed it, for whom, for how long, and which claims say who it
 //! is. Must never take a claim for a person's that the provider does not vouch for.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hitl_client::provider::{http, reachable};
 use jiff::Timestamp;
 use jsonwebtoken::{Validation, decode, decode_header, errors::ErrorKind};
 use reqwest::Url;
@@ -81,12 +82,9 @@ pub enum ProviderError {
     /// The address cannot be asked.
     #[error("{0}")]
     Address(String),
-    /// The certificates cannot be read.
-    #[error("certificates of the issuer, {0}: {1}")]
-    Ca(String, String),
-    /// There is no HTTP client.
-    #[error("no HTTP client can be made: {0}")]
-    Http(reqwest::Error),
+    /// There is no HTTP client, or the certificates cannot be read.
+    #[error("{0}")]
+    Http(String),
 }
 
 /// Somebody whom a provider vouches for.
@@ -104,19 +102,6 @@ pub(super) struct Person {
 pub struct Provider {
     settings: Arc<ProviderSettings>,
     keys: Arc<Keys>,
-}
-
-/// Whether tokens and keys may travel to an address: by TLS, or on this machine.
-///
-/// # Errors
-/// Why not.
-pub(super) fn reachable(url: &Url) -> Result<(), String> {
-    let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    match url.scheme() {
-        "https" => Ok(()),
-        "http" if local => Ok(()),
-        _ => Err(format!("{url} must be https, unless it is on this machine")),
-    }
 }
 
 /// Who a token says has signed it. That is a claim, and nothing more.
@@ -145,22 +130,7 @@ impl Provider {
         for url in std::iter::once(&issuer).chain(&settings.jwks) {
             reachable(url).map_err(address)?;
         }
-        // An error means that the process has chosen a provider already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(PATIENCE);
-        if let Some(path) = &settings.ca {
-            let name = path.display().to_string();
-            let pem = fs::read(path).map_err(|e| ProviderError::Ca(name.clone(), e.to_string()))?;
-            let all = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|error| ProviderError::Ca(name.clone(), error.to_string()))?;
-            if all.is_empty() {
-                return Err(ProviderError::Ca(name, "there is no certificate in it".to_owned()));
-            }
-            http = http.tls_certs_only(all);
-        }
-        let http = http.build().map_err(ProviderError::Http)?;
+        let http = http(settings.ca.as_deref(), PATIENCE).map_err(ProviderError::Http)?;
         let keys = Keys::new(settings.issuer.clone(), settings.jwks.clone(), http);
         Ok(Self { settings: Arc::new(settings), keys: Arc::new(keys) })
     }
@@ -356,18 +326,6 @@ mod tests {
         ] {
             let said = person(&claims).unwrap_err().to_string();
             assert!(said.contains(why), "{claims}: {said}");
-        }
-    }
-
-    #[test]
-    fn providers_are_reached_by_tls_or_on_this_machine() {
-        for (url, good) in [
-            ("https://id.example.com/realm", true),
-            ("http://127.0.0.1:5556/dex", true),
-            ("http://id.example.com", false),
-            ("file:///etc/passwd", false),
-        ] {
-            assert_eq!(reachable(&url.parse().unwrap()).is_ok(), good, "{url}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! are committed together, so that durability costs one flush for all of them. Must never touch a
 //! file that is another program's, or of a newer version.
 
+mod list;
 mod rows;
 mod source;
 mod writer;
@@ -315,7 +316,7 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, filter: Filter, page: Page) -> Result<Listed, StoreError> {
-        Self::read(&self.lists, move |connection| rows::list(connection, &filter, page)).await
+        Self::read(&self.lists, move |connection| list::list(connection, &filter, page)).await
     }
 
     async fn counts(&self) -> Result<Vec<Count>, StoreError> {

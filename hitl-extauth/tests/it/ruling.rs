@@ -86,6 +86,28 @@ rules:
 }
 
 #[tokio::test]
+async fn it_is_said_when_nobody_is_there_who_may_decide() {
+    let lab = lab("
+rules:
+- name: by-the-dba
+  require: {groups: [dba]}
+");
+    let gate = start(&lab);
+    let call = gate.hold(migrate("bob", "v3", 1)).await;
+    assert_eq!(gate.waiting(1).await[0]["nobodyPresent"], true);
+    let (_, admin, http) = gate.doors();
+    let listen = |token| http.get(format!("{admin}/events")).bearer_auth(token).send();
+    let lee = listen("lee-token").await.unwrap();
+    assert_eq!(gate.waiting(1).await[0]["nobodyPresent"], true);
+    let dana = listen("dana-token").await.unwrap();
+    assert_eq!(gate.waiting(1).await[0]["nobodyPresent"], Value::Null);
+    drop((dana, lee));
+    let gone = async { while gate.waiting(1).await[0]["nobodyPresent"] != true {} };
+    tokio::time::timeout(std::time::Duration::from_secs(30), gone).await.unwrap();
+    call.abort();
+}
+
+#[tokio::test]
 async fn what_rules_deny_nobody_is_asked_about_and_what_they_allow_passes_with_a_receipt() {
     let lab = lab("
 rules:

@@ -169,6 +169,7 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
         ruling: forms::read_ruling(row.try_get("ruling")?, needed).map_err(unkept)?,
         // Whoever shows it works that out.
         missing: Vec::new(),
+        nobody_present: false,
     };
     Ok(Kept { request, replica, waiting_since })
 }

@@ -171,6 +171,7 @@ impl Rows for View {
             needed: life.ruling.needed(),
             ruling: life.ruling.clone(),
             missing: Vec::new(),
+            nobody_present: false,
         };
         self.held.insert(request.id, Held::alone(request));
         Ok(())

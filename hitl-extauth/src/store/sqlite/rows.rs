@@ -2,17 +2,13 @@
 
 use hitl_api::{Event, Head, Request, RequestId, Requester, State, Vote, audit};
 use jiff::Timestamp;
-use rusqlite::{
-    Connection, OptionalExtension as _, Row, ToSql, named_params, params_from_iter, types::Type,
-};
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, types::Type};
 use serde_json::{Map, Value};
 
 use crate::{
     approval::Life,
     insights::Settled,
-    store::{
-        Count, Filter, Listed, NewCall, Order, PAGE_BYTES, Page, StoreError, forms, work::Rows,
-    },
+    store::{Count, NewCall, StoreError, forms, work::Rows},
 };
 
 /// A connection in whose transaction something happens.
@@ -83,7 +79,7 @@ fn moment(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
 
-fn corrupt(text: impl Into<String>) -> rusqlite::Error {
+pub(super) fn corrupt(text: impl Into<String>) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, text.into().into())
 }
 
@@ -248,91 +244,6 @@ pub(super) fn due(
         .collect()
 }
 
-pub(super) fn list(
-    connection: &Connection,
-    filter: &Filter,
-    page: Page,
-) -> rusqlite::Result<Listed> {
-    let mut conditions = vec!["1".to_owned()];
-    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-    if filter.states == [State::Pending] {
-        // In these words, so that the index of the queue is found.
-        conditions.push("state = 'pending'".to_owned());
-    }
-    let mut add = |condition: &str, value: Box<dyn ToSql>| {
-        values.push(value);
-        conditions.push(condition.replace('?', &format!("?{}", values.len())));
-    };
-    if let Some(after) = page.after {
-        // Ids sort by time.
-        let condition = match page.order {
-            Order::Oldest => "id > ?",
-            Order::Newest => "id < ?",
-        };
-        add(condition, Box::new(after.to_string()));
-    }
-    if !filter.states.is_empty() && filter.states != [State::Pending] {
-        let names: Vec<_> = filter.states.iter().map(|state| state.name()).collect();
-        let names = serde_json::to_string(&names).map_err(|error| corrupt(error.to_string()))?;
-        add("state IN (SELECT value FROM json_each(?))", Box::new(names));
-    }
-    if let Some(tool) = &filter.tool {
-        add("tool = ?", Box::new(tool.clone()));
-    }
-    if let Some(requester) = &filter.requester {
-        add("requester = ?", Box::new(requester.clone()));
-    }
-    if let Some(digest) = &filter.digest {
-        add("digest = ?", Box::new(digest.clone()));
-    }
-    if let Some(reviewer) = &filter.reviewer {
-        add(
-            "EXISTS (SELECT 1 FROM votes WHERE votes.request = requests.id AND reviewer = ?)",
-            Box::new(reviewer.clone()),
-        );
-    }
-    if let Some(since) = filter.since {
-        add("received_at >= ?", Box::new(millis(since)));
-    }
-    if let Some(until) = filter.until {
-        add("received_at < ?", Box::new(millis(until)));
-    }
-    if let Some(text) = &filter.text {
-        // `instr` takes the text as it is; `lower` makes ASCII letters alike.
-        // Arguments are JSON there: what is escaped in it is looked for as it is escaped.
-        add(
-            "(instr(lower(tool || ' ' || arguments || ' ' || requester), lower(?)) > 0
-              OR instr(lower(arguments), lower(substr(json_quote(?), 2, length(json_quote(?)) - 2))) > 0
-              OR EXISTS (SELECT 1 FROM votes WHERE votes.request = requests.id
-                         AND instr(lower(reviewer || ' ' || reason), lower(?)) > 0))",
-            Box::new(text.clone()),
-        );
-    }
-    let order = match page.order {
-        Order::Oldest => "ASC",
-        Order::Newest => "DESC",
-    };
-    let sql = format!(
-        "SELECT * FROM requests WHERE {} ORDER BY id {order} LIMIT {}",
-        conditions.join(" AND "),
-        // One more than asked for shows whether there are more.
-        u64::from(page.limit) + 1
-    );
-    let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params_from_iter(values))?;
-    let (mut requests, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        if requests.len() == limit || bytes >= PAGE_BYTES {
-            return Ok(Listed { requests, more: true });
-        }
-        bytes += row.get_ref("body")?.as_bytes()?.len();
-        bytes += row.get_ref("arguments")?.as_bytes()?.len();
-        requests.push(with_votes(connection, read_request(row)?)?);
-    }
-    Ok(Listed { requests, more: false })
-}
-
 pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
     connection
         .prepare_cached("SELECT state, tool, requests FROM tally")?
@@ -403,7 +314,10 @@ pub(super) fn trail(connection: &Connection, id: RequestId) -> rusqlite::Result<
         .collect()
 }
 
-fn with_votes(connection: &Connection, mut request: Request) -> rusqlite::Result<Request> {
+pub(super) fn with_votes(
+    connection: &Connection,
+    mut request: Request,
+) -> rusqlite::Result<Request> {
     request.votes = connection
         .prepare_cached("SELECT * FROM votes WHERE request = ?1 ORDER BY at, reviewer")?
         .query_map([request.id.to_string()], |row| {
@@ -421,7 +335,7 @@ fn with_votes(connection: &Connection, mut request: Request) -> rusqlite::Result
     Ok(request)
 }
 
-fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
+pub(super) fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
     let optional = |column: &str| -> rusqlite::Result<Option<Timestamp>> {
         Ok(row.get::<_, Option<i64>>(column)?.map(moment))
     };
@@ -464,6 +378,7 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
         },
         // Whoever shows it works that out.
         missing: Vec::new(),
+        nobody_present: false,
     })
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use hitl_api::{Event, Head, Request, RequestId};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, claim, rows};
+use super::{APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, claim, list, rows};
 use crate::store::{Filter, Order, Page};
 
 /// A file that nobody else writes to while this is there.
@@ -59,7 +59,7 @@ impl Source {
         limit: u32,
     ) -> Result<Vec<Request>, OpenError> {
         let page = Page { order: Order::Oldest, after, limit };
-        let listed = rows::list(&self.connection, &Filter::default(), page);
+        let listed = list::list(&self.connection, &Filter::default(), page);
         Ok(listed.map_err(|error| OpenError::Sqlite(self.name.clone(), error))?.requests)
     }
 
