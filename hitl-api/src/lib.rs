@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod reveal;
 mod ruling;
+mod webhooks;
 
 use std::{fmt, str::FromStr};
 
@@ -17,6 +18,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use ruling::{Outcome, Quorum, Risk, RuleSaid, RulesFile, RulesInForce, Ruling};
+pub use webhooks::{DeadLetter, DeadLetters, Redeliver, Redelivered};
 
 /// Id of a request: a UUIDv7, so that ids sort by time.
 #[derive(

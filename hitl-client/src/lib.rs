@@ -9,7 +9,10 @@ mod rows;
 
 use std::{fmt, time::Duration};
 
-use hitl_api::{Decision, Detail, Head, History, Insights, Me, Pending, Problem, RequestId};
+use hitl_api::{
+    DeadLetters, Decision, Detail, Head, History, Insights, Me, Pending, Problem, Redeliver,
+    Redelivered, RequestId,
+};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
@@ -191,6 +194,22 @@ impl Client {
         self.read("insights", query).await
     }
 
+    /// Messages to webhooks that did not arrive.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn dead_letters(&self) -> Result<DeadLetters, ClientError> {
+        self.read("webhooks/dead", &Query::default()).await
+    }
+
+    /// Sends one of them again, or all; how many.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn redeliver(&self, what: &Redeliver) -> Result<Redelivered, ClientError> {
+        self.post_for("webhooks/redeliver", &serde_json::json!(what)).await
+    }
+
     /// The end of the audit.
     ///
     /// # Errors
@@ -246,6 +265,18 @@ impl Client {
             return Ok(());
         }
         Err(foreign(&url, &answer.status()))
+    }
+
+    async fn post_for<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, ClientError> {
+        let (url, request) = self.request_to(reqwest::Client::post, path)?;
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        let answer = answered(&url, request.timeout(PATIENCE)).await?;
+        let body = answer.bytes().await.map_err(|error| unreachable(&url, &error))?;
+        serde_json::from_slice(&body).map_err(|error| foreign(&url, &error))
     }
 
     fn request_to(

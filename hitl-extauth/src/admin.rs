@@ -11,6 +11,7 @@ mod openapi;
 mod presence;
 mod queue;
 mod rules;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -82,6 +83,8 @@ impl Admin {
             .route("/requests/{id}", get(history::one))
             .route("/insights", get(insights::insights))
             .route("/rules", get(rules::rules))
+            .route("/webhooks/dead", get(webhooks::dead))
+            .route("/webhooks/redeliver", post(webhooks::redeliver))
             .route("/events", get(events::stream))
             .route("/audit", get(events::audit))
             .route("/audit/head", get(events::head))

@@ -105,6 +105,11 @@ pub struct Config {
     #[arg(long, env = "HITL_SHADOW_RULES", value_name = "FILE")]
     pub shadow_rules: Option<PathBuf>,
 
+    /// Webhooks: who is told what happens, in which form (YAML); read again when it changes. See
+    /// docs/webhooks.md
+    #[arg(long, env = "HITL_WEBHOOKS", value_name = "FILE")]
+    pub webhooks: Option<PathBuf>,
+
     /// Private key that receipts are signed with (PKCS#8 PEM, Ed25519); made if it is not there
     ///
     /// Without it the key lives as long as the process, and tools fetch the new one after a

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hitl_api::{
-    Assurance, Decision, Event, Quorum, Request, RequestId,
+    Assurance, Decision, Event, Quorum, Redeliver, Request, RequestId,
     reveal::{reveal, reveal_json},
 };
 use hitl_client::{Client, ClientError, Query, Token};
@@ -52,6 +52,12 @@ pub async fn run(command: &ReviewCommand) -> Result<(), DeskError> {
         }
         ReviewCommand::Reject { desk, id, reason } => {
             decide(&client(desk)?, *id, false, reason, &mut out).await
+        }
+        ReviewCommand::DeadLetters { desk } => dead_letters(&client(desk)?, &mut out).await,
+        ReviewCommand::Redeliver { desk, id } => {
+            let sent = client(desk)?.redeliver(&Redeliver { id: id.clone() }).await;
+            sent.map_err(DeskError::from)
+                .and_then(|sent| Ok(writeln!(out, "{} sent again", sent.messages)?))
         }
         ReviewCommand::Watch { desk, after, json } => {
             watch(&client(desk)?, *after, *json, &mut out).await
@@ -97,6 +103,26 @@ async fn pending(client: &Client, json: bool, out: &mut impl Write) -> Result<()
     }
     if listed == 0 && !json {
         writeln!(out, "Nothing waits for a decision.")?;
+    }
+    Ok(())
+}
+
+async fn dead_letters(client: &Client, out: &mut impl Write) -> Result<(), DeskError> {
+    let letters = client.dead_letters().await?.letters;
+    for letter in &letters {
+        writeln!(
+            out,
+            "{}  {} of request {}, {}, {} attempts\n    {}",
+            letter.id,
+            reveal(&letter.kind),
+            letter.request,
+            letter.at,
+            letter.attempts,
+            reveal(&letter.error),
+        )?;
+    }
+    if letters.is_empty() {
+        writeln!(out, "Every message has arrived, or is on its way.")?;
     }
     Ok(())
 }

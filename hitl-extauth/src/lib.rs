@@ -29,6 +29,7 @@ pub mod classify;
 pub mod config;
 pub mod desk;
 pub mod gate;
+pub mod hooks;
 pub mod identity;
 pub mod insights;
 pub mod metrics;

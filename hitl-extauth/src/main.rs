@@ -15,6 +15,7 @@ use hitl_extauth::{
     config::{Command, Config},
     desk,
     gate::Gate,
+    hooks::Telling,
     metrics::Metrics,
     offline,
     parking::Parking,
@@ -75,10 +76,9 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let people = people(config)?;
     let receipts = Arc::new(Receipts::new(config.receipt_key.as_deref(), &config.receipt_issuer)?);
     let metrics = Arc::new(Metrics::default());
-    let book =
-        RuleBook::open(config.rules.as_deref(), config.shadow_rules.as_deref(), metrics.rules());
-    let rules = Arc::new(book?);
-    let store = open(config, &metrics).await?;
+    let rules = rules(config, &metrics)?;
+    let telling = telling(config, &metrics)?;
+    let store = open(config, &metrics, telling.as_deref()).await?;
     let (parking, notices) = Parking::new(config.limits());
     let gate = Gate::new(store, parking, rules, config.settings());
     let checks = CheckService::new(
@@ -105,6 +105,9 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     });
     tokio::spawn(age(gate.clone(), stopping.clone()));
     tokio::spawn(gate.follow());
+    if let Some(telling) = telling {
+        tokio::spawn(telling.run(Arc::clone(gate.store()), stopping.clone()));
+    }
     let (health, healthy) = tonic_health::server::health_reporter();
     health.set_serving::<AuthorizationServer<CheckService>>().await;
     let serving = tokio::spawn({
@@ -185,9 +188,31 @@ fn people(config: &Config) -> anyhow::Result<People> {
     Ok(people)
 }
 
+fn rules(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<RuleBook>> {
+    let (enforced, shadow) = (config.rules.as_deref(), config.shadow_rules.as_deref());
+    Ok(Arc::new(RuleBook::open(enforced, shadow, metrics.rules())?))
+}
+
+fn telling(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Arc<Telling>>> {
+    let telling = config.webhooks.as_deref().map(|path| Telling::open(path, metrics.hooks()));
+    Ok(telling.transpose().map_err(anyhow::Error::msg)?.map(Arc::new))
+}
+
 /// Opens the database. One that does not answer yet is waited for: replicas and their database may
 /// start together.
-async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<SharedStore> {
+async fn open(
+    config: &Config,
+    metrics: &Metrics,
+    telling: Option<&Telling>,
+) -> anyhow::Result<SharedStore> {
+    let store = connect(config, metrics).await?;
+    if let Some(telling) = telling {
+        telling.begin(&store).await;
+    }
+    Ok(store)
+}
+
+async fn connect(config: &Config, metrics: &Metrics) -> anyhow::Result<SharedStore> {
     let url = match &config.database {
         Database::Sqlite(path) => return Ok(Arc::new(SqliteStore::open(path, metrics.store())?)),
         Database::Postgres(url) => url,

@@ -62,6 +62,7 @@ pub struct Metrics {
     audit_rows: Gauge,
     store: Histogram,
     rules: RuleCounts,
+    hooks: HookCounts,
 }
 
 /// What rules have said.
@@ -93,6 +94,23 @@ impl RuleCounts {
     }
 }
 
+/// What became of messages to webhooks.
+#[derive(Clone, Debug, Default)]
+pub struct HookCounts(Family<Told, Counter>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Told {
+    template: &'static str,
+    word: &'static str,
+}
+
+impl HookCounts {
+    /// Counts one that was sent: arrived, again or dead.
+    pub(crate) fn told(&self, template: &'static str, word: &'static str) {
+        self.0.get_or_create(&Told { template, word }).inc();
+    }
+}
+
 /// A call being held; measured until it is dropped.
 #[derive(Debug)]
 pub struct Hold<'a> {
@@ -120,6 +138,7 @@ impl Default for Metrics {
             audit_rows: Gauge::default(),
             store: Histogram::new(WRITE),
             rules: RuleCounts::default(),
+            hooks: HookCounts::default(),
             registry: Registry::default(),
         };
         registry.register("checks", "Checks by what came of them", metrics.checks.clone());
@@ -147,6 +166,11 @@ impl Default for Metrics {
             "rulings",
             "Calls by what the rules said of them: allow, require, deny",
             metrics.rules.rulings.clone(),
+        );
+        registry.register(
+            "webhook_messages",
+            "Messages to webhooks by form and by what came of sending them",
+            metrics.hooks.0.clone(),
         );
         registry.register(
             "rule_failures",
@@ -189,6 +213,11 @@ impl Metrics {
     /// A reviewer has decided about a request that had waited this long.
     pub fn decided(&self, waited: Duration) {
         self.decision.observe(waited.as_secs_f64());
+    }
+
+    /// Where it is counted what became of messages to webhooks.
+    pub fn hooks(&self) -> HookCounts {
+        self.hooks.clone()
     }
 
     /// Where it is counted what rules say.

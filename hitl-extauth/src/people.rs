@@ -36,6 +36,8 @@ pub struct Reviewer {
     pub groups: Vec<String>,
     /// Other names of the same person: their e-mail, their subject, their other accounts.
     pub also: Vec<String>,
+    /// Those of their names that they cannot give themselves: by these they take back what is theirs.
+    pub proven: Vec<String>,
     /// What they may do.
     pub role: Role,
     /// Whether they came by a token of the list although there is an identity provider.
@@ -61,9 +63,10 @@ impl Reviewer {
         own.into_iter().any(|name| requester.is(name))
     }
 
-    /// All their names.
-    pub fn names(&self) -> Vec<String> {
-        std::iter::once(&self.name).chain(&self.also).cloned().collect()
+    /// Whether a name is one of theirs, however it is capitalised.
+    pub fn is_called(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        std::iter::once(&self.name).chain(&self.also).any(|own| own.to_lowercase() == name)
     }
 }
 
@@ -91,6 +94,7 @@ impl People {
                 name: "anybody".to_owned(),
                 groups: Vec::new(),
                 also: Vec::new(),
+                proven: vec!["anybody".to_owned()],
                 role: Role::Decide,
                 break_glass: false,
                 proof: Proof::None,
@@ -98,10 +102,12 @@ impl People {
         }
         let token = token.filter(|token| !token.is_empty()).ok_or(Unproven::NoToken)?;
         if let Some(listed) = self.list.as_ref().and_then(|list| list.identify(token)) {
+            let proven = std::iter::once(&listed.name).chain(&listed.also).cloned().collect();
             return Ok(Reviewer {
                 name: listed.name,
                 groups: listed.groups,
                 also: listed.also,
+                proven,
                 role: Role::Decide,
                 break_glass: self.provider.is_some(),
                 proof: Proof::Listed(listed.token_sha256),
@@ -118,6 +124,7 @@ impl People {
                     name: person.name,
                     groups: person.groups,
                     also: person.also,
+                    proven: person.proven,
                     role: if machine { Role::Machine } else { person.role },
                     break_glass: false,
                     proof: Proof::Signed(person.until),

@@ -8,6 +8,7 @@
 pub mod database;
 mod forms;
 pub mod moving;
+pub mod outbox;
 pub mod postgres;
 pub mod sqlite;
 mod work;
@@ -253,7 +254,7 @@ pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// `now` is the caller's clock in everything that does not say otherwise; stores that are shared
 /// between replicas use their own and ignore it.
 #[tonic::async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: outbox::Outbox {
     /// A call arrives: it spends a grant, joins a request, meets a fresh denial, or makes a new
     /// request if there is room for one; the first of these that there is.
     async fn arrive(

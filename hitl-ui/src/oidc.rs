@@ -16,6 +16,7 @@ use reqwest::{RequestBuilder, Url};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use crate::{
     config::OidcArgs,
@@ -27,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long what the provider says of itself counts.
 const FRESH: Duration = Duration::from_hours(1);
+
+/// How soon it is asked again that did not answer.
+const FAILED: Duration = Duration::from_secs(10);
 
 /// Largest answer, in bytes.
 const LARGEST: usize = 256 * 1024;
@@ -52,7 +56,7 @@ pub enum OidcError {
 }
 
 /// What proves who somebody is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tokens {
     /// Shown to the gate.
     pub(crate) bearer: String,
@@ -99,6 +103,8 @@ struct Inner {
     home: Url,
     http: reqwest::Client,
     metadata: RwLock<Option<(Instant, Metadata)>>,
+    /// One asks; and why that failed a moment ago.
+    asking: Mutex<Option<(Instant, String)>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -156,6 +162,7 @@ impl Oidc {
             home,
             http,
             metadata: RwLock::default(),
+            asking: Mutex::default(),
         }))))
     }
 
@@ -266,8 +273,8 @@ impl Oidc {
         let home = self.0.home.join("/login").ok()?;
         url.query_pairs_mut().extend_pairs([
             ("client_id", self.0.client.as_str()),
+            // Not the token itself, which the gate would take: addresses are kept in many places.
             ("post_logout_redirect_uri", home.as_str()),
-            ("id_token_hint", &tokens.bearer),
         ]);
         Some(url)
     }
@@ -320,17 +327,37 @@ impl Oidc {
         {
             return Ok(metadata.clone());
         }
-        match (self.discover().await, known) {
+        // Whoever can go on with what is known waits for nobody.
+        let mut asking = match &known {
+            Some((_, metadata)) => match self.0.asking.try_lock() {
+                Ok(asking) => asking,
+                Err(_) => return Ok(metadata.clone()),
+            },
+            None => self.0.asking.lock().await,
+        };
+        let failed = asking.as_ref().filter(|(at, _)| at.elapsed() < FAILED);
+        let asked = match failed {
+            Some((_, why)) => Err(OidcError::Provider(why.clone())),
+            None => self.discover().await,
+        };
+        match (asked, known) {
             (Ok(metadata), _) => {
+                *asking = None;
                 let mut kept = self.0.metadata.write().unwrap_or_else(PoisonError::into_inner);
                 *kept = Some((Instant::now(), metadata.clone()));
                 Ok(metadata)
             }
-            (Err(error), Some((_, metadata))) => {
-                tracing::warn!(%error, "the provider is where it was before");
-                Ok(metadata)
+            (Err(error), known) => {
+                if failed.is_none() {
+                    tracing::warn!(%error, "the provider does not say where it is");
+                    let why = match &error {
+                        OidcError::Provider(why) => why.clone(),
+                        other => other.to_string(),
+                    };
+                    *asking = Some((Instant::now(), why));
+                }
+                known.map(|(_, metadata)| metadata).ok_or(error)
             }
-            (Err(error), None) => Err(error),
         }
     }
 

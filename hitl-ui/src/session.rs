@@ -19,6 +19,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Redirect, Response},
 };
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
 use hitl_api::Me;
 use hitl_client::{Client, Token};
 use jiff::Timestamp;
@@ -52,11 +56,14 @@ const KNOWN: Duration = Duration::from_secs(30);
 /// How long those who come with a token that was just changed are given the new one.
 const CHANGED: Duration = Duration::from_mins(2);
 
+/// How soon a provider that gave none is asked again.
+const FAILED: Duration = Duration::from_secs(10);
+
 /// Entries of each memory, at most.
 const MOST: usize = 20_000;
 
 /// A session, as the browser keeps it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Kept {
     id: String,
     /// When it began: seconds of the Unix epoch.
@@ -67,7 +74,7 @@ struct Kept {
 }
 
 /// What is kept while somebody signs in elsewhere.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct SigningIn {
     pub(crate) state: String,
     pub(crate) nonce: String,
@@ -78,9 +85,7 @@ pub(crate) struct SigningIn {
 /// A reviewer who is signed in.
 #[derive(Clone, Debug)]
 pub struct Session {
-    id: String,
     begun: i64,
-    tokens: Tokens,
     /// Whose it is, and how the gate is set.
     pub me: Me,
     /// The gate, as this reviewer.
@@ -97,10 +102,14 @@ impl Session {
         // An error means that its time is over.
         let _ = timeout(Duration::from_secs(rest), self.ended.cancelled()).await;
     }
+}
 
-    /// The tokens of whoever it is.
-    pub(crate) fn tokens(&self) -> &Tokens {
-        &self.tokens
+/// New tokens on their way; none where the provider gives none.
+type Changing = Shared<BoxFuture<'static, Option<Tokens>>>;
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Memory(…)")
     }
 }
 
@@ -111,10 +120,9 @@ pub struct Sessions {
     session: Cookie,
     signing_in: Cookie,
     memory: Arc<Mutex<Memory>>,
-    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Memory {
     /// Told when a session ends, of those that somebody listens in.
     ends: HashMap<String, (i64, CancellationToken)>,
@@ -122,8 +130,8 @@ struct Memory {
     over: HashMap<String, i64>,
     /// What the gate has said of a token, by its digest.
     known: HashMap<Vec<u8>, (Instant, Me)>,
-    /// Tokens that were changed a moment ago, by the digest of what they were changed by.
-    changed: HashMap<Vec<u8>, (Instant, Tokens)>,
+    /// Tokens that are changed, or were a moment ago, by their digest.
+    changed: HashMap<Vec<u8>, (Instant, Changing)>,
 }
 
 fn now() -> i64 {
@@ -144,14 +152,14 @@ impl Sessions {
             Some(path) => Keys::read(path)?,
             None => Keys::new()?,
         };
-        let secure = config.secure_cookies;
+        let https = config.oidc.url.as_ref().is_some_and(|url| url.scheme() == "https");
+        let secure = config.secure_cookies || https;
         let lifetime = LIFETIME.unsigned_abs();
         Ok(Self {
             keys: Arc::new(keys),
             session: Cookie { name: "hitl-session", secure, lifetime },
             signing_in: Cookie { name: "hitl-signing-in", secure, lifetime: SIGNING_IN },
             memory: Arc::default(),
-            changing: Arc::default(),
         })
     }
 
@@ -165,10 +173,21 @@ impl Sessions {
         self.session.keep(&self.keys, &kept)
     }
 
-    /// Ends a session; gives the cookies that take its cookies away.
-    pub fn end(&self, session: &Session) -> Vec<HeaderValue> {
-        self.over(&session.id, session.begun);
-        self.session.forget()
+    /// Ends the session of a form that it has made, whatever the gate or the provider say of it: the cookies
+    /// that take its cookies away, and its tokens. Nothing where the form is none of its own.
+    pub(crate) fn end(
+        &self,
+        headers: &HeaderMap,
+        form_token: &str,
+    ) -> Option<(Vec<HeaderValue>, Option<Tokens>)> {
+        let Some(kept) = self.session.read::<Kept>(&self.keys, headers) else {
+            return Some((self.session.forget(), None));
+        };
+        if !is_same(&kept.form, form_token) {
+            return None;
+        }
+        self.over(&kept.id, kept.begun);
+        Some((self.session.forget(), Some(kept.tokens)))
     }
 
     /// Ends the session that a request belongs to, if it does to one.
@@ -206,12 +225,13 @@ impl Sessions {
         memory
     }
 
-    /// The session of a request, and new cookies where its token was changed.
+    /// The session of a request; new cookies where its token was changed.
     async fn find(
         &self,
         app: &App,
         headers: &HeaderMap,
-    ) -> Result<Option<(Session, Vec<HeaderValue>)>, Problem> {
+        cookies: &mut Vec<HeaderValue>,
+    ) -> Result<Option<Session>, Problem> {
         let Some(mut kept) = self.session.read::<Kept>(&self.keys, headers) else {
             return Ok(None);
         };
@@ -219,14 +239,11 @@ impl Sessions {
         if is_over || now() >= kept.begun + LIFETIME {
             return Ok(None);
         }
-        let mut cookies = Vec::new();
-        if let Some(oidc) = &app.oidc
-            && kept.tokens.until.is_some_and(|until| now() >= until - EARLY)
-        {
+        if let Some(oidc) = app.oidc.as_ref().filter(|_| is_due(&kept.tokens)) {
             match self.change(oidc, &kept.tokens).await {
                 Some(tokens) if tokens != kept.tokens => {
                     kept.tokens = tokens;
-                    cookies = self.session.keep(&self.keys, &kept)?;
+                    *cookies = self.session.keep(&self.keys, &kept)?;
                 }
                 Some(_) => {}
                 None => return Ok(None),
@@ -240,8 +257,8 @@ impl Sessions {
             let ends = memory.ends.entry(kept.id.clone());
             ends.or_insert_with(|| (begun, CancellationToken::new())).1.clone()
         };
-        let Kept { id, begun, tokens, form } = kept;
-        Ok(Some((Session { id, begun, tokens, me, gate, form_token: form, ended }, cookies)))
+        let Kept { form, .. } = kept;
+        Ok(Some(Session { begun: kept.begun, me, gate, form_token: form, ended }))
     }
 
     /// Whose token it is; nobody's, where the gate does not know it any more.
@@ -262,32 +279,50 @@ impl Sessions {
         }
     }
 
-    /// New tokens for those that end soon: the same ones while that does not work and they are still good,
-    /// none when they are not.
+    /// New tokens for those that end soon. While the old ones are good nobody waits for new ones; when they
+    /// are not, and there are no new ones, there are none.
     async fn change(&self, oidc: &Oidc, tokens: &Tokens) -> Option<Tokens> {
-        let good = || tokens.until.is_none_or(|until| now() < until).then(|| tokens.clone());
-        let Some(refresh) = &tokens.refresh else { return good() };
-        let digest = sha256(refresh);
-        let changed = |memory: &Memory| memory.changed.get(&digest).map(|(_, new)| new.clone());
-        if let Some(new) = changed(&self.lock()) {
-            return Some(new);
+        let good = tokens.until.is_none_or(|until| now() < until);
+        let Some(refresh) = &tokens.refresh else { return good.then(|| tokens.clone()) };
+        let changing = self.changing(oidc, tokens, refresh);
+        if !good {
+            return changing.await;
         }
-        // One at a time: a provider may take a second use of the same one for a theft.
-        let _one = self.changing.lock().await;
-        if let Some(new) = changed(&self.lock()) {
-            return Some(new);
-        }
-        match oidc.refresh(refresh).await {
-            Ok(new) => {
-                self.lock().changed.insert(digest, (Instant::now(), new.clone()));
-                Some(new)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a token was not changed for a new one");
-                good()
-            }
-        }
+        let new = changing.peek().cloned().flatten();
+        Some(new.unwrap_or_else(|| tokens.clone()))
     }
+
+    /// The change of tokens for new ones: one for all who come with them, and it goes on when they leave. A
+    /// provider may take a second use of a refresh token for a theft.
+    fn changing(&self, oidc: &Oidc, tokens: &Tokens, refresh: &str) -> Changing {
+        let key = sha256(&format!("{}\n{refresh}", tokens.bearer));
+        let mut memory = self.lock();
+        if let Some((at, changing)) = memory.changed.get(&key) {
+            let over = match changing.peek() {
+                Some(Some(new)) => at.elapsed() >= CHANGED || is_due(new),
+                Some(None) => at.elapsed() >= FAILED,
+                None => false,
+            };
+            if !over {
+                return changing.clone();
+            }
+        }
+        let (oidc, refresh) = (oidc.clone(), refresh.to_owned());
+        let changing = async move {
+            let new = oidc.refresh(&refresh).await;
+            new.map_err(|error| tracing::warn!(%error, "a token was not changed for a new one"))
+                .ok()
+        };
+        let changing: Changing = changing.boxed().shared();
+        tokio::spawn(changing.clone());
+        memory.changed.insert(key, (Instant::now(), changing.clone()));
+        changing
+    }
+}
+
+/// Whether tokens are to be changed for new ones.
+fn is_due(tokens: &Tokens) -> bool {
+    tokens.until.is_some_and(|until| now() >= until - EARLY)
 }
 
 impl Memory {
@@ -302,7 +337,8 @@ impl Memory {
         self.changed.retain(|_, (at, _)| at.elapsed() < CHANGED);
         // What is lost then is asked again. Those that are over are never forgotten early.
         if self.ends.len() > MOST {
-            self.ends.clear();
+            // Those who listen come again.
+            self.ends.drain().for_each(|(_, (_, ended))| ended.cancel());
         }
         if self.known.len() > MOST {
             self.known.clear();
@@ -338,14 +374,13 @@ impl FromRequestParts<App> for Signed {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         // Boxed: pages wait in it, and most of the time it is nothing.
-        let found = Box::pin(app.sessions.find(app, &parts.headers)).await;
+        let mut new = Vec::new();
+        let found = Box::pin(app.sessions.find(app, &parts.headers, &mut new)).await;
+        if let Some(cookies) = parts.extensions.get::<NewCookies>() {
+            *cookies.0.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        }
         match found {
-            Ok(Some((session, new))) => {
-                if let Some(cookies) = parts.extensions.get::<NewCookies>() {
-                    *cookies.0.lock().unwrap_or_else(PoisonError::into_inner) = new;
-                }
-                Ok(Self(Arc::new(session)))
-            }
+            Ok(Some(session)) => Ok(Self(Arc::new(session))),
             Ok(None) => {
                 let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
                 // A form cannot be sent again from there; what it was about can be looked at.
@@ -362,9 +397,14 @@ impl FromRequestParts<App> for Signed {
     }
 }
 
-/// Whether a form was made by this session: compared without saying how far it agrees.
+/// Whether a form was made by this session.
 pub fn is_own_form(session: &Session, token: &str) -> bool {
-    let (ours, theirs) = (session.form_token.as_bytes(), token.as_bytes());
+    is_same(&session.form_token, token)
+}
+
+/// Whether two secrets are the same: compared without saying how far they agree.
+fn is_same(one: &str, other: &str) -> bool {
+    let (ours, theirs) = (one.as_bytes(), other.as_bytes());
     ours.len() == theirs.len()
         && ours.iter().zip(theirs).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }

@@ -1,5 +1,7 @@
 //! In and out: with a token that is shown to the gate to see whose it is, or by way of an identity provider.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::{
     Form,
@@ -9,14 +11,20 @@ use axum::{
 };
 use hitl_client::Token;
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use crate::{
     oidc::{Back, Oidc, Tokens},
     problem::Problem,
     routes::App,
-    session::{Signed, is_own_form},
     view::address,
 };
+
+/// Longest way back, in bytes: a cookie keeps it.
+const LONGEST: usize = 1024;
+
+/// How long the provider is waited for when somebody leaves.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 #[derive(Template)]
 #[template(path = "login.html")]
@@ -134,15 +142,14 @@ pub(crate) struct Own {
 
 pub(crate) async fn sign_out(
     State(app): State<App>,
-    Signed(session): Signed,
+    headers: HeaderMap,
     Form(form): Form<Own>,
 ) -> Result<Response, Problem> {
-    if !is_own_form(&session, &form.form_token) {
-        return Err(Problem::ForeignForm);
-    }
-    let set = AppendHeaders(cookies(app.sessions.end(&session)));
-    if let Some(oidc) = app.oidc.as_ref().filter(|_| session.tokens().until.is_some())
-        && let Some(url) = oidc.leave(session.tokens()).await
+    let (set, tokens) = app.sessions.end(&headers, &form.form_token).ok_or(Problem::ForeignForm)?;
+    let set = AppendHeaders(cookies(set));
+    let tokens = tokens.filter(|tokens| tokens.until.is_some());
+    if let (Some(oidc), Some(tokens)) = (&app.oidc, tokens)
+        && let Ok(Some(url)) = timeout(FAREWELL, oidc.leave(&tokens)).await
     {
         // As a page: a form may lead nowhere but here, not even on from here.
         return Ok((set, Html(Leaving { url: url.as_str() }.render()?)).into_response());
@@ -154,7 +161,8 @@ pub(crate) async fn sign_out(
 fn here(next: &str) -> &str {
     let ours = next.starts_with('/') && !next.starts_with("//") && !next.contains('\\');
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic());
-    if ours && plain { next } else { "/queue" }
+    let short = next.len() <= LONGEST;
+    if ours && plain && short { next } else { "/queue" }
 }
 
 #[cfg(test)]

@@ -76,7 +76,8 @@ function provider(issuer) {
     conformIdTokenClaims: false,
     enabledJWA: { idTokenSigningAlgValues: ["ES256"] },
     ttl: { AccessToken: lifetime, IdToken: lifetime, RefreshToken: 3600, Session: 3600, Grant: 3600 },
-    rotateRefreshToken: true,
+    // Some providers give a new one each time, some let the first one go on.
+    rotateRefreshToken: ({ oidc }) => oidc.entities.RefreshToken.accountId !== "bo",
     issueRefreshToken: async (_, client) => client.grantTypeAllowed("refresh_token"),
     findAccount: (_, id) =>
       PEOPLE[id] && { accountId: id, claims: async () => ({ sub: id, ...PEOPLE[id] }) },

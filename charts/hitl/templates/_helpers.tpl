@@ -207,6 +207,16 @@ Where the gate finds its files.
   mountPath: /etc/hitl/shadow-rules
   readOnly: true
 {{- end }}
+{{- if include "hitl.hasWebhooks" . }}
+- name: webhooks
+  mountPath: /etc/hitl/webhooks
+  readOnly: true
+{{- end }}
+{{- if .Values.webhooks.secrets.existingSecret }}
+- name: webhook-secrets
+  mountPath: /etc/hitl/webhook-secrets
+  readOnly: true
+{{- end }}
 {{- if .Values.gate.receipts.existingSecret }}
 - name: receipts
   mountPath: /etc/hitl/receipts
@@ -276,6 +286,29 @@ What is mounted there.
         path: {{ .key }}
 {{- end }}
 {{- end }}
+{{- with .Values.webhooks }}
+{{- if or .existingConfigMap .existingSecret .content }}
+- name: webhooks
+  {{- if .existingSecret }}
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+  {{- else }}
+  configMap:
+    name: {{ .existingConfigMap | default "hitl-extauth-webhooks" }}
+    defaultMode: 0440
+  {{- end }}
+    items:
+      - key: {{ .key }}
+        path: {{ .key }}
+{{- end }}
+{{- with .secrets.existingSecret }}
+- name: webhook-secrets
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
+{{- end }}
 {{- if $gate.receipts.existingSecret }}
 - name: receipts
   secret:
@@ -309,6 +342,13 @@ What is mounted there.
       - key: {{ $database.ca.key }}
         path: {{ $database.ca.key }}
 {{- end }}
+{{- end }}
+
+{{/*
+Whether there is a file of webhooks; empty is no.
+*/}}
+{{- define "hitl.hasWebhooks" -}}
+{{- if or .Values.webhooks.existingConfigMap .Values.webhooks.existingSecret .Values.webhooks.content }}true{{ end -}}
 {{- end }}
 
 {{/*
@@ -534,6 +574,38 @@ Refuses values about people that contradict each other.
 {{- end }}
 
 {{/*
+Refuses values about webhooks that contradict each other.
+*/}}
+{{- define "hitl.checkWebhooks" -}}
+{{- $webhooks := .Values.webhooks -}}
+{{- $files := list -}}
+{{- range list "existingConfigMap" "existingSecret" "content" -}}
+{{- if get $webhooks . }}{{ $files = append $files (printf "webhooks.%s" .) }}{{ end -}}
+{{- end -}}
+{{- if gt (len $files) 1 -}}
+{{- fail (printf "%s each say what the webhooks are: set one of them" (join " and " $files)) -}}
+{{- end -}}
+{{- if eq $webhooks.existingConfigMap "hitl-extauth-webhooks" -}}
+{{- fail "webhooks.existingConfigMap is hitl-extauth-webhooks, which is the name of the ConfigMap that this chart makes of webhooks.content: give yours another name, for example hitl-webhooks" -}}
+{{- end -}}
+{{- if and $webhooks.secrets.existingSecret (not $files) -}}
+{{- fail "webhooks.secrets.existingSecret has the secrets of webhooks, but there are no webhooks: set one of webhooks.existingConfigMap, webhooks.existingSecret and webhooks.content, or leave it out" -}}
+{{- end -}}
+{{- if $webhooks.content -}}
+{{- $read := fromYaml $webhooks.content -}}
+{{- if or (hasKey $read "Error") (not (kindIs "slice" (get $read "webhooks"))) (not (kindIs "string" (get $read "queue"))) -}}
+{{- fail (printf "webhooks.content is not a file of webhooks%s: it is YAML with the queue's address as queue and a list called webhooks; see docs/webhooks.md" (ternary (printf " (%v)" (get $read "Error")) "" (hasKey $read "Error"))) -}}
+{{- end -}}
+{{- if and (contains "/etc/hitl/webhook-secrets/" $webhooks.content) (not $webhooks.secrets.existingSecret) -}}
+{{- fail "webhooks.content names files in /etc/hitl/webhook-secrets, but nothing is there: name the Secret with them in webhooks.secrets.existingSecret" -}}
+{{- end -}}
+{{- if contains "://hooks.slack.com/" $webhooks.content -}}
+{{- fail "webhooks.content has an address at Slack, which is a secret, and Helm would keep it: put it into the Secret of webhooks.secrets.existingSecret and name its file, urlFile: /etc/hitl/webhook-secrets/KEY" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/*
 Refuses values that contradict each other, where their schema cannot.
 */}}
 {{- define "hitl.check" -}}
@@ -580,6 +652,7 @@ or name a Secret that holds such a list under the key reviewers.yaml (reviewers.
 {{- fail (printf `rules.content is not a file of rules%s: it is YAML with a list called rules, and "hitl-extauth rules check FILE" says more` (ternary (printf " (%v)" (get $read "Error")) "" (hasKey $read "Error"))) -}}
 {{- end -}}
 {{- end -}}
+{{- include "hitl.checkWebhooks" . -}}
 {{- if and (eq .Values.gate.persistence.mode "existing") (not .Values.gate.persistence.existingClaim) -}}
 {{- fail "gate.persistence.mode is existing: name your claim in gate.persistence.existingClaim" -}}
 {{- end -}}

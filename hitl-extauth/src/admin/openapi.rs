@@ -5,7 +5,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{events, health, history, insights, queue, rules};
+use super::{events, health, history, insights, queue, rules, webhooks};
 
 /// The gate's admin API
 ///
@@ -22,6 +22,8 @@ use super::{events, health, history, insights, queue, rules};
         history::one,
         insights::insights,
         rules::rules,
+        webhooks::dead,
+        webhooks::redeliver,
         events::stream,
         events::audit,
         events::head,
@@ -36,6 +38,7 @@ use super::{events, health, history, insights, queue, rules};
     tags(
         (name = "queue", description = "What waits for a decision"),
         (name = "history", description = "What became of every request"),
+        (name = "webhooks", description = "Messages that did not arrive"),
         (name = "proof", description = "The audit, and the keys of receipts"),
         (name = "health", description = "For probes and scrapers"),
     )

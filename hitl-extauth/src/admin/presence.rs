@@ -48,7 +48,7 @@ impl Presence {
     pub(super) fn may_decide(&self, request: &Request) -> bool {
         let there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
         there.values().any(|reviewer| {
-            let voted = request.votes.iter().any(|vote| vote.reviewer == reviewer.name);
+            let voted = request.votes.iter().any(|vote| reviewer.is_called(&vote.reviewer));
             reviewer.role == Role::Decide
                 && !voted
                 && !reviewer.is(&request.requester)

@@ -160,6 +160,8 @@ pub(super) async fn decide(
         let text = "you may read here; deciding is for members of other groups";
         return Err(Problem::new(StatusCode::FORBIDDEN, text));
     }
+    // The body may have come long after the token.
+    still(&admin, &reviewer)?;
     let approved = decision.approved;
     let request = admin.gate.decide(id, &reviewer, decision).await?;
     if let Some(settled) = request.settled_at
@@ -198,13 +200,23 @@ pub(super) async fn withdraw(
         return Err(Problem::new(StatusCode::FORBIDDEN, text));
     }
     let id = id(&path)?;
-    admin.gate.withdraw(id, reviewer.names()).await?;
-    tracing::info!(request = %id, requester = %reviewer.name, "withdrawn");
+    still(&admin, &reviewer)?;
+    let name = reviewer.name;
+    admin.gate.withdraw(id, reviewer.proven).await?;
+    tracing::info!(request = %id, requester = %name, "withdrawn");
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Whether somebody is a reviewer still.
+pub(super) fn still(admin: &Admin, reviewer: &Reviewer) -> Result<(), Problem> {
+    if admin.reviewers.has(reviewer) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::UNAUTHORIZED, "your token does not count any more; sign in again"))
+}
+
 /// A browser sends other types across sites without asking first.
-fn json_only(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn json_only(headers: &HeaderMap) -> Result<(), Problem> {
     let json = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if json.is_some_and(|value| value.to_ascii_lowercase().starts_with("application/json")) {
         return Ok(());

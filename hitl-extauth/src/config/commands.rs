@@ -130,6 +130,22 @@ pub enum ReviewCommand {
         #[arg(long, default_value = "", value_name = "TEXT")]
         reason: String,
     },
+    /// List messages to webhooks that did not arrive and are not sent again by themselves
+    DeadLetters {
+        /// The gate, and who asks it
+        #[command(flatten)]
+        desk: DeskArgs,
+    },
+    /// Send dead letters again: one, or all of them
+    Redeliver {
+        /// The gate, and who asks it
+        #[command(flatten)]
+        desk: DeskArgs,
+
+        /// The message; all of them unless given
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+    },
     /// Print what happens as it happens, until interrupted
     Watch {
         /// The gate, and who asks it

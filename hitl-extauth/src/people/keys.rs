@@ -81,7 +81,7 @@ impl Keys {
 
     /// The keys that may have signed this.
     pub(super) async fn find(
-        &self,
+        self: &Arc<Self>,
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<Vec<Key>, NoKey> {
@@ -94,7 +94,12 @@ impl Keys {
             keys.iter().filter(fit).cloned().collect()
         };
         let (found, age) = self.now(&fits);
-        if !found.is_empty() && age.is_some_and(|age| age < FRESH) {
+        if !found.is_empty() && age.is_some_and(|age| age < OLDEST) {
+            if age.is_some_and(|age| age >= FRESH) {
+                // Beside: whoever comes with a key that is known waits for nobody.
+                let keys = Arc::clone(self);
+                tokio::spawn(async move { keys.ask().await });
+            }
             return Ok(found);
         }
         let failed = self.ask().await;

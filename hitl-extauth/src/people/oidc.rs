@@ -92,6 +92,8 @@ pub enum ProviderError {
 pub(super) struct Person {
     pub(super) name: String,
     pub(super) also: Vec<String>,
+    /// The names that nobody can give themselves.
+    pub(super) proven: Vec<String>,
     pub(super) groups: Vec<String>,
     pub(super) role: Role,
     pub(super) until: Timestamp,
@@ -190,6 +192,10 @@ impl Provider {
     fn person(&self, claims: &Map<String, Value>) -> Result<Person, Unproven> {
         let settings = &self.settings;
         let bad = |what: String| Unproven::Bad(what);
+        if claims.contains_key("events") {
+            // A logout token, or another notice: nobody signs in with one.
+            return Err(bad("it is a token for something else".to_owned()));
+        }
         if claims.get("iss").and_then(Value::as_str) != Some(&settings.issuer) {
             return Err(bad("it names more than one issuer".to_owned()));
         }
@@ -223,7 +229,9 @@ impl Provider {
         let until = claims.get("exp").and_then(Value::as_f64).unwrap_or_default();
         #[allow(clippy::cast_possible_truncation, reason = "seconds")]
         let until = Timestamp::from_second(until as i64).unwrap_or(Timestamp::UNIX_EPOCH);
-        Ok(Person { name: (*name).to_owned(), also, groups, role, until })
+        let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+        let proven = vec![(*name).to_owned(), subject.to_owned()];
+        Ok(Person { name: (*name).to_owned(), also, proven, groups, role, until })
     }
 }
 

@@ -9,6 +9,7 @@ mod columns;
 mod connect;
 mod listen;
 mod offline;
+mod outbox;
 mod rows;
 mod schema;
 mod view;

@@ -5,6 +5,7 @@
 //! file that is another program's, or of a newer version.
 
 mod list;
+mod outbox;
 mod rows;
 mod source;
 mod writer;
@@ -368,11 +369,12 @@ mod tests {
         assert_eq!(known, all);
     }
 
-    const KNOWN: [(i32, &str, u64); 5] = [
+    const KNOWN: [(i32, &str, u64); 6] = [
         (1, "requests_and_events", 228_949_229_227_288_265),
         (2, "tally", 3_346_906_083_568_035_348),
         (3, "address", 2_436_830_282_846_585_098),
         (4, "settled", 1_265_199_279_501_238_868),
         (5, "rules", 14_014_096_255_419_098_946),
+        (6, "outbox", 4_654_065_313_178_304_423),
     ];
 }

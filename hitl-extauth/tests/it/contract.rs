@@ -3,6 +3,7 @@
 //! Each test asks for the store anew before every step: the one store of a kind, or one that was
 //! closed and opened again since the last step, so that nothing counts but what outlives the process.
 
+mod outbox;
 mod ruling;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -18,6 +19,10 @@ use hitl_extauth::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use self::outbox::{
+    a_message_is_kept_until_it_has_arrived_or_is_dead,
+    what_happens_becomes_messages_once_for_each_webhook,
+};
 use self::ruling::{
     an_approval_that_the_rules_find_too_little_lapses_and_the_call_asks_again,
     groups_and_rulings_are_kept_as_they_were,
@@ -467,6 +472,8 @@ macro_rules! contract {
 }
 
 contract! {
+    what_happens_becomes_messages_once_for_each_webhook
+    a_message_is_kept_until_it_has_arrived_or_is_dead
     groups_and_rulings_are_kept_as_they_were
     an_approval_that_the_rules_find_too_little_lapses_and_the_call_asks_again
     what_the_rules_settle_is_kept_and_counts_as_nothing_that_waits

@@ -222,13 +222,21 @@ async fn the_metrics_say_what_is_held_and_what_was_decided() {
     assert!(text.contains(&requests("pending")), "{text}");
     gate.decide("dana", &id, true, "").await;
     call.await.unwrap();
-    let text = gate.get("/metrics").await.1;
+    // Where the audit ends is told a moment after the decision is answered.
+    let counted = async {
+        loop {
+            let text = gate.get("/metrics").await.1;
+            if text.contains("hitl_audit_rows 3") {
+                return text;
+            }
+        }
+    };
+    let text = tokio::time::timeout(crate::support::PATIENCE, counted).await.unwrap();
     for line in [
         "hitl_held_calls 0",
         "hitl_checks_total{word=\"released\"} 1",
         "hitl_decision_seconds_count 1",
         "hitl_hold_seconds_count 1",
-        "hitl_audit_rows 3",
         "hitl_grants_unspent 0",
         "hitl_store_write_seconds_count 2",
         &requests("spent"),

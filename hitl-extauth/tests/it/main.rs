@@ -11,6 +11,7 @@ mod deciding;
 mod desk;
 mod envoy;
 mod failing;
+mod hooks;
 mod keepers;
 mod keeping;
 mod moving;

@@ -123,8 +123,9 @@ mod tests {
         assert_eq!(known, all);
     }
 
-    const KNOWN: [(i32, &str, u64); 2] = [
+    const KNOWN: [(i32, &str, u64); 3] = [
         (1, "requests_and_audit", 13_708_675_500_593_842_886),
         (2, "rules", 2_536_306_167_801_032_072),
+        (3, "outbox", 11_395_080_656_875_680_650),
     ];
 }

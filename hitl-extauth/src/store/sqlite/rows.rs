@@ -75,7 +75,7 @@ pub(super) fn millis(at: Timestamp) -> i64 {
     at.as_millisecond()
 }
 
-fn moment(millis: i64) -> Timestamp {
+pub(super) fn moment(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
 
@@ -404,7 +404,7 @@ fn read_event(row: &Row<'_>) -> rusqlite::Result<Event> {
     })
 }
 
-fn read_id(row: &Row<'_>, column: &str) -> rusqlite::Result<RequestId> {
+pub(super) fn read_id(row: &Row<'_>, column: &str) -> rusqlite::Result<RequestId> {
     row.get::<_, String>(column)?.parse().map_err(|_| corrupt("not an id"))
 }
 
