@@ -333,6 +333,8 @@ async fn decide_in(store: &SqliteStore, number: usize) -> anyhow::Result<Duratio
         tool: "run_migration".to_owned(),
         arguments: serde_json::Map::from_iter([("version".to_owned(), "v3".into())]),
         ruling: hitl_api::Ruling::default(),
+        context: None,
+        preapproved: Vec::new(),
     };
     store.arrive(call, terms, now()).await?;
     let reason = "measured".to_owned();
@@ -342,6 +344,7 @@ async fn decide_in(store: &SqliteStore, number: usize) -> anyhow::Result<Duratio
         groups: Vec::new(),
         also: Vec::new(),
         break_glass: false,
+        preapproval: None,
         approved: true,
         reason,
         at: now(),

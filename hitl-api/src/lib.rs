@@ -5,6 +5,7 @@
 //! else is shown. No I/O, no decisions. Field names that people know from the original lab are kept (`receivedAt`, `rpcMethod`, `toolName`, `toolArgs`).
 
 pub mod audit;
+mod preapproval;
 pub mod reveal;
 mod ruling;
 mod webhooks;
@@ -17,6 +18,9 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use preapproval::{
+    NotAPreapproval, Preapproval, PreapprovalId, Preapprovals, Preapprove, very_arguments,
+};
 pub use ruling::{Outcome, Quorum, Risk, RuleSaid, RulesFile, RulesInForce, Ruling};
 pub use webhooks::{DeadLetter, DeadLetters, Redeliver, Redelivered};
 
@@ -199,6 +203,9 @@ pub struct Vote {
     pub approved: bool,
     /// Why, in their words.
     pub reason: String,
+    /// The pre-approval by which they said it, before the call came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preapproval: Option<PreapprovalId>,
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
@@ -371,6 +378,12 @@ pub struct Me {
     /// Whether they came by a token of the list although there is an identity provider.
     #[serde(default)]
     pub break_glass: bool,
+    /// Most calls that one pre-approval may be for; 0: none can be made.
+    #[serde(default)]
+    pub preapproval_uses: u32,
+    /// Longest time for which one may be made, in seconds.
+    #[serde(default)]
+    pub preapproval_seconds: u64,
 }
 
 fn yes() -> bool {

@@ -23,6 +23,9 @@ pub struct Ruling {
     /// Whether an approval needs a reason.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reason_required: bool,
+    /// Whether somebody must look at each one: nothing approves it beforehand.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub every_time: bool,
     /// How dangerous it is, as the rules say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk: Option<Risk>,
@@ -48,6 +51,7 @@ impl Default for Ruling {
             quorums: vec![Quorum::default()],
             denied: None,
             reason_required: false,
+            every_time: false,
             risk: None,
             notes: Vec::new(),
             expires_after: None,
@@ -253,6 +257,7 @@ mod tests {
             break_glass: false,
             approved,
             reason: String::new(),
+            preapproval: None,
             at: Timestamp::UNIX_EPOCH,
         }
     }

@@ -10,8 +10,8 @@ mod rows;
 use std::{fmt, time::Duration};
 
 use hitl_api::{
-    DeadLetters, Decision, Detail, Head, History, Insights, Me, Pending, Problem, Redeliver,
-    Redelivered, RequestId,
+    DeadLetters, Decision, Detail, Head, History, Insights, Me, Pending, Preapproval,
+    PreapprovalId, Preapprovals, Preapprove, Problem, Redeliver, Redelivered, RequestId,
 };
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -210,6 +210,36 @@ impl Client {
         self.post_for("webhooks/redeliver", &serde_json::json!(what)).await
     }
 
+    /// Pre-approvals that may be used.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn preapprovals(&self) -> Result<Preapprovals, ClientError> {
+        self.read("preapprovals", &Query::default()).await
+    }
+
+    /// Approves calls like a request, before they come.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn preapprove(
+        &self,
+        id: RequestId,
+        wanted: &Preapprove,
+    ) -> Result<Preapproval, ClientError> {
+        self.post_for(&format!("requests/{id}/preapprove"), &serde_json::json!(wanted)).await
+    }
+
+    /// Ends a pre-approval; as it is then.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn end_preapproval(&self, id: PreapprovalId) -> Result<Preapproval, ClientError> {
+        let path = format!("preapprovals/{id}");
+        let (url, request) = self.request_to(reqwest::Client::delete, &path)?;
+        told(url, request).await
+    }
+
     /// The end of the audit.
     ///
     /// # Errors
@@ -252,9 +282,7 @@ impl Client {
             http.get(url)
         };
         let (url, request) = self.request_to(get, path)?;
-        let answer = answered(&url, request.timeout(PATIENCE)).await?;
-        let body = answer.bytes().await.map_err(|error| unreachable(&url, &error))?;
-        serde_json::from_slice(&body).map_err(|error| foreign(&url, &error))
+        told(url, request).await
     }
 
     async fn post(&self, path: &str, body: &serde_json::Value) -> Result<(), ClientError> {
@@ -274,9 +302,7 @@ impl Client {
     ) -> Result<T, ClientError> {
         let (url, request) = self.request_to(reqwest::Client::post, path)?;
         let request = request.header("content-type", "application/json").body(body.to_string());
-        let answer = answered(&url, request.timeout(PATIENCE)).await?;
-        let body = answer.bytes().await.map_err(|error| unreachable(&url, &error))?;
-        serde_json::from_slice(&body).map_err(|error| foreign(&url, &error))
+        told(url, request).await
     }
 
     fn request_to(
@@ -315,6 +341,13 @@ pub fn plain_http() -> Result<reqwest::Client, ClientError> {
         .pool_max_idle_per_host(0)
         .build();
     http.map_err(|error| ClientError::NoClient(error.to_string()))
+}
+
+/// What a request is answered with.
+async fn told<T: DeserializeOwned>(url: Url, request: RequestBuilder) -> Result<T, ClientError> {
+    let answer = answered(&url, request.timeout(PATIENCE)).await?;
+    let body = answer.bytes().await.map_err(|error| unreachable(&url, &error))?;
+    serde_json::from_slice(&body).map_err(|error| foreign(&url, &error))
 }
 
 /// Sends a request; an answer that is no success is an error.

@@ -8,6 +8,7 @@ mod health;
 mod history;
 mod insights;
 mod openapi;
+mod preapprovals;
 mod presence;
 mod queue;
 mod rules;
@@ -20,7 +21,7 @@ use axum::{
     extract::{FromRequestParts, State as Ctx},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use hitl_api::{Request, RequestId, State};
 use serde_json::Value;
@@ -78,6 +79,9 @@ impl Admin {
             .route("/pending", get(queue::pending))
             .route("/decide/{id}", post(queue::decide))
             .route("/withdraw/{id}", post(queue::withdraw))
+            .route("/requests/{id}/preapprove", post(preapprovals::make))
+            .route("/preapprovals", get(preapprovals::list))
+            .route("/preapprovals/{id}", delete(preapprovals::end))
             .route("/me", get(queue::me))
             .route("/requests", get(history::list))
             .route("/requests/{id}", get(history::one))

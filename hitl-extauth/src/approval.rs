@@ -9,7 +9,8 @@
 //!
 //! A call that the rules deny begins as denied, one that they allow as spent. Rules may change while
 //! something waits: what counts is what they say when somebody decides, and again when an approval is
-//! used; one that is no longer enough lapses.
+//! used; one that is no longer enough lapses. What reviewers have approved beforehand counts like their
+//! votes when the call arrives, and only where it makes the approval whole.
 //!
 //! Pure: owns the rules, and nothing else does. Every store loads a [`Life`], asks [`Life::step`],
 //! and writes what comes back in one transaction. Must never approve by itself, and never let one
@@ -50,8 +51,13 @@ pub enum Happening {
         /// What the rules ask for by now; what they asked for before, unless given.
         ruling: Option<Box<Ruling>>,
     },
-    /// The same call comes again, and the rules say this.
-    Arrive(Box<Ruling>),
+    /// The same call comes again.
+    Arrive {
+        /// What the rules say.
+        ruling: Box<Ruling>,
+        /// What reviewers have said of it beforehand.
+        given: Vec<Vote>,
+    },
     /// A call that waits wants to use the approval.
     Spend {
         /// What the rules ask for by now; what they asked for before, unless given.
@@ -73,6 +79,8 @@ pub enum Happening {
 pub enum Change {
     /// A reviewer said something and it is not enough yet.
     Voted,
+    /// A reviewer had approved it beforehand: the vote in this place.
+    Preapproved(usize),
     /// Approved.
     Approved,
     /// The rules let it pass.
@@ -122,8 +130,13 @@ pub enum Refused {
 }
 
 impl Life {
-    /// A new request, and what the rules have made of it at once.
-    pub fn new(now: Timestamp, lifetime: SignedDuration, ruling: Ruling) -> (Self, Option<Change>) {
+    /// A new request, and what the rules have made of it at once, or what reviewers have said beforehand.
+    pub fn new(
+        now: Timestamp,
+        lifetime: SignedDuration,
+        ruling: Ruling,
+        given: &[Vote],
+    ) -> (Self, Vec<Change>) {
         let lifetime = at_most(lifetime, ruling.expires_after);
         let mut life = Self {
             state: State::Pending,
@@ -133,8 +146,9 @@ impl Life {
             votes: Vec::new(),
             ruling,
         };
-        let change = life.ruled(now);
-        (life, change)
+        let mut changes = Vec::from_iter(life.ruled(now));
+        life.take_in(given, now, &mut changes);
+        (life, changes)
     }
 
     /// What the rules settle by themselves.
@@ -223,7 +237,7 @@ impl Life {
                 changes.push(Change::Withdrawn);
                 Ok(())
             }
-            (Happening::Arrive(ruling), State::Pending) => {
+            (Happening::Arrive { ruling, given }, State::Pending) => {
                 self.ruling = Ruling::clone(ruling);
                 changes.extend(self.ruled(now));
                 // Rules that ask for less by now: what reviewers have said is enough.
@@ -234,9 +248,10 @@ impl Life {
                     self.settle(State::Spent, now);
                     changes.extend([Change::Approved, Change::Spent]);
                 }
+                self.take_in(given, now, changes);
                 Ok(())
             }
-            (Happening::Arrive(ruling), State::Approved) => {
+            (Happening::Arrive { ruling, .. }, State::Approved) => {
                 self.ruling = Ruling::clone(ruling);
                 self.spend(changes)
             }
@@ -257,7 +272,7 @@ impl Life {
             (Happening::Spend { .. } | Happening::Restore { .. }, state) => {
                 Err(Refused::NotApproved(state))
             }
-            (Happening::Age | Happening::Arrive(_), _) => Ok(()),
+            (Happening::Age | Happening::Arrive { .. }, _) => Ok(()),
             (Happening::Vote { .. } | Happening::Withdraw, state) => Err(Refused::Settled(state)),
         }
     }
@@ -277,6 +292,35 @@ impl Life {
         self.state = State::Spent;
         changes.push(Change::Spent);
         Ok(())
+    }
+
+    /// Counts what reviewers have said beforehand, if with it nothing is missing: of each as much as that
+    /// takes, and nothing at all where somebody must look every time.
+    fn take_in(&mut self, given: &[Vote], now: Timestamp, changes: &mut Vec<Change>) {
+        if self.state != State::Pending || self.ruling.every_time {
+            return;
+        }
+        let missing = |votes: &[Vote]| -> u32 {
+            self.ruling.missing(votes).iter().map(|quorum| quorum.approvals).sum()
+        };
+        let (before, mut votes) = (self.votes.len(), self.votes.clone());
+        for vote in given {
+            let left = missing(&votes);
+            if left == 0 || !vote.approved || votes.iter().any(|v| v.is_of_same(vote)) {
+                continue;
+            }
+            votes.push(vote.clone());
+            if missing(&votes) == left {
+                votes.pop();
+            }
+        }
+        if votes.len() == before || !self.ruling.is_met(&votes) {
+            return;
+        }
+        changes.extend((before..votes.len()).map(Change::Preapproved));
+        changes.extend([Change::Approved, Change::Spent]);
+        self.votes = votes;
+        self.settle(State::Spent, now);
     }
 
     /// Whether somebody may say something about it, this time.

@@ -22,7 +22,7 @@ pub use self::{
 };
 use crate::{
     classify::{HarmlessMethods, MethodPattern},
-    gate::Settings,
+    gate::{Beforehand, Settings},
     identity::{IdentitySource, PersonClaims},
     parking::Limits,
     redact::Redaction,
@@ -148,6 +148,14 @@ pub struct Config {
     /// How long an approval that nobody waits for may be used, in seconds
     #[arg(long, env = "HITL_GRANT_FOR", default_value_t = 15 * 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     grant_for: u32,
+
+    /// Most calls that a reviewer may approve beforehand with one pre-approval; 0: none at all
+    #[arg(long, env = "HITL_PREAPPROVAL_USES", default_value_t = 100, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    preapproval_uses: u32,
+
+    /// Longest time for which a reviewer may approve calls beforehand, in seconds
+    #[arg(long, env = "HITL_PREAPPROVAL_FOR", default_value_t = 8 * 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=31 * 24 * 3600))]
+    preapproval_for: u32,
 
     /// How long a denial answers the same call again, in seconds
     #[arg(long, env = "HITL_DENIAL_COOLDOWN", default_value_t = 10, value_name = "SECONDS")]
@@ -285,6 +293,10 @@ impl Config {
                 pending_per_requester: self.max_pending_per_requester,
             },
             hold: Duration::from_secs(u64::from(self.hold)),
+            beforehand: Beforehand {
+                uses: self.preapproval_uses,
+                lasts: Duration::from_secs(u64::from(self.preapproval_for)),
+            },
             audience: self.receipt_audience.clone(),
             redaction: Redaction::new(&self.redact_headers),
         }

@@ -3,6 +3,8 @@
 //! Owns how that is printed. Must never print text of a caller in a form that a terminal obeys or
 //! that hides something, and never decide about a request that was not named.
 
+mod beforehand;
+
 use std::{
     env, fs,
     io::{self, Write},
@@ -10,7 +12,7 @@ use std::{
 };
 
 use hitl_api::{
-    Assurance, Decision, Event, Quorum, Redeliver, Request, RequestId,
+    Assurance, Decision, Event, Preapprove, Quorum, Redeliver, Request, RequestId,
     reveal::{reveal, reveal_json},
 };
 use hitl_client::{Client, ClientError, Query, Token};
@@ -34,6 +36,12 @@ pub enum DeskError {
     /// The gate did not do it.
     #[error(transparent)]
     Gate(#[from] ClientError),
+    /// Its arguments cannot be written as a condition.
+    #[error(
+        "the arguments of this call are too long or too deep to be written as a condition; \
+         say with --when which calls are meant"
+    )]
+    NoCondition,
     /// There is nowhere to print to.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
@@ -52,6 +60,22 @@ pub async fn run(command: &ReviewCommand) -> Result<(), DeskError> {
         }
         ReviewCommand::Reject { desk, id, reason } => {
             decide(&client(desk)?, *id, false, reason, &mut out).await
+        }
+        ReviewCommand::Preapprove { desk, id, when, uses, lasts, reason } => {
+            let seconds = lasts.as_secs().max(0).unsigned_abs();
+            let wanted = Preapprove {
+                condition: when.clone().unwrap_or_default(),
+                uses: *uses,
+                seconds,
+                reason: reason.clone(),
+            };
+            beforehand::make(&client(desk)?, *id, wanted, &mut out).await
+        }
+        ReviewCommand::Preapprovals { desk, json } => {
+            beforehand::list(&client(desk)?, *json, &mut out).await
+        }
+        ReviewCommand::EndPreapproval { desk, id } => {
+            beforehand::end(&client(desk)?, *id, &mut out).await
         }
         ReviewCommand::DeadLetters { desk } => dead_letters(&client(desk)?, &mut out).await,
         ReviewCommand::Redeliver { desk, id } => {
@@ -155,7 +179,8 @@ fn card(out: &mut impl Write, request: &Request, now: Timestamp) -> io::Result<(
     }
     for vote in &request.votes {
         let said = if vote.approved { "approved" } else { "denied" };
-        writeln!(out, "    {} {said}", reveal(&vote.reviewer))?;
+        let when = if vote.preapproval.is_some() { " beforehand" } else { "" };
+        writeln!(out, "    {} {said}{when}", reveal(&vote.reviewer))?;
     }
     let ruling = &request.ruling;
     if let Some(reason) = &ruling.denied {

@@ -5,15 +5,17 @@
 //! took goes back. Must never release a call that the store has not seen spent.
 
 mod follow;
+mod preapproval;
 mod ruling;
 mod settle;
 mod words;
 
 use std::{sync::Arc, time::Duration};
 
-use hitl_api::{Request, RequestId, Ruling, State};
+use hitl_api::{Request, RequestId, Requester, Ruling, State};
 use hitl_receipt::ArgsDigest;
 use jiff::{Timestamp, Unit};
+use serde_json::{Map, Value};
 use tokio::{
     sync::Semaphore,
     task::JoinError,
@@ -36,6 +38,8 @@ use words::{
     superseded,
 };
 
+pub use preapproval::PreapproveError;
+
 /// How long a call waits for what somebody has just taken it out to be told.
 const LAST_WORD: Duration = Duration::from_secs(10);
 
@@ -46,6 +50,15 @@ const LONGEST_NAME: usize = 512;
 /// Calls that are looked up and written down at the same time. More than the store writes at once,
 /// so that it never waits for them.
 const AT_ONCE: usize = 256;
+
+/// How much of a reviewer's work may be done beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beforehand {
+    /// Most calls that one pre-approval is for; none can be made where it is 0.
+    pub uses: u32,
+    /// Longest time for which it is.
+    pub lasts: Duration,
+}
 
 /// How the gate behaves.
 #[derive(Clone, Debug)]
@@ -58,6 +71,8 @@ pub struct Settings {
     pub terms: Terms,
     /// How long a call is held.
     pub hold: Duration,
+    /// What may be approved beforehand.
+    pub beforehand: Beforehand,
     /// The server behind, unless the route says otherwise.
     pub audience: String,
     /// What is not stored.
@@ -74,6 +89,7 @@ pub struct Gate {
     arriving: Arc<Semaphore>,
     denials: Arc<ruling::Allowance>,
     evaluating: Arc<ruling::Evaluating>,
+    preapproved: Arc<preapproval::Known>,
 }
 
 /// A call on its way into the gate.
@@ -139,7 +155,8 @@ impl Gate {
     ) -> Self {
         let arriving = Arc::new(Semaphore::new(AT_ONCE));
         let (settings, denials, evaluating) = (Arc::new(settings), Arc::default(), Arc::default());
-        Self { store, parking, settings, rules, arriving, denials, evaluating }
+        let preapproved = Arc::default();
+        Self { store, parking, settings, rules, arriving, denials, evaluating, preapproved }
     }
 
     /// Its rules.
@@ -172,6 +189,17 @@ impl Gate {
             Begun::Answered(outcome) => outcome,
             Begun::Held { mut place, id, deadline } => self.hold(&mut place, id, deadline).await,
         }
+    }
+
+    /// What a call is bound to beside what it says.
+    fn context(
+        &self,
+        requester: &Requester,
+        address: Option<&str>,
+        headers: &Map<String, Value>,
+        path: &str,
+    ) -> Option<Value> {
+        policy::context(self.rules.context(requester, address, headers), path)
     }
 
     async fn begin(&self, incoming: Box<Incoming>) -> Begun {
@@ -277,10 +305,12 @@ impl Gate {
         let server = audience.unwrap_or(&self.settings.audience).clone();
         let route = arrived.route();
         let headers = self.settings.redaction.headers(&arrived.headers);
-        let context = self.rules.context(&identity.requester, arrived.address.as_deref(), &headers);
+        let address = arrived.address.as_deref();
+        let context = self.context(&identity.requester, address, &headers, &arrived.path);
         let (tool, arguments) = (&call.tool, &call.arguments);
-        let digest = policy::digest(&identity.key, &route, &server, tool, arguments, context)
-            .map_err(|error| JsonError::Syntax(error.to_string()))?;
+        let digest =
+            policy::digest(&identity.key, &route, &server, tool, arguments, context.as_ref())
+                .map_err(|error| JsonError::Syntax(error.to_string()))?;
         Ok(NewCall {
             // By the clock of all replicas: ids sort by time.
             id: RequestId::of(self.store.now()),
@@ -289,6 +319,8 @@ impl Gate {
             route,
             server,
             ruling: Ruling::default(),
+            preapproved: Vec::new(),
+            context,
             headers,
             method: arrived.method,
             path: arrived.path,

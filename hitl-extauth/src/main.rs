@@ -105,6 +105,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     });
     tokio::spawn(age(gate.clone(), stopping.clone()));
     tokio::spawn(gate.follow());
+    tokio::spawn(gate.keep_preapprovals());
     if let Some(telling) = telling {
         tokio::spawn(telling.run(Arc::clone(gate.store()), stopping.clone()));
     }

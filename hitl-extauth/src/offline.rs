@@ -118,10 +118,12 @@ pub async fn migrate(from: &Database, to: &Database, args: &PostgresArgs) -> Res
     let Head { seq, hash } = &moved.head;
     writeln!(
         io::stdout(),
-        "{} requests, {} votes and {seq} rows of the audit are in {to}; head {seq}:{hash}\n\
+        "{} requests, {} votes, {} pre-approvals and {seq} rows of the audit are in {to}; \
+         head {seq}:{hash}\n\
          {} is marked as moved: no gate opens it any more.",
         moved.requests,
         moved.votes,
+        moved.preapprovals,
         from.display(),
     )
     .map_err(MoveError::Output)

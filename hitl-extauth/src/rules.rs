@@ -8,6 +8,7 @@ pub mod book;
 mod condition;
 mod facts;
 mod file;
+mod lone;
 
 use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
@@ -18,7 +19,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use self::condition::{Condition, Patterns};
-pub use self::facts::{Facts, WrittenCall};
+pub use self::{
+    facts::{Facts, WrittenCall},
+    lone::Lone,
+};
 
 /// Largest file, in bytes.
 const LARGEST: usize = 1024 * 1024;
@@ -62,6 +66,7 @@ impl Action {
 struct Demand {
     quorum: Quorum,
     reason: bool,
+    every_time: bool,
     expires: Option<u32>,
     hold: Option<u32>,
     grant: Option<u32>,
@@ -234,7 +239,7 @@ fn combine<'a>(
 ) -> Ruling {
     let mut ruling = Ruling { quorums: Vec::new(), ..Ruling::default() };
     let mut allowed = false;
-    let unsure = Demand::default();
+    let unsure = Demand { every_time: true, ..Demand::default() };
     for (name, action, holds) in rules {
         if holds == Ok(false) {
             continue;
@@ -243,7 +248,10 @@ fn combine<'a>(
             (Action::Deny(reason), Ok(_)) => {
                 ruling.denied.get_or_insert_with(|| reason.clone());
             }
-            (Action::Require(demand), _) => add(&mut ruling, demand),
+            (Action::Require(demand), Ok(_)) => add(&mut ruling, demand),
+            (Action::Require(demand), Err(_)) => {
+                add(&mut ruling, &Demand { every_time: true, ..demand.clone() });
+            }
             (Action::Allow, Ok(_)) => allowed = true,
             // Whatever it would have said, somebody looks.
             (Action::Deny(_) | Action::Allow, Err(_)) => add(&mut ruling, &unsure),
@@ -266,6 +274,7 @@ fn add(ruling: &mut Ruling, demand: &Demand) {
     };
     ruling.quorums.push(demand.quorum.clone());
     ruling.reason_required |= demand.reason;
+    ruling.every_time |= demand.every_time;
     ruling.risk = ruling.risk.max(demand.risk);
     ruling.notes.extend(demand.note.clone().filter(|note| !ruling.notes.contains(note)));
     ruling.expires_after = shorter(ruling.expires_after, demand.expires);

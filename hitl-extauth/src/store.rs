@@ -10,12 +10,15 @@ mod forms;
 pub mod moving;
 pub mod outbox;
 pub mod postgres;
+pub mod preapprovals;
 pub mod sqlite;
 mod work;
 
 use std::sync::Arc;
 
-use hitl_api::{Event, Head, Insights, Request, RequestId, Requester, Ruling, State, Vote};
+use hitl_api::{
+    Event, Head, Insights, PreapprovalId, Request, RequestId, Requester, Ruling, State, Vote,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -69,6 +72,10 @@ pub struct NewCall {
     pub arguments: Map<String, Value>,
     /// What the rules ask for.
     pub ruling: Ruling,
+    /// What else an approval of it is bound to: what rules look at, its query.
+    pub context: Option<Value>,
+    /// Pre-approvals that are about it.
+    pub preapproved: Vec<PreapprovalId>,
 }
 
 /// What a call finds when it arrives.
@@ -254,7 +261,7 @@ pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// `now` is the caller's clock in everything that does not say otherwise; stores that are shared
 /// between replicas use their own and ignore it.
 #[tonic::async_trait]
-pub trait Store: outbox::Outbox {
+pub trait Store: outbox::Outbox + preapprovals::Preapproving {
     /// A call arrives: it spends a grant, joins a request, meets a fresh denial, or makes a new
     /// request if there is room for one; the first of these that there is.
     async fn arrive(

@@ -8,6 +8,11 @@ export function set(now) {
   ahead = Number(now) - Date.now();
 }
 
+// Milliseconds until a moment of the server's.
+export function until(moment) {
+  return moment - Date.now() - ahead;
+}
+
 function rough(milliseconds) {
   const seconds = Math.max(0, Math.floor(milliseconds / 1000));
   const minutes = Math.floor(seconds / 60);

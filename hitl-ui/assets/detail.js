@@ -54,8 +54,7 @@ export async function refresh() {
   const stays = article.dataset.state === fresh.dataset.state;
   const inside = article.contains(document.activeElement);
   // Signed in anew in another tab: forms of before are worth nothing.
-  const token = article.querySelector("[name=form_token]");
-  if (token) token.value = fresh.dataset.formToken;
+  for (const token of article.querySelectorAll("[name=form_token]")) token.value = fresh.dataset.formToken;
   const out = document.querySelector("header [name=form_token]");
   out.value = fresh.dataset.formToken;
   for (const part of fresh.querySelectorAll("[data-part]")) {
@@ -63,6 +62,7 @@ export async function refresh() {
     const old = article.querySelector(`[data-part=${name}]`);
     // What somebody writes and has opened stays; arguments never change.
     if (name === "arguments" || (name === "decide" && stays)) continue;
+    if (name === "beforehand" && Boolean(old.firstElementChild) === Boolean(part.firstElementChild)) continue;
     if (old.innerHTML !== part.innerHTML) replace(old, part);
   }
   article.dataset.state = fresh.dataset.state;
@@ -92,6 +92,7 @@ function allow() {
   for (const [decision, is] of [["reject", !off], ["approve", !off && unseen === 0]]) {
     button(decision)?.setAttribute("aria-disabled", String(!is));
   }
+  detail.querySelector("[data-offer] button")?.setAttribute("aria-disabled", String(Boolean(off)));
 }
 
 const isOff = (one) => one.getAttribute("aria-disabled") === "true";
@@ -103,6 +104,20 @@ export function why(one) {
 
 // What only makes sense with a script. Once for each form.
 export function dress() {
+  const offer = detail.querySelector("[data-offer] form");
+  if (offer && !offer.dataset.dressed) {
+    offer.dataset.dressed = "yes";
+    offer.addEventListener("keydown", (event) => {
+      // Enter in a number is no approval of anything.
+      if (event.key === "Enter" && event.target.matches("input")) event.preventDefault();
+    });
+    offer.addEventListener("submit", (event) => {
+      if (off) {
+        event.preventDefault();
+        say(off);
+      }
+    });
+  }
   const form = detail.querySelector("[data-decide]");
   if (form && !form.dataset.dressed) {
     form.dataset.dressed = "yes";

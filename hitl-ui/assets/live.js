@@ -11,8 +11,8 @@ const AGAIN = 1000;
 // seconds.
 const SILENCE = 10000;
 
-// Calls `hello` when events begin to come, `change` with a request's id for each, `away` when they
-// stop coming; whoever says hello again may have missed some.
+// Calls `hello` when events begin to come, `change` with a request's id for each (`beforehand` for one
+// that is about what was approved beforehand), `away` when they stop coming; whoever says hello again may have missed some.
 export function follow(told) {
   let last = Date.now();
   let silent = false;
@@ -87,6 +87,7 @@ function listen(tell) {
     events.addEventListener("hello", () => tell("hello"));
     events.addEventListener("beat", () => tell("beat"));
     events.addEventListener("change", (event) => tell("change", event.data));
+    events.addEventListener("beforehand", (event) => tell("beforehand", event.data));
     events.addEventListener("error", () => {
       events.close();
       tell("away");

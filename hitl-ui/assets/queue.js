@@ -2,6 +2,7 @@
 // place. Focus, scroll position and what somebody is typing stay.
 
 import * as alerts from "./alerts.js";
+import * as beforehand from "./beforehand.js";
 import * as clock from "./clock.js";
 import * as detail from "./detail.js";
 import * as keys from "./keys.js";
@@ -22,6 +23,7 @@ const me = list.me();
 
 // What has changed since the last look; "all" when it is not known what.
 let changed = new Set();
+let approvals = false;
 let looking = false;
 let streaming = false;
 let greeted = false;
@@ -48,6 +50,10 @@ async function look() {
       const ids = [...changed];
       changed = new Set();
       const all = ids.includes("all");
+      if (all || approvals) {
+        approvals = false;
+        await beforehand.refresh();
+      }
       const whole = all || list.partial || list.goesOn() || ids.length > 50;
       const added = [];
       // Behind a part that goes on, single cards say what is new; the part says what is in it.
@@ -142,6 +148,7 @@ if (article && article.dataset.state !== "pending") {
 }
 clock.set(document.querySelector("[data-now]").dataset.now);
 clock.start();
+beforehand.watch();
 alerts.dress();
 keys.listen();
 detail.dress();
@@ -152,6 +159,11 @@ follow({
     soon(0);
   },
   change: (id) => {
+    changed.add(id);
+    soon(GATHER);
+  },
+  beforehand: (id) => {
+    approvals = true;
     changed.add(id);
     soon(GATHER);
   },

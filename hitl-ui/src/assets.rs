@@ -10,7 +10,7 @@ use serde::Deserialize;
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-const FILES: [(&str, &str, &str); 10] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("style.css", CSS, include_str!("../assets/style.css")),
     ("login.js", SCRIPT, include_str!("../assets/login.js")),
     ("again.js", SCRIPT, include_str!("../assets/again.js")),
@@ -20,6 +20,7 @@ const FILES: [(&str, &str, &str); 10] = [
     ("keys.js", SCRIPT, include_str!("../assets/keys.js")),
     ("live.js", SCRIPT, include_str!("../assets/live.js")),
     ("clock.js", SCRIPT, include_str!("../assets/clock.js")),
+    ("beforehand.js", SCRIPT, include_str!("../assets/beforehand.js")),
     ("alerts.js", SCRIPT, include_str!("../assets/alerts.js")),
 ];
 

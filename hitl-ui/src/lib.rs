@@ -4,25 +4,27 @@
 //! signed-in reviewer's own token.
 //!
 //! ```text
-//! config    settings
-//! session   who is signed in
-//! sign_in   in and out
-//! queue     what waits, as a list
-//! request   one request in full
-//! decide    the form of a decision, sent on to the gate
-//! history   what became of every request
-//! export    the same as a file
-//! insights  what became of requests lately, drawn
-//! chain     whether the audit is whole
-//! live      what happens, as it happens
-//! plan      what a migration would run, asked of the tool server
-//! tools     what servers say of their tools
-//! view      what a page says about a request
-//! problem   when the gate does not answer, or says no
-//! assets    style, scripts, icon
+//! config     settings
+//! session    who is signed in
+//! sign_in    in and out
+//! queue      what waits, as a list
+//! request    one request in full
+//! beforehand what is approved before it comes
+//! decide     the form of a decision, sent on to the gate
+//! history    what became of every request
+//! export     the same as a file
+//! insights   what became of requests lately, drawn
+//! chain      whether the audit is whole
+//! live       what happens, as it happens
+//! plan       what a migration would run, asked of the tool server
+//! tools      what servers say of their tools
+//! view       what a page says about a request
+//! problem    when the gate does not answer, or says no
+//! assets     style, scripts, icon
 //! ```
 
 pub mod assets;
+mod beforehand;
 pub mod chain;
 pub mod config;
 mod decide;

@@ -21,6 +21,9 @@ use tokio::{
 
 use crate::{problem::Problem, routes::App, session::Signed};
 
+/// What every kind of row begins with that is about what was approved beforehand.
+const BEFOREHAND: &str = "preapprov";
+
 /// How often a page is told that it still listens.
 const BEAT: Duration = Duration::from_secs(4);
 
@@ -37,8 +40,9 @@ pub(crate) async fn stream(
     let changes = stream::unfold(events, |mut events| async move {
         // When the gate ends the stream or breaks it, ours ends; the page comes again.
         let event = events.next().await.ok().flatten()?;
+        let beforehand = event.kind.starts_with(BEFOREHAND);
         let change = Event::default()
-            .event("change")
+            .event(if beforehand { "beforehand" } else { "change" })
             .id(event.seq.to_string())
             .data(event.request.to_string());
         Some((Ok(change), events))

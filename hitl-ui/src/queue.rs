@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
+    beforehand::{self, InForce},
     problem::Problem,
     request::{Shown, look},
     routes::App,
@@ -127,6 +128,7 @@ struct Page<'a> {
     form_token: &'a str,
     here: &'static str,
     part: &'a Part,
+    beforehand: beforehand::Shown<'a>,
     list: List<'a>,
     detail: Option<Shown<'a>>,
 }
@@ -194,14 +196,17 @@ pub(crate) async fn page(
     Signed(session): Signed,
     UriQuery(part): UriQuery<Part>,
 ) -> Result<Response, Problem> {
-    let waiting = waiting(&app, &session, &part).await?;
+    let (waiting, given) =
+        tokio::join!(waiting(&app, &session, &part), beforehand::in_force(&session));
+    let (waiting, given) = (waiting?, given?);
     let theirs = |request: &&Request| Standing::of(request, &session.me) == Standing::Open;
     let first = waiting.requests.iter().find(theirs).or(waiting.requests.first());
     let looked = match first {
         Some(first) => Some(look(&app, &session.gate, first.id).await?),
         None => None,
     };
-    whole(&session, &part, &waiting, looked.as_ref().map(|looked| looked.shown(&app, &session)))
+    let detail = looked.as_ref().map(|looked| looked.shown(&app, &session));
+    whole(&session, &part, &given, &waiting, detail)
 }
 
 /// The queue beside one request: its permanent address.
@@ -212,15 +217,19 @@ pub(crate) async fn one(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let id = id.parse().map_err(|_| Problem::NotFound)?;
-    let (waiting, looked) =
-        tokio::join!(waiting(&app, &session, &part), look(&app, &session.gate, id));
-    let (waiting, looked) = (waiting?, looked?);
-    whole(&session, &part, &waiting, Some(looked.shown(&app, &session)))
+    let (waiting, given, looked) = tokio::join!(
+        waiting(&app, &session, &part),
+        beforehand::in_force(&session),
+        look(&app, &session.gate, id)
+    );
+    let (waiting, given, looked) = (waiting?, given?, looked?);
+    whole(&session, &part, &given, &waiting, Some(looked.shown(&app, &session)))
 }
 
 fn whole(
     session: &Session,
     part: &Part,
+    given: &InForce,
     waiting: &Waiting,
     detail: Option<Shown<'_>>,
 ) -> Result<Response, Problem> {
@@ -230,6 +239,7 @@ fn whole(
         form_token: &session.form_token,
         here: "queue",
         part,
+        beforehand: given.shown(&session.me, &session.form_token),
         list: waiting.list(part, session, selected),
         detail,
     };

@@ -12,6 +12,7 @@ use hitl_client::{Client, Query};
 use jiff::{SignedDuration, Timestamp, Unit};
 
 use crate::{
+    beforehand::Offer,
     plan::Effects,
     problem::Problem,
     routes::App,
@@ -37,6 +38,8 @@ pub(crate) struct Shown<'a> {
     tree: Tree,
     before: &'a [String],
     reasons: &'a [String],
+    /// Where the reader may approve the like of it beforehand.
+    offer: Option<Offer>,
 }
 
 impl<'a> Shown<'a> {
@@ -120,6 +123,9 @@ impl<'a> Shown<'a> {
                 .to_owned(),
             Life::Spent if self.request.ruling.allows() => {
                 "The rules let it pass; nobody was asked.".to_owned()
+            }
+            Life::Spent if at("preapproved").is_some() && at("restored").is_none() => {
+                "It was approved beforehand: the call passed at once.".to_owned()
             }
             Life::Spent => match (at("approved"), at("spent")) {
                 (Some(approved), Some(spent)) if spent.at > approved.at => format!(
@@ -223,10 +229,12 @@ impl Looked {
     pub(crate) fn shown<'a>(&'a self, app: &'a App, session: &'a Session) -> Shown<'a> {
         let described =
             self.catalog.as_ref().and_then(|catalog| catalog.get(&self.request.tool_name));
+        let card = Card::new(&self.request, &session.me, None).described(self.catalog.as_ref());
         Shown {
             me: &session.me,
             form_token: &session.form_token,
-            card: Card::new(&self.request, &session.me, None).described(self.catalog.as_ref()),
+            offer: Offer::of(&card, &session.me),
+            card,
             request: &self.request,
             events: &self.events,
             effects: &self.effects,

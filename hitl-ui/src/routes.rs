@@ -12,7 +12,7 @@ use hitl_service::pages;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assets,
+    assets, beforehand,
     chain::Chain,
     config::Config,
     decide, export, history, insights, live,
@@ -90,6 +90,9 @@ pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, St
         .route("/requests/{id}/arguments", get(request::arguments))
         .route("/requests/{id}/whole", get(request::body))
         .route("/requests/{id}/decide", post(decide::decide))
+        .route("/requests/{id}/preapprove", post(beforehand::make))
+        .route("/queue/beforehand", get(beforehand::list))
+        .route("/preapprovals/{id}/end", post(beforehand::end))
         .route("/history", get(history::page))
         .route("/history.csv", get(export::csv))
         .route("/history.ndjson", get(export::ndjson))

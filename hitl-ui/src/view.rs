@@ -191,7 +191,10 @@ impl<'a> Card<'a> {
 pub fn settled(request: &Request) -> Option<String> {
     let ruled = request.votes.iter().all(|vote| vote.approved);
     let last = request.votes.last().map(|vote| vote.reviewer.as_str());
-    let by = last.map(|name| format!(" by {name}")).unwrap_or_default();
+    let given = |vote: &hitl_api::Vote| vote.approved && vote.preapproval.is_some();
+    let beforehand = last.is_some() && request.votes.iter().all(given);
+    let when = if beforehand { " beforehand" } else { "" };
+    let by = last.map(|name| format!("{when} by {name}")).unwrap_or_default();
     Some(match request.state {
         State::Pending => return None,
         State::Spent | State::Approved if request.ruling.allows() => {

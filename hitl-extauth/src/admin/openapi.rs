@@ -5,7 +5,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{events, health, history, insights, queue, rules, webhooks};
+use super::{events, health, history, insights, preapprovals, queue, rules, webhooks};
 
 /// The gate's admin API
 ///
@@ -18,6 +18,9 @@ use super::{events, health, history, insights, queue, rules, webhooks};
         queue::pending,
         queue::decide,
         queue::withdraw,
+        preapprovals::list,
+        preapprovals::make,
+        preapprovals::end,
         history::list,
         history::one,
         insights::insights,

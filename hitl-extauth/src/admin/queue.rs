@@ -78,6 +78,8 @@ pub(super) async fn me(Ctx(admin): Ctx<Admin>, reviewer: Reviewer) -> Json<Me> {
         also: reviewer.also,
         may_decide: reviewer.role == Role::Decide,
         break_glass: reviewer.break_glass,
+        preapproval_uses: settings.beforehand.uses,
+        preapproval_seconds: settings.beforehand.lasts.as_secs(),
     })
 }
 

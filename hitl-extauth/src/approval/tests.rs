@@ -18,6 +18,7 @@ fn vote(reviewer: &str, approved: bool, waiter: bool, now: i64) -> Happening {
         groups: Vec::new(),
         also: vec![format!("{}@example.com", reviewer.to_lowercase())],
         break_glass: false,
+        preapproval: None,
         approved,
         reason: String::new(),
         at: at(now),
@@ -31,12 +32,24 @@ fn spend() -> Happening {
 
 /// A life that needs so many approvals.
 fn life(approvals: u32) -> Life {
-    Life::new(at(0), TTL, needs(approvals, &[])).0
+    Life::new(at(0), TTL, needs(approvals, &[]), &[]).0
 }
 
 fn needs(approvals: u32, groups: &[&str]) -> Ruling {
     let groups = groups.iter().map(|group| (*group).to_owned()).collect();
     Ruling { quorums: vec![Quorum { approvals, groups }], ..Ruling::default() }
+}
+
+fn arrive(ruling: Ruling, given: Vec<Vote>) -> Happening {
+    Happening::Arrive { ruling: Box::new(ruling), given }
+}
+
+/// What somebody has said beforehand.
+fn beforehand(reviewer: &str, groups: &[&str]) -> Vote {
+    let Happening::Vote { vote, .. } = vote(reviewer, true, false, 0) else { unreachable!() };
+    let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+    let preapproval = Some(hitl_api::PreapprovalId::of(at(0)));
+    Vote { groups, preapproval, reason: "why".into(), ..vote }
 }
 
 fn under(happening: Happening, now: Ruling) -> Happening {
@@ -109,7 +122,7 @@ fn what_got_stricter_asks_again_and_what_the_rules_deny_nobody_can_approve() {
         life(1).step(&under(vote("dana", true, true, 1), denied.clone()), at(1));
     assert_eq!((life.state, changes), (State::Denied, vec![Change::Forbidden]));
     assert_eq!((life.votes, result), (vec![], Err(Refused::Forbidden("no".into()))));
-    assert_eq!(Life::new(at(0), TTL, denied).0.state, State::Denied);
+    assert_eq!(Life::new(at(0), TTL, denied, &[]).0.state, State::Denied);
 }
 
 #[test]
@@ -118,21 +131,21 @@ fn what_the_rules_have_loosened_needs_less() {
     let next = under(vote("lee", true, true, 2), needs(2, &[]));
     assert_eq!(after(&waiting, &next, 2).0.state, State::Spent);
     let allowed = Ruling { quorums: Vec::new(), ..needs(1, &[]) };
-    let arrive = Happening::Arrive(Box::new(allowed.clone()));
-    let (spent, changes) = after(&waiting, &arrive, 2);
+    let again = arrive(allowed.clone(), Vec::new());
+    let (spent, changes) = after(&waiting, &again, 2);
     assert_eq!((spent.state, changes), (State::Spent, vec![Change::Allowed]));
-    assert_eq!(Life::new(at(0), TTL, allowed).0.state, State::Spent);
-    let arrive = Happening::Arrive(Box::new(needs(1, &[])));
-    let (spent, changes) = after(&waiting, &arrive, 2);
+    assert_eq!(Life::new(at(0), TTL, allowed, &[]).0.state, State::Spent);
+    let again = arrive(needs(1, &[]), Vec::new());
+    let (spent, changes) = after(&waiting, &again, 2);
     assert_eq!((spent.state, changes), (State::Spent, vec![Change::Approved, Change::Spent]));
-    assert_eq!(after(&life(3), &arrive, 2).0.state, State::Pending);
+    assert_eq!(after(&life(3), &again, 2).0.state, State::Pending);
 }
 
 #[test]
 fn who_is_in_no_group_that_counts_cannot_decide_and_a_reason_is_given_where_it_must() {
     let mut ruling = needs(1, &["dba"]);
     ruling.reason_required = true;
-    let life = Life::new(at(0), TTL, ruling).0;
+    let life = Life::new(at(0), TTL, ruling, &[]).0;
     let said = |groups: &[&str], approved, reason: &str| {
         let Happening::Vote { mut vote, waiter, grant, ruling } = vote("dana", approved, true, 1)
         else {
@@ -159,6 +172,37 @@ fn nobody_votes_twice_by_writing_their_name_otherwise() {
     assert_eq!(other.2, Err(Refused::Voted));
 }
 
+#[test]
+fn what_was_approved_beforehand_counts_where_it_makes_the_approval_whole() {
+    let (dana, lee) = (beforehand("dana", &["dba"]), beforehand("lee", &["sec"]));
+    let two = life(2);
+    let begin = |ruling, given: &[Vote]| Life::new(at(0), TTL, ruling, given);
+    let (life, changes) = begin(needs(1, &[]), &[dana.clone(), lee.clone()]);
+    // As little of it as that takes.
+    assert_eq!((life.state, life.votes.len()), (State::Spent, 1));
+    assert_eq!(changes, [Change::Preapproved(0), Change::Approved, Change::Spent]);
+    let (life, changes) = begin(needs(2, &[]), &[dana.clone(), dana.clone()]);
+    assert_eq!((life.state, life.votes.len(), changes), (State::Pending, 0, vec![]));
+    assert_eq!(begin(needs(2, &[]), &[dana.clone(), lee.clone()]).0.state, State::Spent);
+    assert_eq!(begin(needs(1, &["sec"]), std::slice::from_ref(&dana)).0.state, State::Pending);
+    // Somebody who is of no use before one who is.
+    let (life, _) = begin(needs(1, &["sec"]), &[dana.clone(), lee.clone()]);
+    assert_eq!(life.votes[0].reviewer, "lee");
+    let every_time = Ruling { every_time: true, ..needs(1, &[]) };
+    assert_eq!(begin(every_time, std::slice::from_ref(&dana)).0.state, State::Pending);
+    let denied = Ruling { denied: Some("no".into()), ..needs(1, &[]) };
+    assert_eq!(begin(denied, std::slice::from_ref(&dana)).0.state, State::Denied);
+
+    // Beside what somebody has said of the call itself; but nobody counts twice.
+    let (waiting, _) = after(&two, &vote("dana", true, true, 1), 1);
+    let same = arrive(needs(2, &[]), vec![beforehand("DANA@example.com", &[])]);
+    assert_eq!(after(&waiting, &same, 2).0.state, State::Pending);
+    let other = arrive(needs(2, &[]), vec![dana, lee]);
+    let (spent, changes) = after(&waiting, &other, 2);
+    assert_eq!((spent.state, spent.votes.len()), (State::Spent, 2));
+    assert_eq!(changes, [Change::Preapproved(1), Change::Approved, Change::Spent]);
+}
+
 fn happenings() -> impl Strategy<Value = Vec<(Happening, i64)>> {
     let one = prop_oneof![
         (prop::sample::select(vec!["dana", "lee"]), any::<bool>(), any::<bool>())
@@ -171,6 +215,34 @@ fn happenings() -> impl Strategy<Value = Vec<(Happening, i64)>> {
 }
 
 proptest! {
+    #[test]
+    fn whatever_was_said_beforehand_a_call_begins_as_spent_only_where_that_is_enough(
+        people in prop::collection::vec(
+            (prop::sample::select(vec!["dana", "lee", "kim", "Dana"]),
+             prop::sample::subsequence(vec!["dba", "sec"], 0..=2)), 0..6),
+        needed in 1_u32..4, group in prop::option::of(prop::sample::select(vec!["dba", "sec"])),
+        every_time in any::<bool>(),
+    ) {
+        let given: Vec<_> = people.iter().map(|(who, groups)| beforehand(who, groups)).collect();
+        let groups: Vec<_> = group.into_iter().collect();
+        let ruling = Ruling { every_time, ..needs(needed, &groups) };
+        let (life, changes) = Life::new(at(0), TTL, ruling.clone(), &given);
+        let spent = life.state == State::Spent;
+        prop_assert_eq!(spent, changes.contains(&Change::Spent));
+        prop_assert_eq!(life.votes.is_empty(), !spent);
+        let mut names: Vec<_> = people
+            .iter()
+            .filter(|(_, groups)| group.is_none_or(|group| groups.contains(&group)))
+            .map(|(who, _)| who.to_lowercase())
+            .collect();
+        names.sort();
+        names.dedup();
+        prop_assert_eq!(spent, !every_time && names.len() >= needed as usize);
+        if spent {
+            prop_assert!(ruling.is_met(&life.votes) && life.votes.len() == needed as usize);
+        }
+    }
+
     #[test]
     fn whatever_happens_one_approval_is_spent_once_and_a_settled_request_stays_so(
         happenings in happenings(), needed in 1_u32..3,

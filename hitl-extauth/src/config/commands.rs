@@ -6,7 +6,8 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Subcommand};
-use hitl_api::{Head, RequestId};
+use hitl_api::{Head, PreapprovalId, RequestId};
+use jiff::SignedDuration;
 
 use crate::store::database::{Database, DatabaseParser, PostgresArgs};
 
@@ -129,6 +130,54 @@ pub enum ReviewCommand {
         /// Why; kept in the audit and told to the agent
         #[arg(long, default_value = "", value_name = "TEXT")]
         reason: String,
+    },
+    /// Approve calls like a request, before they come
+    ///
+    /// Of the same requester, for the same route, server and tool, whose arguments meet a condition.
+    Preapprove {
+        /// The gate, and who asks it
+        #[command(flatten)]
+        desk: DeskArgs,
+
+        /// The request whose like is approved
+        #[arg(value_name = "ID")]
+        id: RequestId,
+
+        /// What must be true of the arguments, in CEL; these very arguments unless given
+        #[arg(long, value_name = "CEL")]
+        when: Option<String>,
+
+        /// For how many calls
+        #[arg(long, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..))]
+        uses: u32,
+
+        /// For how long, for example 30m or 4h
+        #[arg(long = "for", value_name = "TIME")]
+        lasts: SignedDuration,
+
+        /// Why; kept in the audit with each of the calls
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// List what reviewers have approved beforehand, and how often it was used
+    Preapprovals {
+        /// The gate, and who asks it
+        #[command(flatten)]
+        desk: DeskArgs,
+
+        /// Print them as the API gives them, one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a pre-approval, anybody's: no call uses it from now on
+    EndPreapproval {
+        /// The gate, and who asks it
+        #[command(flatten)]
+        desk: DeskArgs,
+
+        /// The pre-approval
+        #[arg(value_name = "ID")]
+        id: PreapprovalId,
     },
     /// List messages to webhooks that did not arrive and are not sent again by themselves
     DeadLetters {

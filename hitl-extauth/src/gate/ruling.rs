@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Bodies from this size on are looked through beside those who wait for little, in bytes.
-const LARGE: usize = 4 * 1024;
+pub(super) const LARGE: usize = 4 * 1024;
 
 /// Calls of one requester that rules deny and that are written down at once, and how often one more may be.
 /// An agent that asks for what it cannot have must not fill the disk with it.
@@ -105,20 +105,28 @@ impl Evaluating {
 impl Gate {
     /// A call that arrives, with what the rules say of it.
     pub(super) async fn ruled(&self, mut call: NewCall) -> Result<NewCall, StoreError> {
-        if self.rules.is_constant() && !self.rules.is_trying() {
+        let given = self.preapproved.about(&call);
+        let asked = !self.rules.is_constant() || self.rules.is_trying();
+        if !asked && given.is_empty() {
             return Ok(call);
         }
         let (rules, at) = (self.rules.clone(), self.store.now());
         let large = call.body.len() > LARGE;
         let rule = move || {
-            call.ruling = rules.arriving(&Facts::arriving(&call, at));
+            let facts = Facts::arriving(&call, at);
+            let ruling = if asked { rules.arriving(&facts) } else { Ruling::default() };
+            // What nobody may approve beforehand is not looked for.
+            let given = given.into_iter().filter(|given| !ruling.every_time && given.holds(&facts));
+            let preapproved = given.map(|given| given.id()).collect();
+            call.preapproved = preapproved;
+            call.ruling = ruling;
             call
         };
         self.evaluate(large, rule).await
     }
 
     /// Evaluates rules; where there is much to look through, beside those who wait for little.
-    async fn evaluate<T: Send + 'static>(
+    pub(super) async fn evaluate<T: Send + 'static>(
         &self,
         large: bool,
         rule: impl FnOnce() -> T + Send + 'static,

@@ -53,6 +53,7 @@ impl Gate {
             break_glass: reviewer.break_glass,
             approved: decision.approved,
             reason: decision.reason,
+            preapproval: None,
             at: self.store.now(),
         };
         // Taken out first, so that exactly one decision can release it; put back when this one

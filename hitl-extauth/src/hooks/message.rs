@@ -129,6 +129,9 @@ pub struct Said {
     pub approved: bool,
     /// Why, in their words
     pub reason: String,
+    /// The pre-approval by which they said it, before the call came
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preapproval: Option<String>,
 }
 
 impl Message {
@@ -141,8 +144,13 @@ impl Message {
     ) -> Option<Self> {
         let event = Event::of(&delivery.kind).filter(|event| hook.events.contains(event))?;
         let request = request?;
-        // Nobody is called for what the rules have settled, or reminded of what is decided.
-        let settled = request.ruling.allows() || request.ruling.denied.is_some();
+        // Nobody is called for what was settled when it came, or reminded of what is decided.
+        let beforehand = |request: &Request| {
+            let mut votes = request.votes.iter();
+            request.state != State::Pending && votes.any(|vote| vote.preapproval.is_some())
+        };
+        let ruled = request.ruling.allows() || request.ruling.denied.is_some();
+        let settled = ruled || beforehand(&request);
         match event {
             Event::Requested if settled => return None,
             Event::Reminder if request.state != State::Pending => return None,
@@ -181,6 +189,7 @@ impl Message {
                         reviewer: vote.reviewer,
                         approved: vote.approved,
                         reason: vote.reason,
+                        preapproval: vote.preapproval.map(|id| id.to_string()),
                     })
                     .collect(),
                 rules: request.ruling.rules.into_iter().map(|rule| rule.name).collect(),

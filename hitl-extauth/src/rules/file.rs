@@ -32,7 +32,7 @@ const LONGEST_TIME: i64 = 366 * 24 * 3600;
 /// met; `allow` lets a call pass only where nothing else matches. A call that no rule matches needs one
 /// approval, and so does one for which a condition cannot be evaluated.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 pub(super) struct File {
     /// Time zone of `time`, by its name in the IANA database, for example Europe/Berlin
     #[serde(default)]
@@ -49,7 +49,7 @@ pub(super) struct File {
 
 /// A rule: a condition, and one of deny, require and allow
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 pub(super) struct WrittenRule {
     /// Its name, which no other rule has: it stands in the audit and before reviewers
     name: String,
@@ -75,7 +75,7 @@ pub(super) struct WrittenRule {
 
 /// What must be there before a call passes
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 struct WrittenDemand {
     /// How many people must approve; 1 unless given
     #[serde(default)]
@@ -89,6 +89,10 @@ struct WrittenDemand {
     /// An approval needs a reason
     #[serde(default)]
     reason: bool,
+
+    /// Somebody must look at each call: no pre-approval counts
+    #[serde(default)]
+    every_time: bool,
 
     /// How long it waits for a decision, for example 4h; never longer than the gate's --expire-after
     #[serde(default)]
@@ -223,6 +227,7 @@ impl WrittenDemand {
         Ok(Demand {
             quorum: Quorum { approvals, groups },
             reason: self.reason,
+            every_time: self.every_time,
             expires: time(&self.expires, "expires").transpose()?,
             hold: time(&self.hold, "hold").transpose()?,
             grant: time(&self.grant, "grant").transpose()?,

@@ -185,7 +185,7 @@ rules:
   require: {approvals: 2, groups: [dba, sre], expires: 4h, grant: 10m, risk: high, note: Look twice}
 - name: security
   when: arguments.version in ['v5']
-  require: {groups: [sec], reason: true, hold: 30s, grant: 5m, risk: medium}
+  require: {groups: [sec], reason: true, every_time: true, hold: 30s, grant: 5m, risk: medium}
 - name: drafts
   when: arguments.version in ['v1', 'v3']
   allow: true
@@ -222,11 +222,11 @@ fn the_table_of_outcomes() {
     let v5 = ruled("v5");
     assert_eq!(v5.quorums, [quorum(2, &["dba", "sre"]), quorum(1, &["sec"])]);
     assert_eq!((v5.hold, v5.grant_for, v5.risk), (Some(30), Some(300), Some(Risk::High)));
-    assert!(v5.reason_required);
+    assert!(v5.reason_required && v5.every_time && !v3.every_time);
     // What cannot be evaluated asks for an approval, whatever it would have said.
     let v6 = ruled("v6");
     assert_eq!(v6.quorums, [quorum(2, &["dba", "sre"])]);
-    assert!(v6.rules[1].failed.as_deref().unwrap().contains("missing"));
+    assert!(v6.rules[1].failed.as_deref().unwrap().contains("missing") && v6.every_time);
     let v7 = ruled("v7");
     assert_eq!((v7.denied.clone(), v7.quorums), (None, vec![Quorum::default()]));
     // A denial beats everything.
@@ -318,6 +318,7 @@ fn votes() -> impl Strategy<Value = Vec<hitl_api::Vote>> {
             groups,
             also: Vec::new(),
             break_glass: false,
+            preapproval: None,
             approved: true,
             reason: if reason { "why".into() } else { String::new() },
             at: Timestamp::UNIX_EPOCH,

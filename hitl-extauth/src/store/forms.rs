@@ -1,8 +1,9 @@
-//! What databases keep as text: how sure the gate is of a requester, groups, and rulings.
+//! What databases keep as text: how sure the gate is of a requester, groups, rulings, and pre-approvals.
 //!
 //! What is as usual is kept as nothing, so that most rows are short.
 
-use hitl_api::{Assurance, Quorum, Ruling};
+use hitl_api::{Assurance, Preapproval, Quorum, Ruling};
+use jiff::Timestamp;
 
 /// How sure the gate is, in a row.
 pub(super) fn assurance(assurance: Assurance) -> &'static str {
@@ -18,6 +19,25 @@ pub(super) fn assured(text: &str) -> Option<Assurance> {
     [Assurance::Verified, Assurance::Claimed, Assurance::Address]
         .into_iter()
         .find(|known| assurance(*known) == text)
+}
+
+/// A pre-approval in a row: what has a column of its own counts as it is there.
+pub(super) struct KeptPreapproval<'a> {
+    pub(super) said: &'a str,
+    pub(super) expires_at: Timestamp,
+    pub(super) uses: u32,
+    pub(super) used: u32,
+    pub(super) ended_at: Option<Timestamp>,
+    pub(super) ended_by: Option<String>,
+}
+
+impl KeptPreapproval<'_> {
+    /// The pre-approval.
+    pub(super) fn read(self) -> Result<Preapproval, serde_json::Error> {
+        let Self { said, expires_at, uses, used, ended_at, ended_by } = self;
+        let said: Preapproval = serde_json::from_str(said)?;
+        Ok(Preapproval { expires_at, uses, used, ended_at, ended_by, ..said })
+    }
 }
 
 /// Groups in a row.

@@ -27,6 +27,8 @@ pub struct Moved {
     pub requests: u64,
     /// Votes on them.
     pub votes: u64,
+    /// What was approved beforehand.
+    pub preapprovals: u64,
     /// The end of the audit.
     pub head: Head,
 }
@@ -86,7 +88,7 @@ pub(crate) async fn run(
             return Err(MoveError::NotEmpty(to.to_string()));
         }
         mark(source, from)?;
-        return Ok(Moved { requests: 0, votes: 0, head });
+        return Ok(Moved { requests: 0, votes: 0, preapprovals: 0, head });
     }
     let (mut requests, mut votes, mut after) = (0, 0, None);
     loop {
@@ -96,6 +98,14 @@ pub(crate) async fn run(
         requests += page.len() as u64;
         votes += page.iter().map(|request| request.votes.len() as u64).sum::<u64>();
         target.requests(&page).await?;
+    }
+    let (mut preapprovals, mut after) = (0, None);
+    loop {
+        let page = source.preapprovals(after, AT_ONCE)?;
+        let Some(last) = page.last().map(|preapproval| preapproval.id) else { break };
+        after = Some(last);
+        preapprovals += page.len() as u64;
+        target.preapprovals(&page).await?;
     }
     let (mut verifier, mut seq) = (Verifier::new(None), 0);
     loop {
@@ -109,7 +119,7 @@ pub(crate) async fn run(
     let unknown = |error| MoveError::Unknown(error, from.display().to_string());
     target.commit().await.map_err(unknown)?;
     mark(source, from)?;
-    Ok(Moved { requests, votes, head })
+    Ok(Moved { requests, votes, preapprovals, head })
 }
 
 fn mark(source: Source, from: &Path) -> Result<(), MoveError> {

@@ -10,6 +10,7 @@ mod connect;
 mod listen;
 mod offline;
 mod outbox;
+mod preapprovals;
 mod rows;
 mod schema;
 mod view;
@@ -313,6 +314,7 @@ impl Store for PostgresStore {
         let needs = Needs::Call {
             digest: call.digest.clone(),
             requester: call.requester.clone(),
+            preapproved: call.preapproved.clone(),
             // The body, the arguments twice, and the rest.
             bytes: 3 * call.body.len() + 1024,
         };
@@ -398,11 +400,8 @@ impl Store for PostgresStore {
         let mut touched = Touched { requests: Vec::new(), until: after };
         for row in found {
             touched.until = row.try_get::<_, i64>(0)?.unsigned_abs();
-            // These change nothing for a call that waits.
             let kind: &str = row.try_get(2)?;
-            if !["received", "repeated", "voted", "caller_left", "answered_pending", "superseded"]
-                .contains(&kind)
-            {
+            if listen::touches(kind) {
                 touched.requests.push(RequestId::from(row.try_get::<_, Uuid>(1)?));
             }
         }

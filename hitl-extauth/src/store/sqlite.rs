@@ -6,6 +6,7 @@
 
 mod list;
 mod outbox;
+mod preapprovals;
 mod rows;
 mod source;
 mod writer;
@@ -369,12 +370,13 @@ mod tests {
         assert_eq!(known, all);
     }
 
-    const KNOWN: [(i32, &str, u64); 6] = [
+    const KNOWN: [(i32, &str, u64); 7] = [
         (1, "requests_and_events", 228_949_229_227_288_265),
         (2, "tally", 3_346_906_083_568_035_348),
         (3, "address", 2_436_830_282_846_585_098),
         (4, "settled", 1_265_199_279_501_238_868),
         (5, "rules", 14_014_096_255_419_098_946),
         (6, "outbox", 4_654_065_313_178_304_423),
+        (7, "preapprovals", 15_759_777_741_498_942_963),
     ];
 }

@@ -3,7 +3,9 @@
 //! Owns the order of things for every store; a store brings the rows. Must never decide what
 //! [`Life::step`] decides.
 
-use hitl_api::{Event, Head, Request, RequestId, Requester, State, Vote, audit};
+use hitl_api::{
+    Event, Head, Preapproval, PreapprovalId, Request, RequestId, Requester, State, Vote, audit,
+};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -39,6 +41,12 @@ pub(super) trait Rows {
 
     /// Keeps a vote.
     fn vote(&mut self, id: RequestId, vote: &Vote) -> Result<(), StoreError>;
+
+    /// One pre-approval.
+    fn preapproval(&mut self, id: PreapprovalId) -> Result<Option<Preapproval>, StoreError>;
+
+    /// Keeps a pre-approval as it is now, new or not.
+    fn keep(&mut self, preapproval: Preapproval) -> Result<(), StoreError>;
 
     /// The end of the audit.
     fn head(&mut self) -> Result<Head, StoreError>;
@@ -76,11 +84,13 @@ pub(super) fn arrive(
     now: Timestamp,
 ) -> Result<Arrival, StoreError> {
     let mut expired = None;
+    let given = given(rows, &call, now)?;
     if let Some(standing) = rows.standing(&call.digest)? {
         let before = standing.state;
         // Time may have settled it since, or the rules by now; then it is as if there were none.
         let ruling = Box::new(call.ruling.clone());
-        let aged = step(rows, standing, &Happening::Arrive(ruling), now)?.0;
+        let arrive = Happening::Arrive { ruling, given: given.clone() };
+        let aged = step(rows, standing, &arrive, now)?.0;
         match aged.state {
             State::Spent if before != State::Spent => return Ok(Arrival::Granted(aged)),
             State::Denied if before == State::Pending => return Ok(Arrival::Denied(aged)),
@@ -99,7 +109,7 @@ pub(super) fn arrive(
             _ => {}
         }
     }
-    let (life, ruled) = Life::new(now, terms.request, call.ruling.clone());
+    let (life, changes) = Life::new(now, terms.request, call.ruling.clone(), &given);
     if life.state == State::Pending
         && let Some(full) = full(rows, &call, terms)?
     {
@@ -119,14 +129,84 @@ pub(super) fn arrive(
         rows.waits_here(id, now)?;
     }
     append(rows, id, "received", data, now)?;
-    let Some(change) = ruled else { return Ok(Arrival::New { id, expired }) };
-    append(rows, id, kind(change), particulars(change, &life), now)?;
+    if life.state == State::Pending {
+        return Ok(Arrival::New { id, expired });
+    }
+    for vote in &life.votes {
+        cast(rows, id, vote)?;
+    }
+    for change in changes {
+        append(rows, id, kind(change), particulars(change, &life), now)?;
+    }
     let gone = || StoreError::Unavailable("a request that was just kept is gone".to_owned());
     let request = rows.request(id)?.ok_or_else(gone)?;
     Ok(match request.state {
         State::Denied => Arrival::Denied(request),
         _ => Arrival::Granted(request),
     })
+}
+
+/// What reviewers have said of a call beforehand: of what the gate has found, whatever may still be used.
+fn given(rows: &mut impl Rows, call: &NewCall, now: Timestamp) -> Result<Vec<Vote>, StoreError> {
+    let mut given = Vec::new();
+    for id in &call.preapproved {
+        let Some(found) = rows.preapproval(*id)? else { continue };
+        let context = call.context.as_ref();
+        let about = found.is_about(&call.requester, &call.route, &call.server, &call.tool, context);
+        // Nobody approves their own, not even beforehand.
+        let own = names(&found.vote).iter().any(|name| call.requester.is(name));
+        if about && !own && found.is_in_force(now) {
+            given.push(found.cast(now));
+        }
+    }
+    Ok(given)
+}
+
+/// Keeps a vote. One that was given beforehand uses its pre-approval.
+fn cast(rows: &mut impl Rows, id: RequestId, vote: &Vote) -> Result<(), StoreError> {
+    rows.vote(id, vote)?;
+    let Some(preapproval) = vote.preapproval else { return Ok(()) };
+    let gone = || StoreError::Unavailable("a pre-approval is gone".to_owned());
+    let found = rows.preapproval(preapproval)?.ok_or_else(gone)?;
+    rows.keep(Preapproval { used: found.used.saturating_add(1), ..found })
+}
+
+/// A reviewer approves calls that have not come yet.
+pub(super) fn preapprove(
+    rows: &mut impl Rows,
+    preapproval: Preapproval,
+    now: Timestamp,
+) -> Result<Preapproval, StoreError> {
+    let mut data = object(json!({
+        "preapproval": preapproval.id, "requester": preapproval.requester,
+        "route": preapproval.route, "server": preapproval.server, "tool": preapproval.tool,
+        "condition": preapproval.condition, "uses": preapproval.uses,
+        "expiresAt": preapproval.expires_at,
+    }));
+    data.extend(said(Some(&preapproval.vote)));
+    rows.keep(preapproval.clone())?;
+    append(rows, preapproval.request, "preapproval_made", data, now)?;
+    Ok(preapproval)
+}
+
+/// Somebody ends a pre-approval. One that has ended stays as it is.
+pub(super) fn end_preapproval(
+    rows: &mut impl Rows,
+    id: PreapprovalId,
+    by: String,
+    now: Timestamp,
+) -> Result<Option<Preapproval>, StoreError> {
+    let Some(found) = rows.preapproval(id)? else { return Ok(None) };
+    if !found.is_in_force(now) {
+        return Ok(Some(found));
+    }
+    let data = object(json!({
+        "preapproval": id, "reviewer": by, "used": found.used, "uses": found.uses,
+    }));
+    let ended = Preapproval { ended_at: Some(now), ended_by: Some(by), ..found };
+    rows.keep(ended.clone())?;
+    append(rows, ended.request, "preapproval_ended", data, now)?;
+    Ok(Some(ended))
 }
 
 /// Whether one more request may wait for a decision.
@@ -228,7 +308,7 @@ fn step(
         return Err(StoreError::Unavailable("the request changed meanwhile".to_owned()));
     }
     for vote in life.votes.iter().skip(before.votes.len()) {
-        rows.vote(request.id, vote)?;
+        cast(rows, request.id, vote)?;
     }
     for change in changes {
         let data = particulars(change, &life);
@@ -249,6 +329,7 @@ fn step(
 fn kind(change: Change) -> &'static str {
     match change {
         Change::Voted => "voted",
+        Change::Preapproved(_) => "preapproved",
         Change::Approved => "approved",
         Change::Allowed => "allowed",
         Change::Forbidden => "forbidden",
@@ -263,17 +344,10 @@ fn kind(change: Change) -> &'static str {
 }
 
 fn particulars(change: Change, life: &Life) -> Map<String, Value> {
-    let vote = life.votes.last();
-    let mut said =
-        object(json!({"reviewer": vote.map(|v| &v.reviewer), "reason": vote.map(|v| &v.reason)}));
-    if let Some(vote) = vote.filter(|vote| !vote.groups.is_empty()) {
-        said.insert("groups".to_owned(), json!(vote.groups));
-    }
-    if vote.is_some_and(|vote| vote.break_glass) {
-        said.insert("breakGlass".to_owned(), json!(true));
-    }
+    let mut said = said(life.votes.last());
     let data = match change {
         Change::Voted | Change::Denied => return said,
+        Change::Preapproved(place) => return self::said(life.votes.get(place)),
         Change::Approved => {
             said.insert("grantExpiresAt".to_owned(), json!(life.grant_expires_at));
             return said;
@@ -288,6 +362,22 @@ fn particulars(change: Change, life: &Life) -> Map<String, Value> {
         Change::Spent | Change::Expired | Change::Lapsed | Change::Withdrawn => json!({}),
     };
     object(data)
+}
+
+/// What a reviewer has said.
+fn said(vote: Option<&Vote>) -> Map<String, Value> {
+    let mut said =
+        object(json!({"reviewer": vote.map(|v| &v.reviewer), "reason": vote.map(|v| &v.reason)}));
+    if let Some(vote) = vote.filter(|vote| !vote.groups.is_empty()) {
+        said.insert("groups".to_owned(), json!(vote.groups));
+    }
+    if vote.is_some_and(|vote| vote.break_glass) {
+        said.insert("breakGlass".to_owned(), json!(true));
+    }
+    if let Some(id) = vote.and_then(|vote| vote.preapproval) {
+        said.insert("preapproval".to_owned(), json!(id));
+    }
+    said
 }
 
 /// The rules that have ruled.

@@ -3,6 +3,7 @@
 //! Each test asks for the store anew before every step: the one store of a kind, or one that was
 //! closed and opened again since the last step, so that nothing counts but what outlives the process.
 
+mod beforehand;
 mod outbox;
 mod ruling;
 
@@ -19,13 +20,17 @@ use hitl_extauth::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use self::beforehand::{
+    a_preapproval_is_used_as_often_as_it_says_and_no_more,
+    one_that_is_not_in_force_or_not_about_the_call_is_not_used,
+};
 use self::outbox::{
     a_message_is_kept_until_it_has_arrived_or_is_dead,
     what_happens_becomes_messages_once_for_each_webhook,
 };
 use self::ruling::{
     an_approval_that_the_rules_find_too_little_lapses_and_the_call_asks_again,
-    groups_and_rulings_are_kept_as_they_were,
+    groups_and_rulings_are_kept_as_they_were, two_approvals_are_two_people,
     what_the_rules_settle_is_kept_and_counts_as_nothing_that_waits,
 };
 use crate::keepers::{Keeper, Open, Postgres, Reopened, Replicas};
@@ -58,6 +63,8 @@ fn call(requester: &str, version: &str) -> NewCall {
         tool: "run_migration".into(),
         arguments: json!({"version": version}).as_object().unwrap().clone(),
         ruling: Ruling::default(),
+        context: None,
+        preapproved: Vec::new(),
     }
 }
 
@@ -73,6 +80,7 @@ fn vote(reviewer: &str, approved: bool, at: Timestamp) -> Vote {
         groups,
         also: vec![format!("{reviewer}@example.com")],
         break_glass: false,
+        preapproval: None,
         approved,
         reason: "because".into(),
         at,
@@ -215,29 +223,6 @@ async fn a_denial_answers_the_same_call_for_a_while(mut keeper: impl Keeper) {
     keeper.pass(11).await;
     let again = arrive(&mut keeper, "alice", "v3").await;
     assert!(matches!(again, Arrival::New { .. }));
-}
-
-async fn two_approvals_are_two_people(mut keeper: impl Keeper) {
-    let two = NewCall { ruling: needs(2, &[]), ..call("alice", "v3") };
-    let id = two.id;
-    keeper.store().await.arrive(two, TERMS, keeper.now()).await.unwrap();
-    let first = keeper
-        .store()
-        .await
-        .vote(id, vote("dana", true, keeper.now()), false, None, TERMS)
-        .await
-        .unwrap();
-    assert_eq!(first.state, State::Pending);
-    let again =
-        keeper.store().await.vote(id, vote("dana", true, keeper.now()), false, None, TERMS).await;
-    assert_eq!(refused(again), Refused::Voted);
-    let second = keeper
-        .store()
-        .await
-        .vote(id, vote("lee", true, keeper.now()), false, None, TERMS)
-        .await
-        .unwrap();
-    assert_eq!((second.state, second.votes.len()), (State::Approved, 2));
 }
 
 async fn time_settles_requests_and_grants(mut keeper: impl Keeper) {
@@ -472,6 +457,8 @@ macro_rules! contract {
 }
 
 contract! {
+    a_preapproval_is_used_as_often_as_it_says_and_no_more
+    one_that_is_not_in_force_or_not_about_the_call_is_not_used
     what_happens_becomes_messages_once_for_each_webhook
     a_message_is_kept_until_it_has_arrived_or_is_dead
     groups_and_rulings_are_kept_as_they_were

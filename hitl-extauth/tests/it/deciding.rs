@@ -26,7 +26,7 @@ async fn a_decision_needs_a_known_token_a_known_request_and_a_whole_body() {
     }
     let me = json!({
         "name": "dana", "groups": [], "holdSeconds": 240, "grantSeconds": 900, "mayDecide": true,
-        "breakGlass": false,
+        "breakGlass": false, "preapprovalUses": 100, "preapprovalSeconds": 8 * 3600,
     });
     assert_eq!(gate.json("/me").await, me);
     for path in ["/openapi.json", "/.well-known/jwks.json", "/metrics", "/healthz", "/readyz"] {

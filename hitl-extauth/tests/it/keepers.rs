@@ -118,10 +118,13 @@ pub(crate) struct Postgres {
 
 /// Its clock is its own. What is there becomes older instead.
 async fn age(server: &Server, seconds: i64) {
-    let sql =
+    let requests =
         "UPDATE hitl.requests SET received_at = received_at - $1, expires_at = expires_at - $1,
                settled_at = settled_at - $1, grant_expires_at = grant_expires_at - $1";
-    server.client().await.execute(sql, &[&(seconds * 1000)]).await.unwrap();
+    let preapprovals = "UPDATE hitl.preapprovals SET expires_at = expires_at - $1";
+    for sql in [requests, preapprovals] {
+        server.client().await.execute(sql, &[&(seconds * 1000)]).await.unwrap();
+    }
 }
 
 impl Keeper for Postgres {

@@ -5,6 +5,7 @@
 // Figures of a run, for whoever looks at its output.
 #![allow(clippy::print_stdout)]
 
+mod beforehand;
 mod checking;
 mod contract;
 mod deciding;

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
+
 use crate::{
     postgres::{NOBODY, Server},
     support::{Lab, PATIENCE, id_of, migrate},
@@ -48,6 +50,9 @@ async fn a_file_moves_with_its_chain_and_is_used_no_more() {
     let (waiting, granted) = (of(&pending, "waiting"), of(&pending, "granted"));
     alone.decide("dana", &granted, true, "“yes”, said 道").await;
     alone.decide("dana", &of(&pending, "denied"), false, "no").await;
+    let beforehand = json!({"condition": "true", "uses": 2, "seconds": 600, "reason": "a release"});
+    let (status, made) = alone.preapprove("dana", &granted, &beforehand).await;
+    assert_eq!(status, 201, "{made}");
     let before = alone.get("/audit").await.1;
     let (from, url) = (format!("sqlite://{}", lab.path("gate.db").display()), server.url());
     let moving = ["migrate", "--from", &from, "--to", &url];
@@ -59,9 +64,9 @@ async fn a_file_moves_with_its_chain_and_is_used_no_more() {
     let (moved, text) = run(&["migrate", "--from", &url, "--to", &from]);
     assert!(!moved && text.contains("in no other way"), "{text}");
     let (moved, text) = run(&moving);
-    assert!(moved && text.contains("3 requests, 2 votes and 8 rows"), "{text}");
+    assert!(moved && text.contains("3 requests, 2 votes, 1 pre-approvals and 9 rows"), "{text}");
     let (whole, text) = run(&["audit", "verify", &url]);
-    assert!(whole && text.contains("8 rows"), "{text}");
+    assert!(whole && text.contains("9 rows"), "{text}");
     assert_eq!(run(&["audit", "export", &url]).1, before);
 
     // Neither twice, nor back into the file.
@@ -81,6 +86,9 @@ async fn a_file_moves_with_its_chain_and_is_used_no_more() {
     assert!(replica.check(migrate("granted", "v3", 2)).await.is_allowed());
     let request = replica.until_state(&granted, "spent").await;
     assert_eq!(request["votes"][0]["reason"], "“yes”, said 道");
+    // What was approved beforehand still is.
+    assert!(replica.check(migrate("granted", "v4", 3)).await.is_allowed());
+    assert_eq!(replica.json("/preapprovals").await["preapprovals"][0]["used"], 1);
     let call = replica.hold(migrate("waiting", "v3", 2)).await;
     assert_eq!(replica.waiting_one().await, waiting);
     replica.decide("lee", &waiting, true, "").await;

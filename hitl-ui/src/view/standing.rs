@@ -88,6 +88,8 @@ mod tests {
             also: Vec::new(),
             may_decide: true,
             break_glass: false,
+            preapproval_uses: 0,
+            preapproval_seconds: 0,
         }
     }
 

@@ -8,8 +8,14 @@ use super::{Outcome, install};
 use crate::workspace::{self, Workspace};
 
 /// The suite's files; those that end in `.test.mjs` are run.
-const FILES: [&str; 5] =
-    ["lab.mjs", "provider.mjs", "deciding.test.mjs", "pages.test.mjs", "people.test.mjs"];
+const FILES: [&str; 6] = [
+    "lab.mjs",
+    "provider.mjs",
+    "beforehand.test.mjs",
+    "deciding.test.mjs",
+    "pages.test.mjs",
+    "people.test.mjs",
+];
 
 pub(crate) fn run(workspace: &Workspace) -> Outcome {
     let installed = || -> anyhow::Result<(PathBuf, PathBuf, PathBuf)> {

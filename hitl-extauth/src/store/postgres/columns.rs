@@ -1,6 +1,6 @@
 //! What a batch writes, column by column: one statement for many rows.
 
-use hitl_api::{Event, RequestId, State, Vote};
+use hitl_api::{Event, PreapprovalId, RequestId, State, Vote};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -33,9 +33,9 @@ pub(super) const UPDATE: &str = "
     RETURNING 1";
 
 pub(super) const VOTE: &str = "
-    INSERT INTO votes (request, reviewer, approved, reason, at, groups, also, break_glass)
+    INSERT INTO votes (request, reviewer, approved, reason, at, groups, also, break_glass, preapproval)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[], $5::bigint[], $6::text[],
-        $7::text[], $8::boolean[])";
+        $7::text[], $8::boolean[], $9::uuid[])";
 
 pub(super) const APPEND: &str = "
     INSERT INTO events (seq, at, request, kind, data, previous, hash)
@@ -194,6 +194,7 @@ pub(super) struct Votes<'a> {
     groups: Vec<Option<String>>,
     also: Vec<Option<String>>,
     break_glass: Vec<bool>,
+    preapproval: Vec<Option<Uuid>>,
 }
 
 impl<'a> Votes<'a> {
@@ -210,12 +211,13 @@ impl<'a> Votes<'a> {
             all.groups.push(forms::groups(&vote.groups).map_err(unkept)?);
             all.also.push(forms::groups(&vote.also).map_err(unkept)?);
             all.break_glass.push(vote.break_glass);
+            all.preapproval.push(vote.preapproval.map(PreapprovalId::uuid));
         }
         Ok(all)
     }
 
     /// In the order of the statement.
-    pub(super) fn values(&self) -> Values<'_, 8> {
+    pub(super) fn values(&self) -> Values<'_, 9> {
         [
             &self.request,
             &self.reviewer,
@@ -225,6 +227,7 @@ impl<'a> Votes<'a> {
             &self.groups,
             &self.also,
             &self.break_glass,
+            &self.preapproval,
         ]
     }
 }

@@ -31,6 +31,23 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A replica that was not seen for so many milliseconds is forgotten.
 const FORGOTTEN: i64 = 3_600_000;
 
+/// Kinds of rows that change nothing for a call that waits.
+const UNTOUCHED: [&str; 8] = [
+    "received",
+    "repeated",
+    "voted",
+    "caller_left",
+    "answered_pending",
+    "superseded",
+    "preapproval_made",
+    "preapproval_ended",
+];
+
+/// Whether a row of this kind may change something for a call that waits.
+pub(super) fn touches(kind: &str) -> bool {
+    !UNTOUCHED.contains(&kind)
+}
+
 /// Listens for ever.
 pub(super) async fn listen(shared: Arc<Shared>) {
     loop {

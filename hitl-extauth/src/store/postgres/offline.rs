@@ -1,12 +1,12 @@
 //! A PostgreSQL without a gate: reading its audit, and filling an empty one.
 
-use hitl_api::{Event, Head, Request, audit};
+use hitl_api::{Event, Head, Preapproval, Request, audit};
 
 use super::{
     OpenError,
     columns::{APPEND, Events, INSERT, Inserted, VOTE, Votes},
     connect::{Connector, Pool, Pooled},
-    rows, schema,
+    preapprovals, rows, schema,
     view::Held,
     writer::LOCK,
 };
@@ -112,6 +112,17 @@ impl Target {
             .collect();
         let vote = self.0.prepare_cached(VOTE).await?;
         self.0.execute(&vote, &Votes::of(&votes)?.values()).await?;
+        Ok(())
+    }
+
+    /// Keeps pre-approvals.
+    pub(in crate::store) async fn preapprovals(
+        &mut self,
+        all: &[Preapproval],
+    ) -> Result<(), StoreError> {
+        let columns = preapprovals::Columns::of(all)?;
+        let keep = self.0.prepare_cached(preapprovals::KEEP).await?;
+        self.0.execute(&keep, &columns.values()).await?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Rows to types and back. The only place that knows the column names.
 
-use hitl_api::{Event, Request, RequestId, Requester, State, Vote};
+use hitl_api::{Event, PreapprovalId, Request, RequestId, Requester, State, Vote};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -26,7 +26,8 @@ fn columns() -> String {
          r.headers, r.body, r.tool, r.arguments, r.waiting_since, r.ruling, r.requester_groups, r.requester_also,
          (SELECT coalesce(json_agg(json_build_object('reviewer', v.reviewer, 'approved', v.approved,
               'reason', v.reason, 'at', v.at, 'groups', v.groups, 'also', v.also,
-              'break_glass', v.break_glass) ORDER BY v.at, v.reviewer), '[]')::text
+              'break_glass', v.break_glass,
+              'preapproval', v.preapproval) ORDER BY v.at, v.reviewer), '[]')::text
           FROM votes v WHERE v.request = r.id) AS votes,
          (SELECT p.id FROM replicas p WHERE p.id = r.replica
               AND p.seen_at > extract(epoch FROM clock_timestamp()) * 1000 - {REPLICA_LIVES})
@@ -106,6 +107,7 @@ struct KeptVote {
     groups: Option<String>,
     also: Option<String>,
     break_glass: bool,
+    preapproval: Option<PreapprovalId>,
 }
 
 /// A request from a row with all its columns.
@@ -159,6 +161,7 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
                     groups: forms::read_groups(vote.groups.as_deref()).map_err(unkept)?,
                     also: forms::read_groups(vote.also.as_deref()).map_err(unkept)?,
                     break_glass: vote.break_glass,
+                    preapproval: vote.preapproval,
                     approved: vote.approved,
                     reason: vote.reason,
                     at: moment(vote.at),

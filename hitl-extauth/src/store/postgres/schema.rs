@@ -123,9 +123,10 @@ mod tests {
         assert_eq!(known, all);
     }
 
-    const KNOWN: [(i32, &str, u64); 3] = [
+    const KNOWN: [(i32, &str, u64); 4] = [
         (1, "requests_and_audit", 13_708_675_500_593_842_886),
         (2, "rules", 2_536_306_167_801_032_072),
         (3, "outbox", 11_395_080_656_875_680_650),
+        (4, "preapprovals", 8_667_382_411_032_459_204),
     ];
 }

@@ -3,9 +3,11 @@
 //! Pure: loaded by the writer, written back by it, in one transaction. Owns which rows a batch has
 //! changed. Must never know more of a row than the transaction has read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use hitl_api::{Event, Head, Request, RequestId, Requester, State, Vote};
+use hitl_api::{
+    Event, Head, Preapproval, PreapprovalId, Request, RequestId, Requester, State, Vote,
+};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -37,6 +39,8 @@ pub(super) struct View {
     new: Vec<RequestId>,
     pub(super) votes: Vec<(RequestId, Vote)>,
     pub(super) events: Vec<Event>,
+    /// Pre-approvals, and whether they were changed.
+    preapprovals: BTreeMap<PreapprovalId, (Preapproval, bool)>,
     /// Whether it is to be seen that writing works, though nothing may have changed.
     pub(super) probed: bool,
     /// Why nothing of the batch can be kept, if so: an operation has done half of its work.
@@ -87,6 +91,16 @@ impl View {
         self.standing.entry(kept.request.digest.clone()).or_default().push(kept.request.id);
         // By its id it may be there already; it is the same row.
         self.load(kept);
+    }
+
+    /// Takes in a pre-approval as the database has it.
+    pub(super) fn load_preapproval(&mut self, kept: Preapproval) {
+        self.preapprovals.insert(kept.id, (kept, false));
+    }
+
+    /// The pre-approvals that the database has otherwise, or not at all.
+    pub(super) fn preapprovals(&self) -> impl Iterator<Item = &Preapproval> {
+        self.preapprovals.values().filter(|(_, changed)| *changed).map(|(kept, _)| kept)
     }
 
     /// The requests that are new, in the order in which they came.
@@ -167,7 +181,7 @@ impl Rows for View {
             address: call.address,
             waiting: false,
             waiting_since: None,
-            votes: Vec::new(),
+            votes: life.votes.clone(),
             needed: life.ruling.needed(),
             ruling: life.ruling.clone(),
             missing: Vec::new(),
@@ -207,6 +221,15 @@ impl Rows for View {
 
     fn vote(&mut self, id: RequestId, vote: &Vote) -> Result<(), StoreError> {
         self.votes.push((id, vote.clone()));
+        Ok(())
+    }
+
+    fn preapproval(&mut self, id: PreapprovalId) -> Result<Option<Preapproval>, StoreError> {
+        Ok(self.preapprovals.get(&id).map(|(kept, _)| kept.clone()))
+    }
+
+    fn keep(&mut self, preapproval: Preapproval) -> Result<(), StoreError> {
+        self.preapprovals.insert(preapproval.id, (preapproval, true));
         Ok(())
     }
 

@@ -6,8 +6,9 @@
 //! whose commit was sent and not answered, before the database has said so.
 
 mod doubt;
+mod needs;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, try_join_all};
 use hitl_api::{Head, RequestId, Requester, audit};
@@ -24,11 +25,14 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
+pub(super) use self::needs::Needs;
+use self::needs::Wanted;
 use super::{
     Shared,
     columns::{APPEND, Events, INSERT, Inserted, UPDATE, Updated, VOTE, Votes},
     connect::{Pooled, ask, discard},
-    rows::{self, moment, uuid},
+    preapprovals,
+    rows::{self, moment},
     view::{View, who},
 };
 use crate::store::{
@@ -70,35 +74,6 @@ const PENDING_OF: &str = "
 
 /// Tells the other replicas where the audit ends, when this is committed.
 const NOTIFY: &str = "SELECT pg_notify('hitl', $1::text)";
-
-/// Rows that an operation needs.
-pub(super) enum Needs {
-    /// What a call meets.
-    Call {
-        /// Its digest.
-        digest: String,
-        /// Who asks.
-        requester: Requester,
-        /// How large it is.
-        bytes: usize,
-    },
-    /// A request.
-    Request(RequestId),
-    /// What has run out.
-    Due,
-    /// None: it is only to be seen that writing works.
-    Nothing,
-}
-
-impl Needs {
-    /// Bytes that a batch writes because of it, roughly.
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Call { bytes, .. } => *bytes,
-            Self::Request(_) | Self::Due | Self::Nothing => 0,
-        }
-    }
-}
 
 /// Does its work in the batch's view, or learns that there is none. `now` is the database's clock.
 type Run = Box<dyn FnOnce(Option<(&mut View, Timestamp)>) -> Finish + Send>;
@@ -353,23 +328,7 @@ async fn load(
     client: &Pooled,
     needs: &[Needs],
 ) -> Result<(View, Timestamp), Flown> {
-    let (mut ids, mut digests, mut names) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let mut due = false;
-    for needs in needs {
-        match needs {
-            Needs::Call { digest, requester, .. } => {
-                digests.insert(digest.as_str());
-                names.insert(requester.name.as_str());
-            }
-            Needs::Request(id) => {
-                ids.insert(uuid(*id));
-            }
-            Needs::Due => due = true,
-            Needs::Nothing => {}
-        }
-    }
-    let (ids, digests, names) =
-        (Vec::from_iter(ids), Vec::from_iter(digests), Vec::from_iter(names));
+    let Wanted { ids, digests, names, given, due } = Wanted::of(needs);
     let (by_ids, by_digests) = (rows::by_ids(), rows::by_digests());
     let (ids, digests, names): ([Value<'_>; 1], [Value<'_>; 1], [Value<'_>; 1]) =
         ([&ids], [&digests], [&names]);
@@ -412,6 +371,13 @@ async fn load(
     }
     if due {
         load_due(client, now, &mut view).await?;
+    }
+    if !given.is_empty() {
+        let values: [Value<'_>; 1] = [&given];
+        let found = fly(vec![step(client, preapprovals::BY_IDS, &values).await?]).await?;
+        for row in found.into_iter().flatten() {
+            view.load_preapproval(preapprovals::read(&row)?);
+        }
     }
     Ok((view, moment(now)))
 }
@@ -459,6 +425,8 @@ async fn end(client: Pooled, view: &View) -> Ended {
 async fn flush(client: &Pooled, view: &View) -> Result<(), Flown> {
     let (inserted, updated) = (Inserted::of(&view.inserted())?, Updated::of(&view.updated())?);
     let (votes, events) = (Votes::of(&view.votes)?, Events::of(&view.events)?);
+    let given = preapprovals::Columns::of(view.preapprovals())?;
+    let given_values = given.values();
     let seq = view.head.as_ref().map_or_else(String::new, |head| head.seq.to_string());
     let (inserted_values, updated_values) = (inserted.values(), updated.values());
     let (vote_values, event_values) = (votes.values(), events.values());
@@ -470,6 +438,7 @@ async fn flush(client: &Pooled, view: &View) -> Result<(), Flown> {
         // Its answer is looked at: it comes second.
         (UPDATE, &updated_values, true),
         (VOTE, &vote_values, !view.votes.is_empty()),
+        (preapprovals::KEEP, &given_values, !given.is_empty()),
         (APPEND, &event_values, !view.events.is_empty()),
         (NOTIFY, &notify, !view.events.is_empty()),
         (super::SEEN, &seen, view.probed),

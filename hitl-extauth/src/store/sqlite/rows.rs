@@ -1,10 +1,13 @@
 //! Rows to types and back. The only place that knows the column names.
 
-use hitl_api::{Event, Head, Request, RequestId, Requester, State, Vote, audit};
+use hitl_api::{
+    Event, Head, Preapproval, PreapprovalId, Request, RequestId, Requester, State, Vote, audit,
+};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, types::Type};
 use serde_json::{Map, Value};
 
+use super::preapprovals;
 use crate::{
     approval::Life,
     insights::Settled,
@@ -45,6 +48,14 @@ impl Rows for Within<'_> {
 
     fn vote(&mut self, id: RequestId, vote: &Vote) -> Result<(), StoreError> {
         Ok(insert_vote(self.0, id, vote)?)
+    }
+
+    fn preapproval(&mut self, id: PreapprovalId) -> Result<Option<Preapproval>, StoreError> {
+        Ok(preapprovals::one(self.0, id)?)
+    }
+
+    fn keep(&mut self, preapproval: Preapproval) -> Result<(), StoreError> {
+        Ok(preapprovals::keep(self.0, &preapproval)?)
     }
 
     fn head(&mut self) -> Result<Head, StoreError> {
@@ -162,8 +173,8 @@ pub(super) fn probe(connection: &Connection, now: Timestamp) -> Result<(), Store
 fn insert_vote(connection: &Connection, id: RequestId, vote: &Vote) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO votes (request, reviewer, approved, reason, at, groups, also, break_glass)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO votes (request, reviewer, approved, reason, at, groups, also, break_glass,
+             preapproval) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute((
             id.to_string(),
@@ -174,6 +185,7 @@ fn insert_vote(connection: &Connection, id: RequestId, vote: &Vote) -> rusqlite:
             forms::groups(&vote.groups).map_err(unkept)?,
             forms::groups(&vote.also).map_err(unkept)?,
             vote.break_glass,
+            vote.preapproval.map(|id| id.to_string()),
         ))
         .map(drop)
 }
@@ -328,6 +340,10 @@ pub(super) fn with_votes(
                 break_glass: row.get("break_glass")?,
                 approved: row.get("approved")?,
                 reason: row.get("reason")?,
+                preapproval: match row.get_ref("preapproval")?.as_str_or_null()? {
+                    Some(id) => Some(id.parse().map_err(|_| corrupt("not an id"))?),
+                    None => None,
+                },
                 at: moment(row.get("at")?),
             })
         })?

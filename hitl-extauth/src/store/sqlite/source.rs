@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
-use hitl_api::{Event, Head, Request, RequestId};
+use hitl_api::{Event, Head, Preapproval, PreapprovalId, Request, RequestId};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, claim, list, rows};
+use super::{APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, claim, list, preapprovals, rows};
 use crate::store::{Filter, Order, Page};
 
 /// A file that nobody else writes to while this is there.
@@ -61,6 +61,16 @@ impl Source {
         let page = Page { order: Order::Oldest, after, limit };
         let listed = list::list(&self.connection, &Filter::default(), page);
         Ok(listed.map_err(|error| OpenError::Sqlite(self.name.clone(), error))?.requests)
+    }
+
+    /// Pre-approvals behind one, whatever has become of them.
+    pub(in crate::store) fn preapprovals(
+        &self,
+        after: Option<PreapprovalId>,
+        limit: u32,
+    ) -> Result<Vec<Preapproval>, OpenError> {
+        preapprovals::all(&self.connection, after, limit)
+            .map_err(|error| OpenError::Sqlite(self.name.clone(), error))
     }
 
     /// The end of the audit.

@@ -104,3 +104,26 @@ pub(super) async fn what_the_rules_settle_is_kept_and_counts_as_nothing_that_wai
     }
     verifier.finish().unwrap();
 }
+
+pub(super) async fn two_approvals_are_two_people(mut keeper: impl Keeper) {
+    let two = NewCall { ruling: needs(2, &[]), ..call("alice", "v3") };
+    let id = two.id;
+    keeper.store().await.arrive(two, TERMS, keeper.now()).await.unwrap();
+    let first = keeper
+        .store()
+        .await
+        .vote(id, vote("dana", true, keeper.now()), false, None, TERMS)
+        .await
+        .unwrap();
+    assert_eq!(first.state, State::Pending);
+    let again =
+        keeper.store().await.vote(id, vote("dana", true, keeper.now()), false, None, TERMS).await;
+    assert_eq!(refused(again), Refused::Voted);
+    let second = keeper
+        .store()
+        .await
+        .vote(id, vote("lee", true, keeper.now()), false, None, TERMS)
+        .await
+        .unwrap();
+    assert_eq!((second.state, second.votes.len()), (State::Approved, 2));
+}
