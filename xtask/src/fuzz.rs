@@ -1,29 +1,49 @@
-//! `cargo xtask fuzz`: looks for requests that break what the gate promises.
+//! `cargo xtask fuzz`: looks for requests, and for files of rules, that break what the gate promises.
 
 use std::{fs, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::workspace::{self, Workspace};
 
 /// What to fuzz, and how long
 #[derive(Args)]
 pub(crate) struct FuzzArgs {
-    /// Seconds to look
+    /// What is hostile; one after the other unless given
+    #[arg(value_enum, value_name = "TARGET")]
+    target: Option<Target>,
+
+    /// Seconds to look, for each
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     seconds: u64,
 }
 
-/// Where the target is, and where what it begins with.
-const FUZZ: &str = "tests/adversarial/fuzz";
-const CORPUS: &str = "tests/adversarial/corpus";
+/// A target of cargo-fuzz.
+#[derive(Clone, Copy, ValueEnum)]
+enum Target {
+    /// Requests that a gateway asks about
+    Classify,
+    /// Files of rules, and conditions
+    Rules,
+}
 
-/// Runs the target with the committed corpus. What it finds new goes to the target folder, not
+impl Target {
+    /// Its name, and where what it begins with is.
+    fn parts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Classify => ("classify", "tests/adversarial/corpus"),
+            Self::Rules => ("rules", "tests/adversarial/rules"),
+        }
+    }
+}
+
+/// Where the targets are.
+const FUZZ: &str = "tests/adversarial/fuzz";
+
+/// Runs the targets with the committed corpora. What it finds new goes to the target folder, not
 /// into the corpus: somebody has to give it a name.
 pub(crate) fn run(workspace: &Workspace, args: &FuzzArgs) -> anyhow::Result<ExitCode> {
-    let found = workspace.target().join("fuzz-corpus");
-    fs::create_dir_all(&found).context("a folder for what is found")?;
     let fuzz = || {
         // The cargo of rustup, which knows `+nightly`; the one that runs us does not.
         let mut cargo = workspace.command("cargo");
@@ -34,13 +54,20 @@ pub(crate) fn run(workspace: &Workspace, args: &FuzzArgs) -> anyhow::Result<Exit
         "fuzzing needs a nightly compiler (`rustup toolchain install nightly`) and cargo-fuzz \
          (`cargo install --locked cargo-fuzz`)",
     )?;
-    let mut run = fuzz();
-    run.args(["run", "--fuzz-dir", FUZZ, "classify"]).arg(&found).arg(workspace.path(CORPUS));
-    workspace::run(run.arg("--").arg(format!("-max_total_time={}", args.seconds)))
-        .context("what was found is above; give it a name and put it into the corpus")?;
-    println!(
-        "nothing was found; {} inputs cover what can be reached",
-        fs::read_dir(&found)?.count()
-    );
+    let targets = args.target.map_or(vec![Target::Classify, Target::Rules], |target| vec![target]);
+    for (name, corpus) in targets.into_iter().map(Target::parts) {
+        let found = workspace.target().join("fuzz-corpus").join(name);
+        fs::create_dir_all(&found).context("a folder for what is found")?;
+        let mut run = fuzz();
+        run.args(["run", "--fuzz-dir", FUZZ, name]).arg(&found).arg(workspace.path(corpus));
+        let time = format!("-max_total_time={}", args.seconds);
+        // What takes longer than a moment is found, too.
+        workspace::run(run.arg("--").arg(time).arg("-timeout=10"))
+            .context("what was found is above; give it a name and put it into the corpus")?;
+        println!(
+            "{name}: nothing was found; {} inputs cover what can be reached",
+            fs::read_dir(&found)?.count()
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,9 +6,11 @@
 //! json      documents that no JSON library would write
 //! encode    the same text in other encodings
 //! reading   what a lenient server could make of a request: the oracle
+//! ruling    what a file of rules may do, and a reviewer's condition: another oracle
 //! corpus/   requests worth keeping: tricks that once worked somewhere, and what fuzzing finds
 //! servers/  MCP servers that are not ours, which note what they execute
-//! fuzz/     the oracle as a target of cargo-fuzz
+//! rules/    files of rules worth keeping
+//! fuzz/     the oracles as targets of cargo-fuzz
 //! ```
 //!
 //! The binary feeds generated requests to the real gate and to those servers, and compares.
@@ -18,3 +20,4 @@ pub mod encode;
 pub mod generate;
 pub mod json;
 pub mod reading;
+pub mod ruling;
