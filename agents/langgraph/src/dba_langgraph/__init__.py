@@ -12,3 +12,5 @@ It is an agent that kagent runs from an image ("bring your own"). What belongs w
 ``agent``       tasks over A2A: whose they are, and who may decide
 ``app``         the HTTP server
 """
+
+__version__ = "0.1.0"

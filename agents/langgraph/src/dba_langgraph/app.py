@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dba_langgraph import __version__
 from dba_langgraph.agent import Agent
 from dba_langgraph.graph import Nodes, build
 from dba_langgraph.settings import Settings
@@ -61,7 +62,7 @@ def card(settings: Settings) -> AgentCard:
         name=settings.name.replace("-", "_"),
         description=settings.description,
         url=settings.url or f"http://{settings.listen}",
-        version="0.1.0",
+        version=__version__,
         protocol_version="0.3.0",
         preferred_transport="JSONRPC",
         capabilities=AgentCapabilities(streaming=True, push_notifications=False),
