@@ -10,6 +10,7 @@ mod bench;
 mod cluster;
 mod fuzz;
 mod lab;
+mod release;
 mod test;
 mod workspace;
 
@@ -55,6 +56,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Look for requests that break what the gate promises, with cargo-fuzz
     Fuzz(fuzz::FuzzArgs),
+    /// Make what a release is made of, and check that there can be one
+    Release(release::ReleaseArgs),
 }
 
 /// Passed on as they are
@@ -88,5 +91,6 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Test(args) => Ok(test::run(&workspace, &args)),
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Fuzz(args) => fuzz::run(&workspace, &args),
+        Command::Release(args) => release::run(&workspace, &args),
     }
 }
