@@ -1,16 +1,18 @@
 //! `cargo xtask release`: what a release is made of, and what must hold before there is one.
 //!
 //! Owns everything of a release that needs no registry and no token: the version, the changelog,
-//! archives, bills of materials, charts, checksums. Pushing and
-//! signing are for whoever calls it. Must never push, sign or tag anything.
+//! archives, bills of materials, charts, checksums. `.github/workflows/release.yml` calls it and adds
+//! what only it can: pushing and signing. Must never push, sign or tag anything.
 
 mod archive;
 mod changelog;
 mod charts;
 mod checksums;
 mod elf;
+mod rehearsal;
 mod sbom;
 mod version;
+mod workflows;
 
 use std::{
     fs,
@@ -23,6 +25,8 @@ use clap::{Args, Subcommand};
 
 use self::archive::{Arch, Finish};
 use crate::workspace::{self, Workspace};
+
+pub(crate) use self::rehearsal::rehearse;
 
 /// The services that are released, as binaries and as images.
 const SERVICES: [&str; 5] =
@@ -43,7 +47,7 @@ pub(crate) struct ReleaseArgs {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check that versions and changelog are fit for a release
+    /// Check that versions, changelog and workflows are fit for a release
     Check {
         /// The tag that is to be released: it must name the version, and the changelog must have it
         #[arg(long, value_name = "TAG")]
@@ -85,6 +89,12 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         digests: PathBuf,
     },
+    /// Do all of it that needs no registry, with debug builds, and change nothing
+    DryRun {
+        /// Where binaries are; the debug builds of this checkout when this is not given
+        #[arg(long, value_name = "FOLDER")]
+        binaries: Option<PathBuf>,
+    },
 }
 
 /// Does what was asked for.
@@ -112,6 +122,10 @@ pub(crate) fn run(workspace: &Workspace, args: &ReleaseArgs) -> anyhow::Result<E
             let section = changelog::section(&text, &version)
                 .with_context(|| format!("{} has no section for {version}", changelog::FILE))?;
             println!("{}", notes(section, &version, digests)?);
+        }
+        Command::DryRun { binaries } => {
+            let rehearsed = rehearse(workspace, binaries.as_deref())?;
+            println!("{}\n{}", rehearsed.said, rehearsed.folder.display());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -142,8 +156,9 @@ fn check(workspace: &Workspace, tag: Option<&str>) -> anyhow::Result<String> {
         }
     }
     wrong.extend(dockerfile(&read(workspace, "Dockerfile")?));
+    wrong.extend(workflows::problems(workspace)?);
     if wrong.is_empty() {
-        return Ok(format!("version {version} everywhere, changelog in order"));
+        return Ok(format!("version {version} everywhere, changelog and workflows in order"));
     }
     bail!("not fit for a release:\n  {}", wrong.join("\n  "))
 }

@@ -13,6 +13,7 @@ mod dependencies;
 mod gateway;
 pub(crate) mod install;
 mod postgres;
+mod release;
 mod scenes;
 mod server;
 mod tidy;
@@ -108,6 +109,12 @@ const SUITES: &[Suite] = &[
         name: "cluster",
         checks: "the whole lab on kind, and every object before a real API server",
         run: cluster::run,
+    },
+    // Behind the cluster, which brings a helm where the machine has none.
+    Suite {
+        name: "release",
+        checks: "versions, changelog, workflows; archives, bills of materials, charts, checksums",
+        run: release::run,
     },
     Suite {
         name: "adversarial",

@@ -35,12 +35,22 @@ pub(super) fn write(workspace: &Workspace, folder: &Path) -> anyhow::Result<Path
     Ok(file)
 }
 
+/// Looks whether the files of a folder are those that its checksums are of.
+///
+/// # Errors
+/// When one of them is not.
+pub(super) fn check(workspace: &Workspace, folder: &Path) -> anyhow::Result<()> {
+    let mut check = workspace.command("sha256sum");
+    check.args(["--check", "--strict", "--quiet", FILE]).current_dir(folder);
+    workspace::run(&mut check)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_file_has_its_sum_and_the_sums_have_none() {
+    fn a_file_that_is_another_by_now_is_noticed() {
         let workspace = Workspace::find().unwrap();
         let folder = std::env::temp_dir().join(format!("release-sums-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
@@ -52,6 +62,9 @@ mod tests {
         let text = fs::read_to_string(folder.join(FILE)).unwrap();
         let names: Vec<_> = text.lines().filter_map(|line| line.split("  ").nth(1)).collect();
         assert_eq!(names, ["a", "b"]);
+        check(&workspace, &folder).unwrap();
+        fs::write(folder.join("b"), "c").unwrap();
+        assert!(check(&workspace, &folder).is_err());
         fs::remove_dir_all(&folder).unwrap();
     }
 }
