@@ -10,7 +10,7 @@ use std::{borrow::Cow, fmt::Write as _};
 use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory as _};
 
 /// Invisible, though Unicode counts them among letters, marks or symbols.
-const INVISIBLE: [(char, char); 14] = [
+const INVISIBLE: [(char, char); 15] = [
     // Strokes through what stands before.
     ('\u{0334}', '\u{0338}'),
     ('\u{034f}', '\u{034f}'),
@@ -23,6 +23,8 @@ const INVISIBLE: [(char, char); 14] = [
     ('\u{3164}', '\u{3164}'),
     ('\u{fe00}', '\u{fe0f}'),
     ('\u{ffa0}', '\u{ffa0}'),
+    // Blanks among the hieroglyphs, which count as letters.
+    ('\u{13441}', '\u{13442}'),
     ('\u{16fe4}', '\u{16fe4}'),
     ('\u{1d159}', '\u{1d159}'),
     ('\u{1d173}', '\u{1d17a}'),
@@ -133,6 +135,7 @@ mod tests {
             ("no\u{a0}break", "no⟨U+00A0⟩break"),
             ("tag\u{e0041}", "tag⟨U+E0041⟩"),
             ("\u{3164}\u{2800}\u{115f}", "⟨U+3164⟩⟨U+2800⟩⟨U+115F⟩"),
+            ("a\u{13441}b", "a⟨U+13441⟩b"),
             ("⟨U+202E⟩", "⟨U+27E8⟩U+202E⟨U+27E9⟩"),
             ("o\u{336}k\u{20dd}", "o⟨U+0336⟩k⟨U+20DD⟩"),
             ("\u{85}\u{2028}\u{ad}\u{e000}", "⟨U+0085⟩⟨U+2028⟩⟨U+00AD⟩⟨U+E000⟩"),

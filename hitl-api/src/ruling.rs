@@ -216,18 +216,6 @@ impl Ruling {
     pub fn needed(&self) -> u32 {
         self.quorums.iter().map(|quorum| quorum.approvals).max().unwrap_or_default()
     }
-
-    /// The groups whose members may decide; none when anybody may.
-    pub fn deciders(&self) -> Vec<&str> {
-        if self.quorums.iter().any(|quorum| quorum.groups.is_empty()) {
-            return Vec::new();
-        }
-        let mut groups: Vec<_> =
-            self.quorums.iter().flat_map(|quorum| &quorum.groups).map(String::as_str).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        groups
-    }
 }
 
 impl std::fmt::Display for Quorum {
@@ -277,7 +265,6 @@ mod tests {
         votes.push(vote("kim", &["dba"], false));
         assert!(!ruling.is_met(&votes));
         assert!(ruling.may_decide(&["sec".to_owned()]) && !ruling.may_decide(&["web".to_owned()]));
-        assert_eq!(ruling.deciders(), ["dba", "sec"]);
         assert_eq!(quorum(2, &["dba", "sec"]).to_string(), "2 approvals from dba or sec");
     }
 

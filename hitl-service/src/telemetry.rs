@@ -114,10 +114,7 @@ pub fn init(service: &'static str, args: &TelemetryArgs) -> Result<Telemetry, Te
     let mut layers = vec![log];
     if let Some(provider) = &provider {
         // Traces do not depend on how much is logged. Ours only: libraries have spans of their own.
-        let ours = Targets::new()
-            .with_target("mcp_ops_tools", Level::INFO)
-            .with_target("hitl_extauth", Level::INFO)
-            .with_target("hitl_ui", Level::INFO);
+        let ours = Targets::new().with_target(service.replace('-', "_"), Level::INFO);
         let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer(service));
         layers.push(traces.with_filter(ours).boxed());
     }

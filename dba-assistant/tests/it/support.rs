@@ -1,64 +1,15 @@
 //! Starts the real agent and the real tool server, and speaks A2A to the one and asks the other.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::path::PathBuf;
 
+use hitl_process::{Process, beside};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Longest a condition may take to come true before the test gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) use hitl_process::PATIENCE;
 
-/// A process of ours; killed when dropped.
-pub(crate) struct Process {
-    child: Child,
-    pub(crate) url: String,
-}
-
-impl Process {
-    fn start(name: &str, args: &[&str]) -> Self {
-        let binary = Path::new(env!("CARGO_BIN_EXE_dba-assistant")).with_file_name(name);
-        let mut command = Command::new(&binary);
-        for (name, _) in std::env::vars_os() {
-            let foreign = [
-                "OPS_TOOLS_",
-                "DBA_",
-                "ANTHROPIC_",
-                "KAGENT_",
-                "OTEL_",
-                "LOG_",
-                "RUST_LOG",
-                "PORT",
-            ];
-            if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-                command.env_remove(name);
-            }
-        }
-        let started = command.args(args).args(["--log-format", "json"]).stderr(Stdio::piped());
-        let mut child = started.spawn().unwrap_or_else(|error| {
-            panic!("{}: {error}; build it with `cargo build --workspace`", binary.display())
-        });
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            line["address"].as_str().map(str::to_owned)
-        });
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Self { child, url: format!("http://{}", address.expect("it to listen")) }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // An error means that it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+/// The agent's program.
+const AGENT: &str = env!("CARGO_BIN_EXE_dba-assistant");
 
 /// An agent with tools and a model.
 pub(crate) struct Lab {
@@ -105,7 +56,8 @@ impl Lab {
 
     pub(crate) fn start_tools(&mut self) {
         let listen = format!("--listen={}", self.tools_address);
-        self.tools = Some(Process::start("mcp-ops-tools", &[&listen]));
+        let mut tools = hitl_process::command(beside(AGENT, "mcp-ops-tools"));
+        self.tools = Some(Process::start(tools.arg(listen)));
     }
 
     pub(crate) fn stop_tools(&mut self) {
@@ -115,16 +67,15 @@ impl Lab {
     pub(crate) fn start_agent(&mut self) {
         let database: PathBuf = self.folder.path().join("tasks.db");
         let tools = format!("http://{}", self.tools_address);
-        let mut args = vec![
+        let mut agent = hitl_process::command(AGENT);
+        agent.args([
             "--listen=127.0.0.1:0".to_owned(),
             format!("--model-url={}", self.model),
             format!("--public-tools={tools}/public/mcp"),
             format!("--privileged-tools={tools}/privileged/mcp"),
             format!("--database={}", database.display()),
-        ];
-        args.extend(self.settings.iter().cloned());
-        let args: Vec<_> = args.iter().map(String::as_str).collect();
-        self.agent = Some(Process::start("dba-assistant", &args));
+        ]);
+        self.agent = Some(Process::start(agent.args(&self.settings)));
     }
 
     /// Kills the agent and starts it again with what it kept.
@@ -133,18 +84,14 @@ impl Lab {
         self.start_agent();
     }
 
-    fn url(&self) -> &str {
-        &self.agent.as_ref().unwrap().url
-    }
-
     /// A request; the whole answer.
     pub(crate) async fn rpc(&self, user: &str, method: &str, params: Value) -> Value {
-        rpc(self.url(), user, method, &params).await
+        rpc(&self.address(), user, method, &params).await
     }
 
     /// The agent's address, for requests from elsewhere.
     pub(crate) fn address(&self) -> String {
-        self.url().to_owned()
+        self.agent.as_ref().unwrap().url("address")
     }
 
     /// Says something; what is told until nothing follows.
@@ -165,7 +112,7 @@ impl Lab {
     }
 
     pub(crate) async fn stream(&self, user: &str, message: Value) -> Vec<Value> {
-        stream(self.url(), user, "message/stream", &json!({"message": message})).await
+        stream(&self.address(), user, "message/stream", &json!({"message": message})).await
     }
 
     /// What the tools did, oldest first: tool and arguments.

@@ -10,13 +10,9 @@ use hitl_api::{Preapproval, Preapprovals, Preapprove};
 
 use super::{
     Admin, Problem, id,
-    queue::{json_only, still},
+    queue::{decides, json_only},
 };
-use crate::{
-    approval::Refused,
-    gate::PreapproveError,
-    people::{Reviewer, Role},
-};
+use crate::{approval::Refused, gate::PreapproveError, people::Reviewer};
 
 impl From<PreapproveError> for Problem {
     fn from(error: PreapproveError) -> Self {
@@ -35,15 +31,6 @@ impl From<PreapproveError> for Problem {
         };
         Self::new(status, error.to_string())
     }
-}
-
-/// Whether somebody may decide, still.
-fn decides(admin: &Admin, reviewer: &Reviewer) -> Result<(), Problem> {
-    if reviewer.role != Role::Decide {
-        let text = "you may read here; deciding is for members of other groups";
-        return Err(Problem::new(StatusCode::FORBIDDEN, text));
-    }
-    still(admin, reviewer)
 }
 
 /// Pre-approvals that may be used, oldest first. How far one may go, `/me` says.

@@ -158,12 +158,7 @@ pub(super) async fn decide(
         return Err(Problem::new(StatusCode::BAD_REQUEST, text));
     }
     let id = id(&path)?;
-    if reviewer.role != Role::Decide {
-        let text = "you may read here; deciding is for members of other groups";
-        return Err(Problem::new(StatusCode::FORBIDDEN, text));
-    }
-    // The body may have come long after the token.
-    still(&admin, &reviewer)?;
+    decides(&admin, &reviewer)?;
     let approved = decision.approved;
     let request = admin.gate.decide(id, &reviewer, decision).await?;
     if let Some(settled) = request.settled_at
@@ -207,6 +202,15 @@ pub(super) async fn withdraw(
     admin.gate.withdraw(id, reviewer.proven).await?;
     tracing::info!(request = %id, requester = %name, "withdrawn");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether somebody may decide; still, for a body may come long after the token.
+pub(super) fn decides(admin: &Admin, reviewer: &Reviewer) -> Result<(), Problem> {
+    if reviewer.role != Role::Decide {
+        let text = "you may read here; deciding is for members of other groups";
+        return Err(Problem::new(StatusCode::FORBIDDEN, text));
+    }
+    still(admin, reviewer)
 }
 
 /// Whether somebody is a reviewer still.

@@ -5,9 +5,9 @@ use hitl_api::{DeadLetter, DeadLetters, Redeliver, Redelivered};
 
 use super::{
     Admin, Problem,
-    queue::{json_only, still},
+    queue::{decides, json_only},
 };
-use crate::people::{Reviewer, Role};
+use crate::people::Reviewer;
 
 /// Dead letters shown at once.
 const SHOWN: u32 = 1000;
@@ -62,16 +62,12 @@ pub(super) async fn redeliver(
     body: axum::body::Bytes,
 ) -> Result<Json<Redelivered>, Problem> {
     json_only(&headers)?;
-    if reviewer.role != Role::Decide {
-        let text = "you may read here; sending again is for those who may decide";
-        return Err(Problem::new(StatusCode::FORBIDDEN, text));
-    }
+    decides(&admin, &reviewer)?;
     let Redeliver { id } = serde_json::from_slice(&body).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, format!("the body is not {{\"id\": …}}: {error}"))
     })?;
     // As receivers know it.
     let id = id.map(|id| id.strip_prefix("msg_").unwrap_or(&id).to_owned());
-    still(&admin, &reviewer)?;
     let messages = admin.gate.store().redeliver(id).await?;
     tracing::info!(reviewer = %reviewer.name, messages, "dead letters are sent again");
     Ok(Json(Redelivered { messages }))

@@ -7,13 +7,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Gate, Lab, migrate, post};
+use crate::support::{self, Gate, Lab, migrate, post};
 
 fn command(gate: &Gate, token: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
+    let mut command = support::command();
     let (_, admin, _) = gate.doors();
     command.args(args).args(["--admin", &admin]).env("HITL_REVIEWER_TOKEN", token);
-    command.env_remove("HITL_REVIEWER_TOKEN_FILE");
     command
 }
 

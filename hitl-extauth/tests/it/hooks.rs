@@ -17,7 +17,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::support::{Gate, Lab, PATIENCE, migrate};
+use crate::support::{Gate, Lab, PATIENCE, command, migrate};
 
 const SECRET: &str = "C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
@@ -393,10 +393,8 @@ async fn slack_backstage_and_servicenow_get_what_they_expect() {
 async fn a_file_that_cannot_be_meant_does_not_start_the_gate() {
     let lab = Lab::new();
     let path = write(&lab, "- {name: ops, url: http://example.com, SECRET}\n");
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hitl-extauth"))
-        .args(["--insecure-no-reviewer-auth", "--webhooks", &path])
-        .output()
-        .unwrap();
+    let output =
+        command().args(["--insecure-no-reviewer-auth", "--webhooks", &path]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("must be https"), "{said}");
 }

@@ -10,7 +10,7 @@ use hitl_api::{Event, audit::Verifier};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{Gate, Lab, PATIENCE, migrate, random};
+use crate::support::{Gate, Lab, PATIENCE, command, migrate, random};
 
 async fn audit(gate: &Gate) -> Vec<Event> {
     let (status, text) = gate.get("/audit").await;
@@ -285,11 +285,7 @@ async fn a_retry_that_hangs_up_while_it_spends_an_approval_leaves_it_for_the_nex
 
 /// The binary's own look at an audit.
 fn offline(args: &[&str]) -> (bool, String) {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hitl-extauth"))
-        .arg("audit")
-        .args(args)
-        .output()
-        .unwrap();
+    let output = command().arg("audit").args(args).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(text).unwrap())
 }

@@ -12,17 +12,12 @@ use serde_json::json;
 
 use crate::{
     postgres::{NOBODY, Server},
-    support::{Lab, PATIENCE, id_of, migrate},
+    support::{Lab, PATIENCE, command, id_of, migrate},
 };
 
 fn gate(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
-    for (name, _) in std::env::vars_os() {
-        if ["HITL_", "PG"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-            command.env_remove(name);
-        }
-    }
-    command.args(args).stdin(Stdio::null());
+    let mut command = command();
+    command.args(args);
     command
 }
 

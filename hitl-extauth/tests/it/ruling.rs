@@ -1,10 +1,10 @@
 //! Rules over a running gate: who must approve what, and what a change of rules does to what waits.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Gate, Lab, id_of, migrate};
+use crate::support::{Gate, Lab, command, id_of, migrate};
 
 /// A lab whose reviewers are in groups: dana and kim in dba, lee in sec, alice in none.
 fn lab(rules: &str) -> Lab {
@@ -228,7 +228,7 @@ async fn a_file_that_breaks_changes_nothing_and_is_reported_and_a_broken_one_doe
     assert!(standing["broken"].as_str().unwrap().contains("wen"), "{standing}");
     call.abort();
     drop(gate);
-    let output = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"))
+    let output = command()
         .args(["--insecure-no-reviewer-auth", "--rules"])
         .arg(lab.path("rules.yaml"))
         .output()
@@ -254,7 +254,7 @@ async fn rules_that_are_tried_change_nothing_and_are_counted() {
 
 /// What `rules …` prints, and whether it succeeds.
 fn rules(gate: Option<&Gate>, args: &[&str]) -> (bool, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
+    let mut command = command();
     command.arg("rules").args(args).env("HITL_REVIEWER_TOKEN", "dana-token");
     if let Some(gate) = gate {
         command.env("HITL_ADMIN_URL", gate.doors().1);

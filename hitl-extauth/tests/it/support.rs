@@ -2,9 +2,8 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
@@ -17,14 +16,13 @@ use envoy_types::pb::envoy::{
         check_response::HttpResponse,
     },
 };
-use rustix::process::{Pid, Signal};
+use hitl_process::Process;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-/// Longest a condition may take to come true before the test gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) use hitl_process::PATIENCE;
 
 /// A gate's folder: its database, key and reviewers outlive its process.
 pub(crate) struct Lab {
@@ -33,10 +31,15 @@ pub(crate) struct Lab {
 
 /// A running gate; killed when dropped.
 pub(crate) struct Gate {
-    child: Child,
+    process: Process,
     grpc: String,
     admin: String,
     http: reqwest::Client,
+}
+
+/// The gate's program, for whatever it does.
+pub(crate) fn command() -> Command {
+    hitl_process::command(env!("CARGO_BIN_EXE_hitl-extauth"))
 }
 
 impl Lab {
@@ -56,8 +59,7 @@ impl Lab {
     }
 
     pub(crate) fn start(&self, args: &[&str]) -> Gate {
-        let command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
-        Gate::start(self.folder.path(), command, &self.database("gate.db"), args)
+        Gate::start(self.folder.path(), command(), &self.database("gate.db"), args)
     }
 
     fn database(&self, name: &str) -> String {
@@ -66,13 +68,12 @@ impl Lab {
 
     /// One of several gates over a database that they share.
     pub(crate) fn replica(&self, database: &str, args: &[&str]) -> Gate {
-        let command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
-        Gate::start(self.folder.path(), command, database, args)
+        Gate::start(self.folder.path(), command(), database, args)
     }
 
     /// The same with a clock that is this far off.
     pub(crate) fn replica_off(&self, database: &str, off: &str, args: &[&str]) -> Gate {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
+        let mut command = command();
         let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
         let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
         let library = libraries.into_iter().find(|path| path.is_file());
@@ -82,7 +83,7 @@ impl Lab {
     }
 
     pub(crate) fn start_with(&self, name: &str, value: &str) -> Gate {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hitl-extauth"));
+        let mut command = command();
         command.env(name, value);
         Gate::start(self.folder.path(), command, &self.database("gate.db"), &[])
     }
@@ -91,7 +92,7 @@ impl Lab {
     pub(crate) fn start_on_small_disk(&self, mebibytes: u32) -> (Gate, PathBuf) {
         let disk = self.path("disk");
         std::fs::create_dir(&disk).unwrap();
-        let mut command = Command::new("unshare");
+        let mut command = hitl_process::command("unshare");
         // In a name space of its own; whoever is not root becomes root of that.
         if !rustix::process::geteuid().is_root() {
             command.args(["--user", "--map-root-user"]);
@@ -101,7 +102,7 @@ impl Lab {
         command.args(["--mount", "sh", "-c", mount, "sh", &mebibytes.to_string()]);
         command.arg(&disk).arg(env!("CARGO_BIN_EXE_hitl-extauth"));
         let gate = Gate::start(self.folder.path(), command, &self.database("disk/gate.db"), &[]);
-        let root = PathBuf::from(format!("/proc/{}/root", gate.child.id()));
+        let root = PathBuf::from(format!("/proc/{}/root", gate.process.id()));
         let disk = root.join(disk.strip_prefix("/").unwrap());
         (gate, disk)
     }
@@ -114,16 +115,6 @@ fn sha256(text: &str) -> String {
 
 impl Gate {
     fn start(folder: &Path, mut command: Command, database: &str, args: &[&str]) -> Self {
-        let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
-        for (name, _) in std::env::vars_os() {
-            let foreign =
-                ["HITL_", "PG", "OTEL_", "LOG_", "RUST_LOG", "GRPC_PORT", "HTTP_PORT", "PARK_"];
-            if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix))
-                && !given.contains(&name)
-            {
-                command.env_remove(name);
-            }
-        }
         if !args.contains(&"--denial-cooldown") {
             command.args(["--denial-cooldown", "0"]);
         }
@@ -132,34 +123,13 @@ impl Gate {
                 command.args([listen, "127.0.0.1:0"]);
             }
         }
-        let mut child = command
-            .args(["--log-format", "json"])
-            .arg("--database")
-            .arg(database)
-            .arg("--receipt-key")
-            .arg(folder.join("key.pem"))
-            .arg("--reviewers")
-            .arg(folder.join("reviewers.yaml"))
-            .args(args)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
-        let listening = loop {
-            let line = lines.next().unwrap_or_else(|| panic!("it ended: {said}")).unwrap();
-            said += &line;
-            let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            if line["grpc"].is_string() {
-                break line;
-            }
-        };
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        let address = |name: &str| format!("http://{}", listening[name].as_str().unwrap());
+        command.arg("--database").arg(database);
+        command.arg("--receipt-key").arg(folder.join("key.pem"));
+        command.arg("--reviewers").arg(folder.join("reviewers.yaml"));
+        let process = Process::start(command.args(args));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { child, grpc: address("grpc"), admin: address("admin"), http }
+        Self { grpc: process.url("grpc"), admin: process.url("admin"), process, http }
     }
 
     /// A connection of a gateway.
@@ -355,32 +325,15 @@ impl Gate {
     }
 
     pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.kill();
     }
 
     pub(crate) fn terminate(&self) {
-        rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.process.terminate();
     }
 
-    pub(crate) async fn exited(mut self) -> ExitStatus {
-        let ended = async {
-            loop {
-                if let Some(status) = self.child.try_wait().unwrap() {
-                    return status;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, ended).await.expect("the gate to end")
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        // An error means that it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) async fn exited(self) -> ExitStatus {
+        self.process.exited().await
     }
 }
 

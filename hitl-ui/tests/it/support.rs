@@ -1,66 +1,23 @@
 //! Starts the real gate and the real queue, and reads pages as a browser without scripts does.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use envoy_types::pb::envoy::service::auth::v3::{
     AttributeContext, CheckRequest,
     attribute_context::{HttpRequest, Request},
     authorization_client::AuthorizationClient,
 };
+use hitl_process::{Process, beside};
 use reqwest::{Response, StatusCode, header, redirect::Policy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-/// Longest a condition may take to come true before the test gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) use hitl_process::PATIENCE;
 
-/// A process of ours; killed when dropped.
-pub(crate) struct Process {
-    child: Child,
-    listening: Value,
-}
-
-impl Process {
-    fn start(binary: &Path, args: &[&str]) -> Self {
-        let mut command = Command::new(binary);
-        for (name, _) in std::env::vars_os() {
-            let foreign = ["HITL_", "OTEL_", "LOG_", "RUST_LOG", "GRPC_PORT", "HTTP_PORT", "PARK_"];
-            if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-                command.env_remove(name);
-            }
-        }
-        let started = command.args(args).args(["--log-format", "json"]).stderr(Stdio::piped());
-        let mut child = started.spawn().unwrap_or_else(|error| {
-            panic!("{}: {error}; build it with `cargo build --workspace`", binary.display())
-        });
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let listening = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            (line["admin"].is_string() || line["address"].is_string()).then_some(line)
-        });
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Self { child, listening: listening.expect("it to listen") }
-    }
-
-    fn url(&self, field: &str) -> String {
-        format!("http://{}", self.listening[field].as_str().unwrap())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // An error means that it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+/// The queue's program.
+const QUEUE: &str = env!("CARGO_BIN_EXE_hitl-ui");
 
 /// A gate and a queue in front of it.
 pub(crate) struct Lab {
@@ -90,22 +47,20 @@ impl Lab {
         }
         std::fs::write(folder.path().join("reviewers.yaml"), reviewers).unwrap();
         let gate = Self::gate(folder.path(), &[]);
-        let queue = Path::new(env!("CARGO_BIN_EXE_hitl-ui"));
         let admin = gate.url("admin");
         let mut args = vec!["--listen=127.0.0.1:0", "--gate", &admin];
         args.extend(settings);
-        let queue = Process::start(queue, &args);
+        let queue = Process::start(hitl_process::command(QUEUE).args(args));
         Self { folder, gate: Some(gate), queue }
     }
 
     fn gate(folder: &Path, args: &[&str]) -> Process {
-        let binary = Path::new(env!("CARGO_BIN_EXE_hitl-ui")).with_file_name("hitl-extauth");
         let path = |name: &str| folder.join(name).display().to_string();
         let (database, reviewers) = (path("gate.db"), path("reviewers.yaml"));
         let mut all = vec!["--grpc-listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"];
         all.extend(["--database", &database, "--reviewers", &reviewers]);
         all.extend(args);
-        Process::start(&binary, &all)
+        Process::start(hitl_process::command(beside(QUEUE, "hitl-extauth")).args(all))
     }
 
     /// Kills the gate; gives what starts it again where it was.
@@ -131,8 +86,7 @@ impl Lab {
 
     /// Another of our services, with settings that let it choose its port; and its address.
     pub(crate) fn service(name: &str, args: &[&str]) -> (Process, String) {
-        let binary = Path::new(env!("CARGO_BIN_EXE_hitl-ui")).with_file_name(name);
-        let process = Process::start(&binary, args);
+        let process = Process::start(hitl_process::command(beside(QUEUE, name)).args(args));
         let url = process.url("address");
         (process, url)
     }

@@ -86,7 +86,8 @@ async fn a_taken_port_and_unusable_settings_are_explained() {
 #[tokio::test]
 async fn running_without_receipts_is_said_loudly() {
     let open = Server::start(&[]).await;
-    assert!(open.logged("WITHOUT an approval receipt"));
+    let said = open.lines();
+    assert!(said.iter().any(|line| line.contains("WITHOUT an approval receipt")), "{said:?}");
 }
 
 #[tokio::test]
@@ -110,8 +111,8 @@ async fn port_in_the_environment_counts_only_where_no_address_was_said() {
 
 #[tokio::test]
 async fn the_second_address_serves_what_is_no_tool_and_answers_probes_by_any_name() {
-    let mut server = Server::start(&["--status-listen=127.0.0.1:0"]).await;
-    let line = server.wait_for_log("status is served").await;
+    let server = Server::start(&["--status-listen=127.0.0.1:0"]).await;
+    let line = server.said("status is served").await;
     let (_, port) = line.split_once("127.0.0.1:").unwrap();
     let port: String = port.chars().take_while(char::is_ascii_digit).collect();
     let at = |path: &str| format!("http://127.0.0.1:{port}{path}");

@@ -295,7 +295,7 @@ async fn short_questions_of_our_own_do_not_wait_for_anybodys_query() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_query_whose_caller_left_is_stopped_and_the_next_one_is_not() {
-    let mut server = Server::start(&[]).await;
+    let server = Server::start(&[]).await;
     let sql =
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
     for _ in 0..4 {
@@ -309,7 +309,7 @@ async fn a_query_whose_caller_left_is_stopped_and_the_next_one_is_not() {
         }
         // The call is dropped, its connection closed.
     }
-    server.wait_for_log("the caller left").await;
+    server.said("the caller left").await;
     // All four readers have been left; none of them holds it against the next caller.
     for _ in 0..8 {
         let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) \

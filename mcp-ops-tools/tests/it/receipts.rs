@@ -191,11 +191,11 @@ async fn keys_come_from_a_url_even_when_the_gate_starts_later_and_changes_them()
     let address = reserved.local_addr().unwrap();
     drop(reserved);
     let url = format!("http://{address}/.well-known/jwks.json");
-    let mut server = Server::start(&["--receipt-keys", &url]).await;
+    let server = Server::start(&["--receipt-keys", &url]).await;
 
     let refusal = migrate(&server, "v3", &receipt("approval-1", "v3")).await.refusal();
     assert!(refusal.contains("a key this server does not know"), "{refusal}");
-    assert!(server.wait_for_log("no new keys").await.contains("does not answer"));
+    assert!(server.said("no new keys").await.contains("does not answer"));
 
     let jwks = signer().jwks();
     let app = Router::new().route("/.well-known/jwks.json", get(async move || axum::Json(jwks)));

@@ -9,7 +9,7 @@ use crate::support::{Server, until};
 
 #[tokio::test]
 async fn calls_in_flight_are_answered_and_new_connections_are_not() {
-    let mut server = Server::start(&[]).await;
+    let server = Server::start(&[]).await;
     // Takes its whole two seconds: it is in flight when the signal comes.
     let slow =
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
@@ -34,7 +34,7 @@ async fn calls_in_flight_are_answered_and_new_connections_are_not() {
     };
     let (answer, ()) = tokio::join!(calls, stop);
     assert!(answer.refusal().contains("longer than 2 s"), "{answer:?}");
-    server.wait_for_log("has stopped").await;
+    server.said("has stopped").await;
     assert!(server.exited().await.success());
 }
 
@@ -52,14 +52,14 @@ async fn idle_connections_do_not_hold_the_process() {
 
 #[tokio::test]
 async fn a_request_that_never_ends_is_cut_at_the_deadline() {
-    let mut server = Server::start(&[]).await;
+    let server = Server::start(&[]).await;
     let mut half = TcpStream::connect(server.address).await.unwrap();
     half.write_all(b"POST /public/mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: 100\r\n\r\n{").await.unwrap();
     // The request is in the server's hands once another one, sent later, is answered.
     server.rows("SELECT 1").await;
     let begun = Instant::now();
     server.terminate();
-    server.wait_for_log("requests still in flight were cut").await;
+    server.said("requests still in flight were cut").await;
     assert!(server.exited().await.success());
     let took = begun.elapsed();
     assert!((Duration::from_secs(9)..Duration::from_secs(20)).contains(&took), "{took:?}");

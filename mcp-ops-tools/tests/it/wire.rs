@@ -236,13 +236,14 @@ async fn a_plan_shows_what_would_run_and_changes_nothing() {
 
 #[tokio::test]
 async fn what_a_caller_writes_cannot_look_like_a_line_of_the_log_or_a_name_it_is_not() {
-    let mut server = Server::start(&["--log-format", "human"]).await;
+    let server = Server::start(&["--log-format", "human"]).await;
     server
         .call("cluster_db_query", json!({"sql": "SELECT * FROM \"x\nFORGED tool=x\""}))
         .await
         .refusal();
-    server.wait_for_log("no such table").await;
-    assert!(!server.logged_line_beginning("FORGED"));
+    server.said("no such table").await;
+    let said = server.lines();
+    assert!(!said.iter().any(|line| line.starts_with("FORGED")), "{said:?}");
     let names = [("x-user-id", "mallory"), ("x-user-id", "alice")];
     server.call_with("truncate_table", json!({"table": "orders"}), &names).await.structured();
     assert_eq!(server.state().await["audit"][0]["requester"], "mallory, alice");

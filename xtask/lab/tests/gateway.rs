@@ -1,60 +1,17 @@
 //! The lab's gateway over real sockets, between a caller, the real gate and the real tool server.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::{
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
+use hitl_process::{PATIENCE, Process, beside};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A process of ours; killed when dropped.
-struct Process {
-    child: Child,
-    listening: Value,
-}
-
-impl Process {
-    fn start(name: &str, args: &[&str]) -> Self {
-        let binary = Path::new(env!("CARGO_BIN_EXE_lab")).with_file_name(name);
-        let mut command = Command::new(&binary);
-        for (name, _) in std::env::vars_os() {
-            let foreign = ["HITL_", "OPS_TOOLS_", "OTEL_", "LOG_", "RUST_LOG", "PORT", "GRPC_PORT"];
-            if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-                command.env_remove(name);
-            }
-        }
-        let started = command.args(args).args(["--log-format", "json"]).stderr(Stdio::piped());
-        let mut child = started.spawn().unwrap_or_else(|error| {
-            panic!("{}: {error}; build it with `cargo build --workspace`", binary.display())
-        });
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let listening = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            (line["admin"].is_string() || line["address"].is_string()).then_some(line)
-        });
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Self { child, listening: listening.unwrap() }
-    }
-
-    fn url(&self, field: &str) -> String {
-        format!("http://{}", self.listening[field].as_str().unwrap())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // An error means that it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A program of the workspace, started.
+fn start(name: &str, args: &[&str]) -> Process {
+    Process::start(hitl_process::command(beside(env!("CARGO_BIN_EXE_lab"), name)).args(args))
 }
 
 struct Lab {
@@ -71,7 +28,7 @@ impl Lab {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let database = format!("--database={}", folder.path().join("gate.db").display());
-        let gate = Process::start(
+        let gate = start(
             "hitl-extauth",
             &[
                 "--grpc-listen=127.0.0.1:0",
@@ -81,10 +38,10 @@ impl Lab {
             ],
         );
         let keys = format!("--receipt-keys={}/.well-known/jwks.json", gate.url("admin"));
-        let tools = Process::start("mcp-ops-tools", &["--listen=127.0.0.1:0", &keys]);
+        let tools = start("mcp-ops-tools", &["--listen=127.0.0.1:0", &keys]);
         let behind = format!("--tools={}", tools.url("address"));
         let asks = format!("--gate={}", gate.url("grpc"));
-        let gateway = Process::start("lab", &["gateway", "--listen=127.0.0.1:0", &behind, &asks]);
+        let gateway = start("lab", &["gateway", "--listen=127.0.0.1:0", &behind, &asks]);
         let http = reqwest::Client::builder().no_proxy();
         // A connection that was refused something may be closed by the time it is used again.
         let http = http.pool_max_idle_per_host(0).build().unwrap();
@@ -200,8 +157,7 @@ async fn what_the_gate_has_not_allowed_does_not_reach_the_tools() {
     for path in ["/public/..%2fprivileged/mcp", "/PRIVILEGED/mcp", "/privileged//mcp", "/state"] {
         assert_eq!(text(lab.post(path, "{}")).await.0, StatusCode::NOT_FOUND, "{path}");
     }
-    lab.gate.child.kill().unwrap();
-    lab.gate.child.wait().unwrap();
+    lab.gate.kill();
     let (status, answer) = text(lab.migrate("v3")).await;
     assert_eq!((status, answer.as_str()), (StatusCode::FORBIDDEN, "external authorization failed"));
 }
