@@ -315,6 +315,7 @@ async fn decide_in(store: &SqliteStore, number: usize) -> anyhow::Result<Duratio
     let id = RequestId::generate();
     let name = format!("user-{}", number % REQUESTERS);
     let call = NewCall {
+        identity: format!("bench:{number}"),
         id,
         digest: format!("{number:064}"),
         requester: Requester {

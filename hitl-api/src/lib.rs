@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use preapproval::{
-    NotAPreapproval, Preapproval, PreapprovalId, Preapprovals, Preapprove, very_arguments,
+    Asked, NotAPreapproval, Preapproval, PreapprovalId, Preapprovals, Preapprove, very_arguments,
 };
 pub use ruling::{Outcome, Quorum, Risk, RuleSaid, RulesFile, RulesInForce, Ruling};
 pub use webhooks::{DeadLetter, DeadLetters, Redeliver, Redelivered};

@@ -19,6 +19,31 @@ use crate::{Request, RequestId, Requester, Vote, reveal::reveal};
 /// Longest text of an argument that [`very_arguments`] writes out, in bytes.
 const LONGEST_TEXT: usize = 200;
 
+/// Words that are no names in CEL (its specification, "Reserved words" and literals).
+const RESERVED: [&str; 21] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "false",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "namespace",
+    "null",
+    "package",
+    "return",
+    "true",
+    "var",
+    "void",
+    "while",
+];
+
 /// Id of a pre-approval: a UUIDv7.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
@@ -81,6 +106,8 @@ pub struct Preapproval {
     pub request: RequestId,
     /// Whose calls.
     pub requester: Requester,
+    /// The same as the gate knows them: the source of their name, and all of it.
+    pub identity: String,
     /// Where they come for.
     pub route: String,
     /// The server behind.
@@ -117,27 +144,38 @@ impl Preapproval {
         self.ended_at.is_none() && now < self.expires_at && self.used < self.uses
     }
 
-    /// Whether it is about calls of this requester, to this tool there, whatever their arguments.
-    pub fn is_about(
-        &self,
-        requester: &Requester,
-        route: &str,
-        server: &str,
-        tool: &str,
-        context: Option<&Value>,
-    ) -> bool {
-        self.requester.name == requester.name
-            && self.requester.assurance == requester.assurance
-            && self.route == route
-            && self.server == server
-            && self.tool == tool
-            && self.context.as_ref() == context
+    /// Whether it is about calls like this, whatever their arguments.
+    pub fn is_about(&self, asked: &Asked<'_>) -> bool {
+        self.identity == asked.identity
+            // Whom they act for, too.
+            && self.requester.also == asked.requester.also
+            && self.route == asked.route
+            && self.server == asked.server
+            && self.tool == asked.tool
+            && self.context.as_ref() == asked.context
     }
 
     /// The vote it casts, now.
     pub fn cast(&self, now: Timestamp) -> Vote {
         Vote { at: now, preapproval: Some(self.id), ..self.vote.clone() }
     }
+}
+
+/// What a pre-approval is compared with.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Who asks, as the gate knows them.
+    pub identity: &'a str,
+    /// Who asks.
+    pub requester: &'a Requester,
+    /// Where they come for.
+    pub route: &'a str,
+    /// The server behind.
+    pub server: &'a str,
+    /// The tool.
+    pub tool: &'a str,
+    /// What else an approval is bound to.
+    pub context: Option<&'a Value>,
 }
 
 /// Pre-approvals that may be used.
@@ -152,6 +190,9 @@ pub struct Preapprovals {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Preapprove {
+    /// An id of the sender's choice: what is sent twice is made once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<PreapprovalId>,
     /// What must be true of the arguments, in CEL; `true` for any.
     pub condition: String,
     /// For how many calls.
@@ -168,7 +209,8 @@ pub fn very_arguments(request: &Request) -> String {
     for (name, value) in &request.tool_args {
         let Some(value) = literal(value) else { return String::new() };
         let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-            && name.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
+            && name.chars().next().is_some_and(|c| c.is_ascii_alphabetic())
+            && !RESERVED.contains(&name.as_str());
         let place = if plain {
             format!("arguments.{name}")
         } else {

@@ -189,8 +189,12 @@ impl Ruling {
 
     /// The votes that count.
     fn counted<'v>(&self, votes: &'v [Vote]) -> impl Iterator<Item = &'v Vote> {
-        let reason_required = self.reason_required;
-        votes.iter().filter(move |vote| !reason_required || !vote.reason.trim().is_empty())
+        let (reason_required, every_time) = (self.reason_required, self.every_time);
+        let given = move |vote: &&Vote| !every_time || vote.preapproval.is_none();
+        votes
+            .iter()
+            .filter(given)
+            .filter(move |vote| !reason_required || !vote.reason.trim().is_empty())
     }
 
     /// Whether a call passes without anybody.

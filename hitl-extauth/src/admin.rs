@@ -63,13 +63,12 @@ impl Admin {
     /// An API over a gate.
     pub fn new(
         gate: Gate,
-        reviewers: People,
+        reviewers: Arc<People>,
         receipts: Arc<Receipts>,
         metrics: Arc<Metrics>,
         leaving: Leaving,
     ) -> Self {
-        let (reviewers, readiness, presence) =
-            (Arc::new(reviewers), Arc::default(), presence::Presence::default());
+        let (readiness, presence) = (Arc::default(), presence::Presence::default());
         Self { gate, reviewers, receipts, metrics, readiness, presence, leaving }
     }
 

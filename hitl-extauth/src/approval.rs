@@ -63,7 +63,8 @@ pub enum Happening {
         /// What the rules ask for by now; what they asked for before, unless given.
         ruling: Option<Box<Ruling>>,
     },
-    /// The call that was to be released had gone: what it spent is a grant again.
+    /// The call that was to be released had gone: what it spent is a grant again, unless it was approved
+    /// before it came.
     Restore {
         /// How long it may be used from now on.
         grant: SignedDuration,
@@ -261,6 +262,12 @@ impl Life {
                 }
                 self.spend(changes)
             }
+            // Nobody has looked at this very call: it asks again, as its retry does.
+            (Happening::Restore { .. }, State::Spent) if self.votes.iter().any(is_given) => {
+                self.state = State::Lapsed;
+                changes.push(Change::Lapsed);
+                Ok(())
+            }
             (Happening::Restore { grant }, State::Spent) => {
                 self.state = State::Approved;
                 // Whoever hangs up again and again keeps an approval no longer than it was given.
@@ -304,14 +311,25 @@ impl Life {
             self.ruling.missing(votes).iter().map(|quorum| quorum.approvals).sum()
         };
         let (before, mut votes) = (self.votes.len(), self.votes.clone());
+        // Of what one person has said, that first which counts for most.
+        let mut given: Vec<_> = given.iter().filter(|vote| vote.approved).collect();
+        given.sort_by_key(|vote| std::cmp::Reverse(vote.groups.len()));
         for vote in given {
             let left = missing(&votes);
-            if left == 0 || !vote.approved || votes.iter().any(|v| v.is_of_same(vote)) {
+            if left == 0 || votes.iter().any(|earlier| earlier.is_of_same(vote)) {
                 continue;
             }
             votes.push(vote.clone());
             if missing(&votes) == left {
                 votes.pop();
+            }
+        }
+        // No more of it than that takes.
+        for at in (before..votes.len()).rev() {
+            let mut without = votes.clone();
+            without.remove(at);
+            if self.ruling.is_met(&without) {
+                votes = without;
             }
         }
         if votes.len() == before || !self.ruling.is_met(&votes) {
@@ -339,6 +357,11 @@ impl Life {
         }
         Ok(())
     }
+}
+
+/// Whether somebody has said it before the call came.
+fn is_given(vote: &Vote) -> bool {
+    vote.preapproval.is_some()
 }
 
 /// The gate's own time, or less where the rules say so.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use hitl_api::{
-    Assurance, Decision, Event, Preapprove, Quorum, Redeliver, Request, RequestId,
+    Assurance, Decision, Event, PreapprovalId, Preapprove, Quorum, Redeliver, Request, RequestId,
     reveal::{reveal, reveal_json},
 };
 use hitl_client::{Client, ClientError, Query, Token};
@@ -64,6 +64,7 @@ pub async fn run(command: &ReviewCommand) -> Result<(), DeskError> {
         ReviewCommand::Preapprove { desk, id, when, uses, lasts, reason } => {
             let seconds = lasts.as_secs().max(0).unsigned_abs();
             let wanted = Preapprove {
+                id: Some(PreapprovalId::of(Timestamp::now())),
                 condition: when.clone().unwrap_or_default(),
                 uses: *uses,
                 seconds,

@@ -315,6 +315,7 @@ impl Gate {
             // By the clock of all replicas: ids sort by time.
             id: RequestId::of(self.store.now()),
             digest,
+            identity: identity.key,
             requester: identity.requester,
             route,
             server,

@@ -110,6 +110,19 @@ pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], claims: &PersonCla
     Identity { requester, key }
 }
 
+/// As whom a call may have been bound whose requester is this one, whatever source has named them.
+pub fn keys<'a>(
+    requester: &'a Requester,
+    sources: &'a [IdentitySource],
+) -> impl Iterator<Item = String> + 'a {
+    let sure = |source: &IdentitySource| match source {
+        IdentitySource::Jwt(_) | IdentitySource::Mtls => Assurance::Verified,
+        IdentitySource::Header(_) => Assurance::Claimed,
+    };
+    let sources = sources.iter().filter(move |source| sure(source) == requester.assurance);
+    sources.map(|source| format!("{source}:{}", requester.name))
+}
+
 /// Which claims of a verified token say more of a person than their name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PersonClaims {

@@ -135,8 +135,11 @@ impl Tally {
                 State::Withdrawn => outcomes.withdrawn += 1,
                 State::Pending => {}
             }
-            // By a person: how long time itself takes is a setting.
-            if !matches!(settled.state, State::Expired | State::Withdrawn | State::Pending) {
+            // By a person: how long time itself takes is a setting, and what was settled as it came was so
+            // by the rules, or before.
+            if waited > 0
+                && !matches!(settled.state, State::Expired | State::Withdrawn | State::Pending)
+            {
                 counted.took.push(waited);
             }
         }

@@ -73,7 +73,7 @@ async fn main() -> ExitCode {
 
 async fn run(config: &Config) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("hitl-extauth", &config.telemetry)?;
-    let people = people(config)?;
+    let people = Arc::new(people(config)?);
     let receipts = Arc::new(Receipts::new(config.receipt_key.as_deref(), &config.receipt_issuer)?);
     let metrics = Arc::new(Metrics::default());
     let rules = rules(config, &metrics)?;
@@ -105,6 +105,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     });
     tokio::spawn(age(gate.clone(), stopping.clone()));
     tokio::spawn(gate.follow());
+    gate.ask(Arc::clone(&people));
     tokio::spawn(gate.keep_preapprovals());
     if let Some(telling) = telling {
         tokio::spawn(telling.run(Arc::clone(gate.store()), stopping.clone()));

@@ -8,7 +8,7 @@ mod keys;
 pub mod list;
 pub mod oidc;
 
-use hitl_api::Requester;
+use hitl_api::{Requester, Vote};
 use jiff::Timestamp;
 
 use self::{
@@ -132,6 +132,13 @@ impl People {
             }
         }
         Err(Unproven::Unknown)
+    }
+
+    /// Whether what somebody has said before still counts, as far as is known here: who came by a token of
+    /// the list must be on it. Whom a provider knows, it says only when they come again.
+    pub fn counts(&self, vote: &Vote) -> bool {
+        let listed = !self.anybody && (vote.break_glass || self.provider.is_none());
+        !listed || self.list.as_ref().is_some_and(|list| list.names(&vote.reviewer))
     }
 
     /// Whether this is a reviewer still, by the same proof.

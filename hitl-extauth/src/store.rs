@@ -17,7 +17,7 @@ mod work;
 use std::sync::Arc;
 
 use hitl_api::{
-    Event, Head, Insights, PreapprovalId, Request, RequestId, Requester, Ruling, State, Vote,
+    Asked, Event, Head, Insights, PreapprovalId, Request, RequestId, Requester, Ruling, State, Vote,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -50,6 +50,8 @@ pub struct NewCall {
     pub id: RequestId,
     /// What its approval is bound to.
     pub digest: String,
+    /// Who asks, as one text that no other requester has.
+    pub identity: String,
     /// Who asks.
     pub requester: Requester,
     /// Authority and path.
@@ -76,6 +78,20 @@ pub struct NewCall {
     pub context: Option<Value>,
     /// Pre-approvals that are about it.
     pub preapproved: Vec<PreapprovalId>,
+}
+
+impl NewCall {
+    /// What pre-approvals are compared with.
+    pub fn asked(&self) -> Asked<'_> {
+        Asked {
+            identity: &self.identity,
+            requester: &self.requester,
+            route: &self.route,
+            server: &self.server,
+            tool: &self.tool,
+            context: self.context.as_ref(),
+        }
+    }
 }
 
 /// What a call finds when it arrives.

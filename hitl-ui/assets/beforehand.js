@@ -28,6 +28,7 @@ export async function refresh() {
     if (line.contains(document.activeElement)) document.querySelector("#beforehand-title").focus();
     line.remove();
   }
+  place.querySelector(":scope > p")?.remove();
   place.hidden = !lines.children.length;
   watch();
 }

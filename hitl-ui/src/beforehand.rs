@@ -8,7 +8,9 @@ use axum::{
     extract::{Path, State},
     response::{Html, IntoResponse as _, Redirect, Response},
 };
-use hitl_api::{Assurance, Me, Preapproval, PreapprovalId, Preapprove, RequestId, very_arguments};
+use hitl_api::{
+    Assurance, Me, Preapproval, PreapprovalId, Preapprove, RequestId, State as Life, very_arguments,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
@@ -26,17 +28,20 @@ const TIMES: [u64; 7] =
 /// For how many calls, unless somebody says otherwise.
 const USES: u32 = 5;
 
-/// What may be used now.
-pub(crate) struct InForce(Vec<Preapproval>);
+/// What may be used now; nothing where that is not known.
+pub(crate) struct InForce(Option<Vec<Preapproval>>);
 
-/// Asks the gate.
-pub(crate) async fn in_force(session: &Session) -> Result<InForce, Problem> {
-    Ok(InForce(session.gate.preapprovals().await?.preapprovals))
+/// Asks the gate. That it cannot say is no reason to show nothing of what waits.
+pub(crate) async fn in_force(session: &Session) -> InForce {
+    let found = session.gate.preapprovals().await;
+    let found = found.inspect_err(|error| tracing::warn!(%error, "no pre-approvals"));
+    InForce(found.ok().map(|found| found.preapprovals))
 }
 
 impl InForce {
     pub(crate) fn shown<'a>(&'a self, me: &'a Me, form_token: &'a str) -> Shown<'a> {
-        Shown { me, form_token, all: &self.0 }
+        let unknown = self.0.is_none();
+        Shown { me, form_token, all: self.0.as_deref().unwrap_or_default(), unknown }
     }
 }
 
@@ -47,6 +52,7 @@ pub(crate) struct Shown<'a> {
     me: &'a Me,
     form_token: &'a str,
     all: &'a [Preapproval],
+    unknown: bool,
 }
 
 impl Shown<'_> {
@@ -67,6 +73,8 @@ impl Shown<'_> {
 
 /// The form that makes one, for whoever may.
 pub(crate) struct Offer {
+    /// What is made once however often it is sent.
+    pub(crate) id: PreapprovalId,
     /// What it begins from: these very arguments.
     pub(crate) condition: String,
     /// Most calls, and how many are suggested.
@@ -83,8 +91,10 @@ impl Offer {
     pub(crate) fn of(card: &Card<'_>, me: &Me) -> Option<Self> {
         let ruling = &card.request.ruling;
         let theirs = matches!(card.standing, Standing::Open | Standing::Voted);
-        let settled_by_rules = ruling.denied.is_some() || ruling.allows();
-        if me.preapproval_uses == 0 || !theirs || ruling.every_time || settled_by_rules {
+        let over = matches!(card.request.state, Life::Denied | Life::Withdrawn)
+            || ruling.denied.is_some()
+            || ruling.allows();
+        if me.preapproval_uses == 0 || !theirs || ruling.every_time || over {
             return None;
         }
         let longest = me.preapproval_seconds;
@@ -94,6 +104,7 @@ impl Offer {
         }
         let span = |time: u64| SignedDuration::from_secs(time.try_into().unwrap_or(i64::MAX));
         Some(Self {
+            id: PreapprovalId::of(Timestamp::now()),
             condition: very_arguments(card.request),
             most: me.preapproval_uses,
             uses: USES.min(me.preapproval_uses),
@@ -113,7 +124,7 @@ pub(crate) async fn list(
     State(_): State<App>,
     Signed(session): Signed,
 ) -> Result<Html<String>, Problem> {
-    let all = in_force(&session).await?;
+    let all = InForce(Some(session.gate.preapprovals().await?.preapprovals));
     Ok(Html(all.shown(&session.me, &session.form_token).render()?))
 }
 
@@ -121,6 +132,7 @@ pub(crate) async fn list(
 #[derive(Deserialize)]
 pub(crate) struct Wanted {
     form_token: String,
+    id: PreapprovalId,
     condition: String,
     uses: u32,
     seconds: u64,
@@ -140,6 +152,7 @@ pub(crate) async fn make(
     }
     let lines = |text: &str| text.replace("\r\n", "\n").trim().to_owned();
     let wanted = Preapprove {
+        id: Some(form.id),
         condition: lines(&form.condition),
         uses: form.uses,
         seconds: form.seconds,

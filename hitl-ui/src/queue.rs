@@ -198,7 +198,7 @@ pub(crate) async fn page(
 ) -> Result<Response, Problem> {
     let (waiting, given) =
         tokio::join!(waiting(&app, &session, &part), beforehand::in_force(&session));
-    let (waiting, given) = (waiting?, given?);
+    let waiting = waiting?;
     let theirs = |request: &&Request| Standing::of(request, &session.me) == Standing::Open;
     let first = waiting.requests.iter().find(theirs).or(waiting.requests.first());
     let looked = match first {
@@ -222,7 +222,7 @@ pub(crate) async fn one(
         beforehand::in_force(&session),
         look(&app, &session.gate, id)
     );
-    let (waiting, given, looked) = (waiting?, given?, looked?);
+    let (waiting, looked) = (waiting?, looked?);
     whole(&session, &part, &given, &waiting, Some(looked.shown(&app, &session)))
 }
 

@@ -140,6 +140,11 @@ impl<'a> Shown<'a> {
                 "The rules ask for more by now: the same call asks again. Nothing has run."
                     .to_owned()
             }
+            Life::Lapsed if at("preapproved").is_some() => {
+                "It was approved beforehand, and its caller had left. Nothing has run; the same call asks \
+                 again."
+                    .to_owned()
+            }
             Life::Lapsed => "Its caller did not come back in time. Nothing has run.".to_owned(),
         })
     }

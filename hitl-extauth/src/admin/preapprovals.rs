@@ -12,7 +12,9 @@ use super::{
     Admin, Problem, id,
     queue::{decides, json_only},
 };
-use crate::{approval::Refused, gate::PreapproveError, people::Reviewer};
+use crate::{
+    approval::Refused, gate::PreapproveError, people::Reviewer, store::preapprovals::Ender,
+};
 
 impl From<PreapproveError> for Problem {
     fn from(error: PreapproveError) -> Self {
@@ -24,6 +26,8 @@ impl From<PreapproveError> for Problem {
             PreapproveError::EveryTime(_)
             | PreapproveError::Allowed
             | PreapproveError::Nameless
+            | PreapproveError::Over(_)
+            | PreapproveError::Changed
             | PreapproveError::Refused(_)
             | PreapproveError::Full => StatusCode::CONFLICT,
             PreapproveError::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -48,7 +52,11 @@ pub(super) async fn list(
     Ctx(admin): Ctx<Admin>,
     _reviewer: Reviewer,
 ) -> Result<Json<Preapprovals>, Problem> {
-    Ok(Json(Preapprovals { preapprovals: admin.gate.store().preapprovals().await? }))
+    let mut preapprovals = admin.gate.store().preapprovals().await?;
+    // Those that are used: none where that is switched off, and nobody's who is a reviewer no more.
+    let on = admin.gate.settings().beforehand.uses > 0;
+    preapprovals.retain(|one| on && admin.reviewers.counts(&one.vote));
+    Ok(Json(Preapprovals { preapprovals }))
 }
 
 /// Approve calls like a request, before they come.
@@ -121,8 +129,9 @@ pub(super) async fn end(
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no pre-approval with this id");
     let id = path.parse().map_err(|_| unknown())?;
     decides(&admin, &reviewer)?;
-    let name = reviewer.name;
-    let ended = admin.gate.end_preapproval(id, name.clone()).await?.ok_or_else(unknown)?;
+    let Reviewer { name, groups, break_glass, .. } = reviewer;
+    let by = Ender { name: name.clone(), groups, break_glass };
+    let ended = admin.gate.end_preapproval(id, by).await?.ok_or_else(unknown)?;
     tracing::info!(preapproval = %id, reviewer = %name, used = ended.used, "pre-approval ended");
     Ok(Json(ended))
 }

@@ -5,19 +5,24 @@
 //! Must never let somebody make one for calls that they could not approve one by one.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use hitl_api::{Assurance, Preapproval, PreapprovalId, Preapprove, RequestId, Vote};
-use tokio::sync::watch;
+use hitl_api::{
+    Assurance, Preapproval, PreapprovalId, Preapprove, Request, RequestId, State, Vote,
+};
+use serde_json::Value;
+use tokio::{sync::watch, task};
 
-use super::{Gate, ruling::LARGE};
+use super::{Gate, ruling::LARGE, unfinished};
 use crate::{
     approval::Refused,
-    people::Reviewer,
+    identity,
+    people::{People, Reviewer},
+    policy,
     rules::{Facts, Lone},
-    store::{NewCall, StoreError},
+    store::{NewCall, StoreError, preapprovals::Ender},
 };
 
 /// Most pre-approvals that are in force at a time.
@@ -41,6 +46,15 @@ pub enum PreapproveError {
     /// It is the reviewer's own request.
     #[error("this is your own request; somebody else must approve the like of it")]
     Own,
+    /// Somebody has said no to it.
+    #[error("this request was {0}; look at a newer one before you approve the like of it")]
+    Over(State),
+    /// It would be bound to something else by now.
+    #[error(
+        "an approval of such a call is bound to something else by now than when this request came (the \
+         rules ask about other headers, or its arguments were not kept); look at a newer one"
+    )]
+    Changed,
     /// There is nobody for whom it could be.
     #[error(
         "of whoever asks only the network address is known, which others may have by the time; \
@@ -103,6 +117,8 @@ pub(super) struct Known {
     all: Mutex<Vec<Arc<Ready>>>,
     /// One reads at a time, so that what was read last is what is known.
     reading: tokio::sync::Mutex<()>,
+    /// Who may decide.
+    people: OnceLock<Arc<People>>,
 }
 
 impl Known {
@@ -113,12 +129,16 @@ impl Known {
     /// Those that are about a call, whatever its arguments.
     pub(super) fn about(&self, call: &NewCall) -> Vec<Arc<Ready>> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = call.asked();
         let about = |ready: &&Arc<Ready>| {
-            let preapproval = &ready.preapproval;
-            let context = call.context.as_ref();
-            preapproval.is_about(&call.requester, &call.route, &call.server, &call.tool, context)
+            ready.preapproval.is_about(&asked) && self.counts(&ready.preapproval.vote)
         };
         all.iter().filter(about).cloned().collect()
+    }
+
+    /// Whether its maker is somebody still whose word counts, as far as is known here.
+    fn counts(&self, vote: &Vote) -> bool {
+        self.people.get().is_none_or(|people| people.counts(vote))
     }
 }
 
@@ -142,6 +162,10 @@ impl Gate {
         if request.requester.assurance == Assurance::Address {
             return Err(PreapproveError::Nameless);
         }
+        if matches!(request.state, State::Denied | State::Withdrawn) {
+            return Err(PreapproveError::Over(request.state));
+        }
+        let (identity, context) = self.bound_to(&request).ok_or(PreapproveError::Changed)?;
         let ruling = self.ruling_of(&request).await?.unwrap_or_default();
         if let Some(reason) = ruling.denied {
             return Err(Refused::Forbidden(reason).into());
@@ -182,11 +206,10 @@ impl Gate {
             preapproval: None,
             at: now,
         };
-        let (address, headers) = (request.address.as_deref(), &request.headers);
-        let context = self.context(&request.requester, address, headers, &request.path);
         let preapproval = Preapproval {
-            id: PreapprovalId::of(now),
+            id: wanted.id.unwrap_or_else(|| PreapprovalId::of(now)),
             request: id,
+            identity,
             requester: request.requester,
             route: request.route,
             server: request.server,
@@ -201,8 +224,24 @@ impl Gate {
             ended_by: None,
         };
         let made = self.store.preapprove(preapproval, now).await?;
-        self.refresh().await?;
+        // It is made, whether or not that can be read now.
+        self.refreshed().await;
         Ok(made)
+    }
+
+    /// What an approval of a request is bound to beside what it says: who asks, and what else is looked at.
+    /// Nothing where that is not what it was when it came.
+    fn bound_to(&self, request: &Request) -> Option<(String, Option<Value>)> {
+        let Request { requester, route, server, tool_name, tool_args, .. } = request;
+        let address = request.address.as_deref();
+        let context = self.context(requester, address, &request.headers, &request.path);
+        let same = |identity: &String| {
+            let bound = context.as_ref();
+            let digest = policy::digest(identity, route, server, tool_name, tool_args, bound);
+            digest.is_ok_and(|digest| digest == request.digest)
+        };
+        let identity = identity::keys(requester, &self.settings.identity).find(same)?;
+        Some((identity, context))
     }
 
     /// Whether what is wanted is within bounds, and how long it lasts.
@@ -222,7 +261,7 @@ impl Gate {
         }
         let reason = wanted.reason.trim();
         if reason.is_empty() || reason.len() > LONGEST_REASON || reason.contains('\0') {
-            let text = "a pre-approval needs a reason, which every caller is told: \
+            let text = "a pre-approval needs a reason, which is kept with every call: \
                         1 to 2000 bytes without NUL";
             return wrong(text.to_owned());
         }
@@ -239,25 +278,43 @@ impl Gate {
     pub async fn end_preapproval(
         &self,
         id: PreapprovalId,
-        by: String,
+        by: Ender,
     ) -> Result<Option<Preapproval>, StoreError> {
         let ended = self.store.end_preapproval(id, by, self.store.now()).await?;
         // It has ended, whether or not that can be read now.
-        if let Err(error) = self.refresh().await {
-            tracing::debug!(%error, "pre-approvals are read again later");
-        }
+        self.refreshed().await;
         Ok(ended)
+    }
+
+    async fn refreshed(&self) {
+        if let Err(error) = self.refresh().await {
+            tracing::warn!(%error, "pre-approvals are read again later");
+        }
+    }
+
+    /// Who is asked whether the maker of a pre-approval is a reviewer still.
+    pub fn ask(&self, people: Arc<People>) {
+        // The first counts; there is one.
+        let _ = self.preapproved.people.set(people);
     }
 
     /// Reads anew which pre-approvals there are.
     async fn refresh(&self) -> Result<(), StoreError> {
         let _alone = self.preapproved.reading.lock().await;
-        let known = self.preapproved.all();
-        let mut all = Vec::new();
-        for preapproval in self.store.preapprovals().await? {
-            let same = known.iter().find(|ready| ready.id() == preapproval.id);
-            all.push(same.map_or_else(|| Arc::new(Ready::of(preapproval)), Arc::clone));
+        if self.settings.beforehand.uses == 0 {
+            // Switched off: what was made before counts no more.
+            return Ok(());
         }
+        let known = self.preapproved.all();
+        let found = self.store.preapprovals().await?;
+        let read = move || {
+            let ready = |preapproval: Preapproval| {
+                let same = known.iter().find(|ready| ready.id() == preapproval.id);
+                same.map_or_else(|| Arc::new(Ready::of(preapproval)), Arc::clone)
+            };
+            found.into_iter().map(ready).collect()
+        };
+        let all: Vec<_> = task::spawn_blocking(read).await.map_err(|error| unfinished(&error))?;
         *self.preapproved.all.lock().unwrap_or_else(PoisonError::into_inner) = all;
         Ok(())
     }
@@ -273,6 +330,9 @@ impl Gate {
             latest.borrow_and_update();
             if let Err(error) = self.refresh().await {
                 tracing::debug!(%error, "pre-approvals are read again later");
+                if latest.has_changed().is_err() {
+                    return;
+                }
             } else if latest.changed().await.is_err() {
                 return;
             }

@@ -97,7 +97,11 @@ fn lines(message: &Message) -> Vec<(&'static str, String)> {
         lines.push(("Needs", shown(&about.missing.join(" and "))));
     }
     for vote in &about.votes {
-        let said = if vote.approved { "Approved" } else { "Rejected" };
+        let said = match (vote.approved, &vote.preapproval) {
+            (true, Some(_)) => "Approved beforehand",
+            (true, None) => "Approved",
+            (false, _) => "Rejected",
+        };
         let reason = if vote.reason.is_empty() {
             String::new()
         } else {

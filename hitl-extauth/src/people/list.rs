@@ -62,6 +62,11 @@ impl List {
         listed.iter().find(|listed| listed.token_sha256.eq_ignore_ascii_case(&digest)).cloned()
     }
 
+    /// Whether somebody of this name is on it.
+    pub fn names(&self, name: &str) -> bool {
+        self.0.current().iter().any(|listed| listed.name == name)
+    }
+
     /// Whether somebody is on it still, with this token.
     pub fn has(&self, name: &str, token_sha256: &str) -> bool {
         let is = |listed: &Listed| listed.name == name && listed.token_sha256 == token_sha256;

@@ -93,7 +93,7 @@ impl RuleBook {
         if let Some(shadow) = &self.shadow {
             let tried = shadow.current().rule(facts);
             self.counts.tried(&ruling, &tried);
-            if word(&ruling) != word(&tried) || ruling.quorums != tried.quorums {
+            if said(&ruling) != said(&tried) {
                 tracing::info!(
                     tool = facts.tool,
                     enforced = %said(&ruling),
@@ -132,7 +132,8 @@ pub fn said(ruling: &Ruling) -> String {
         None if ruling.allows() => "allow".to_owned(),
         None => {
             let quorums: Vec<_> = ruling.quorums.iter().map(ToString::to_string).collect();
-            format!("require {}", quorums.join(" and "))
+            let each = if ruling.every_time { ", each time" } else { "" };
+            format!("require {}{each}", quorums.join(" and "))
         }
     }
 }

@@ -11,10 +11,26 @@ use super::StoreError;
 /// Most pre-approvals that are read at once.
 pub(super) const AT_ONCE: u32 = 1000;
 
+/// One that this version cannot read is not used, and hides no other.
+pub(super) fn readable<E: std::fmt::Display>(read: Result<Preapproval, E>) -> Option<Preapproval> {
+    read.inspect_err(|error| tracing::warn!(%error, "a pre-approval cannot be read")).ok()
+}
+
+/// Who ends one.
+#[derive(Clone, Debug)]
+pub struct Ender {
+    /// Their name.
+    pub name: String,
+    /// Groups they belong to.
+    pub groups: Vec<String>,
+    /// Whether they came by a token of the list although there is an identity provider.
+    pub break_glass: bool,
+}
+
 /// Pre-approvals.
 #[tonic::async_trait]
 pub trait Preapproving: Send + Sync {
-    /// Keeps a new one. `now` as everywhere in [`super::Store`].
+    /// Keeps a new one; gives the one that is there where it was sent before. `now` as everywhere in [`super::Store`].
     async fn preapprove(
         &self,
         preapproval: Preapproval,
@@ -25,7 +41,7 @@ pub trait Preapproving: Send + Sync {
     async fn end_preapproval(
         &self,
         id: PreapprovalId,
-        by: String,
+        by: Ender,
         now: Timestamp,
     ) -> Result<Option<Preapproval>, StoreError>;
 

@@ -11,7 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     approval::{Change, Happening, Life, Refused},
-    store::{Arrival, ChangeError, NewCall, Note, QueueFull, StoreError, Terms},
+    store::{
+        Arrival, ChangeError, NewCall, Note, QueueFull, StoreError, Terms, preapprovals::Ender,
+    },
 };
 
 /// The rows of a store, inside one transaction.
@@ -84,12 +86,17 @@ pub(super) fn arrive(
     now: Timestamp,
 ) -> Result<Arrival, StoreError> {
     let mut expired = None;
-    let given = given(rows, &call, now)?;
+    let mut given = given(rows, &call, now)?;
     if let Some(standing) = rows.standing(&call.digest)? {
         let before = standing.state;
+        // What somebody has said of this very call counts more than what was said before of many.
+        if let Some(no) = standing.votes.iter().find(|vote| !vote.approved) {
+            given.retain(|one| one.vote.at > no.at);
+        }
         // Time may have settled it since, or the rules by now; then it is as if there were none.
         let ruling = Box::new(call.ruling.clone());
-        let arrive = Happening::Arrive { ruling, given: given.clone() };
+        let given = given.iter().map(|one| one.cast(now)).collect();
+        let arrive = Happening::Arrive { ruling, given };
         let aged = step(rows, standing, &arrive, now)?.0;
         match aged.state {
             State::Spent if before != State::Spent => return Ok(Arrival::Granted(aged)),
@@ -109,6 +116,7 @@ pub(super) fn arrive(
             _ => {}
         }
     }
+    let given: Vec<_> = given.iter().map(|one| one.cast(now)).collect();
     let (life, changes) = Life::new(now, terms.request, call.ruling.clone(), &given);
     if life.state == State::Pending
         && let Some(full) = full(rows, &call, terms)?
@@ -147,16 +155,18 @@ pub(super) fn arrive(
 }
 
 /// What reviewers have said of a call beforehand: of what the gate has found, whatever may still be used.
-fn given(rows: &mut impl Rows, call: &NewCall, now: Timestamp) -> Result<Vec<Vote>, StoreError> {
+fn given(
+    rows: &mut impl Rows,
+    call: &NewCall,
+    now: Timestamp,
+) -> Result<Vec<Preapproval>, StoreError> {
     let mut given = Vec::new();
     for id in &call.preapproved {
         let Some(found) = rows.preapproval(*id)? else { continue };
-        let context = call.context.as_ref();
-        let about = found.is_about(&call.requester, &call.route, &call.server, &call.tool, context);
         // Nobody approves their own, not even beforehand.
         let own = names(&found.vote).iter().any(|name| call.requester.is(name));
-        if about && !own && found.is_in_force(now) {
-            given.push(found.cast(now));
+        if found.is_about(&call.asked()) && !own && found.is_in_force(now) {
+            given.push(found);
         }
     }
     Ok(given)
@@ -171,16 +181,25 @@ fn cast(rows: &mut impl Rows, id: RequestId, vote: &Vote) -> Result<(), StoreErr
     rows.keep(Preapproval { used: found.used.saturating_add(1), ..found })
 }
 
-/// A reviewer approves calls that have not come yet.
+/// A reviewer approves calls that have not come yet. What they have sent before is there already.
 pub(super) fn preapprove(
     rows: &mut impl Rows,
     preapproval: Preapproval,
     now: Timestamp,
 ) -> Result<Preapproval, StoreError> {
+    if let Some(there) = rows.preapproval(preapproval.id)? {
+        let same = there.request == preapproval.request
+            && there.condition == preapproval.condition
+            && there.uses == preapproval.uses
+            && there.vote.reviewer == preapproval.vote.reviewer;
+        let taken = || StoreError::Unavailable("this id is another pre-approval's".to_owned());
+        return same.then_some(there).ok_or_else(taken);
+    }
     let mut data = object(json!({
         "preapproval": preapproval.id, "requester": preapproval.requester,
         "route": preapproval.route, "server": preapproval.server, "tool": preapproval.tool,
-        "condition": preapproval.condition, "uses": preapproval.uses,
+        "condition": preapproval.condition, "context": preapproval.context,
+        "uses": preapproval.uses,
         "expiresAt": preapproval.expires_at,
     }));
     data.extend(said(Some(&preapproval.vote)));
@@ -193,17 +212,18 @@ pub(super) fn preapprove(
 pub(super) fn end_preapproval(
     rows: &mut impl Rows,
     id: PreapprovalId,
-    by: String,
+    by: Ender,
     now: Timestamp,
 ) -> Result<Option<Preapproval>, StoreError> {
     let Some(found) = rows.preapproval(id)? else { return Ok(None) };
     if !found.is_in_force(now) {
         return Ok(Some(found));
     }
-    let data = object(json!({
-        "preapproval": id, "reviewer": by, "used": found.used, "uses": found.uses,
+    let mut data = object(json!({
+        "preapproval": id, "reviewer": by.name, "used": found.used, "uses": found.uses,
     }));
-    let ended = Preapproval { ended_at: Some(now), ended_by: Some(by), ..found };
+    of_whom(&mut data, &by.groups, by.break_glass);
+    let ended = Preapproval { ended_at: Some(now), ended_by: Some(by.name), ..found };
     rows.keep(ended.clone())?;
     append(rows, ended.request, "preapproval_ended", data, now)?;
     Ok(Some(ended))
@@ -368,16 +388,23 @@ fn particulars(change: Change, life: &Life) -> Map<String, Value> {
 fn said(vote: Option<&Vote>) -> Map<String, Value> {
     let mut said =
         object(json!({"reviewer": vote.map(|v| &v.reviewer), "reason": vote.map(|v| &v.reason)}));
-    if let Some(vote) = vote.filter(|vote| !vote.groups.is_empty()) {
-        said.insert("groups".to_owned(), json!(vote.groups));
-    }
-    if vote.is_some_and(|vote| vote.break_glass) {
-        said.insert("breakGlass".to_owned(), json!(true));
+    if let Some(vote) = vote {
+        of_whom(&mut said, &vote.groups, vote.break_glass);
     }
     if let Some(id) = vote.and_then(|vote| vote.preapproval) {
         said.insert("preapproval".to_owned(), json!(id));
     }
     said
+}
+
+/// As whom somebody did something.
+fn of_whom(data: &mut Map<String, Value>, groups: &[String], break_glass: bool) {
+    if !groups.is_empty() {
+        data.insert("groups".to_owned(), json!(groups));
+    }
+    if break_glass {
+        data.insert("breakGlass".to_owned(), json!(true));
+    }
 }
 
 /// The rules that have ruled.

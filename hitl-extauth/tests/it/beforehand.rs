@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use hitl_api::{Event, audit::Verifier};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -35,13 +36,20 @@ async fn made(gate: &Gate, id: &str, wanted: &Value) -> String {
 }
 
 /// Whether a call is held; nobody decides about it.
-async fn is_held(
-    gate: &Gate,
-    check: envoy_types::pb::envoy::service::auth::v3::CheckRequest,
-) -> bool {
-    let before = gate.pending().await.len();
+async fn is_held(gate: &Gate, check: CheckRequest) -> bool {
+    is_held_as(gate, "dana", check).await
+}
+
+/// The same, by what somebody else sees.
+async fn is_held_as(gate: &Gate, reviewer: &str, check: CheckRequest) -> bool {
+    let pending = async || {
+        let (status, body) = gate.get_as(reviewer, "/pending").await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()["pending"].as_array().unwrap().len()
+    };
+    let before = pending().await;
     let call = gate.hold(check).await;
-    let held = async { while gate.pending().await.len() == before && !call.is_finished() {} };
+    let held = async { while pending().await == before && !call.is_finished() {} };
     tokio::time::timeout(PATIENCE, held).await.unwrap();
     let held = !call.is_finished();
     call.abort();
@@ -332,6 +340,58 @@ async fn one_that_waits_passes_when_it_comes_again_and_the_older_call_is_superse
     let told = tokio::time::timeout(PATIENCE, older).await.unwrap().unwrap();
     assert!(told.denial().0.contains("newer identical call"), "{told:?}");
     assert_eq!(used(&gate).await, [(1, 5)]);
+}
+
+#[tokio::test]
+async fn a_no_to_this_very_call_counts_more_than_a_yes_to_many_before_it() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let id = seen(&gate).await;
+    let call = gate.hold(migrate("alice", "v9", 1)).await;
+    let waiting = id_of(gate.waiting(1).await.iter().find(|one| one["waiting"] == true).unwrap());
+    made(&gate, &id, &wanted("true", 5, 600)).await;
+    assert_eq!(gate.decide("lee", &waiting, false, "never").await.0, 204);
+    assert!(call.await.unwrap().denial().0.contains("never"));
+    assert!(is_held(&gate, migrate("alice", "v9", 2)).await);
+    assert!(gate.check(migrate("alice", "v8", 3)).await.is_allowed());
+    // Nor is the like of it approved by looking at what was denied.
+    let (status, body) = gate.preapprove("dana", &waiting, &wanted("true", 1, 600)).await;
+    assert_eq!((status, body["error"].as_str().unwrap().contains("was denied")), (409, true));
+    assert!(gate.preapprove("dana", &id, &wanted("true", 1, 600)).await.0 == 201);
+}
+
+#[tokio::test]
+async fn what_somebody_has_approved_ends_when_they_are_no_reviewer_or_all_of_it_is_switched_off() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let id = seen(&gate).await;
+    made(&gate, &id, &wanted("true", 5, 600)).await;
+    assert!(gate.check(migrate("alice", "v4", 1)).await.is_allowed());
+    let (list, path) =
+        (fs::read_to_string(lab.path("reviewers.yaml")).unwrap(), lab.path("reviewers.yaml"));
+    let without = list.replace("name: dana,", "name: kim,");
+    fs::write(lab.path("new.yaml"), without).unwrap();
+    fs::rename(lab.path("new.yaml"), &path).unwrap();
+    assert!(is_held_as(&gate, "lee", migrate("alice", "v5", 1)).await);
+    fs::write(lab.path("new.yaml"), list).unwrap();
+    fs::rename(lab.path("new.yaml"), &path).unwrap();
+    assert!(gate.check(migrate("alice", "v6", 1)).await.is_allowed());
+    gate.kill();
+    let gate = lab.start(&["--preapproval-uses", "0"]);
+    assert!(is_held(&gate, migrate("alice", "v7", 1)).await);
+    assert_eq!(used(&gate).await, []);
+}
+
+#[tokio::test]
+async fn what_is_sent_twice_is_made_once() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let id = seen(&gate).await;
+    let mut wanted = wanted("true", 1, 600);
+    wanted["id"] = json!("0199aaaa-0000-7000-8000-00000000000b");
+    assert_eq!(made(&gate, &id, &wanted).await, made(&gate, &id, &wanted).await);
+    assert!(gate.check(migrate("alice", "v4", 1)).await.is_allowed());
+    assert!(is_held(&gate, migrate("alice", "v5", 1)).await);
 }
 
 #[tokio::test]

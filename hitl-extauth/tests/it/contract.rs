@@ -47,6 +47,7 @@ fn call(requester: &str, version: &str) -> NewCall {
     NewCall {
         id: RequestId::generate(),
         digest: format!("{requester}/{version}"),
+        identity: format!("header:x-user-id:{requester}"),
         requester: Requester {
             name: requester.into(),
             assurance: Assurance::Claimed,

@@ -5,6 +5,9 @@ use serde_json::json;
 
 use crate::support::{Lab, between};
 
+/// What is sent twice is made once.
+const ID: &str = "0199aaaa-0000-7000-8000-00000000000a";
+
 #[tokio::test]
 async fn calls_are_approved_beforehand_by_form_shown_above_the_queue_and_ended() {
     let lab = Lab::start();
@@ -20,9 +23,9 @@ async fn calls_are_approved_beforehand_by_form_shown_above_the_queue_and_ended()
     let token = dana.form_token().await;
     let path = format!("/requests/{id}/preapprove");
     let form = |token: &str, condition: &str| {
-        ["form_token", "condition", "uses", "seconds", "reason"]
+        ["form_token", "condition", "uses", "seconds", "reason", "id"]
             .into_iter()
-            .zip([token, condition, "2", "3600", "night"].map(str::to_owned))
+            .zip([token, condition, "2", "3600", "night", ID].map(str::to_owned))
             .collect::<Vec<_>>()
     };
     let foreign = dana.post(&path, &form("other", "true")).await;
@@ -38,6 +41,8 @@ async fn calls_are_approved_beforehand_by_form_shown_above_the_queue_and_ended()
 
     let made = dana.post(&path, &form(&token, "arguments.version != '<b>'")).await;
     assert_eq!(made.status(), StatusCode::SEE_OTHER);
+    let again = dana.post(&path, &form(&token, "arguments.version != '<b>'")).await;
+    assert_eq!(again.status(), StatusCode::SEE_OTHER);
     let lee = lab.signed_in("lee").await;
     let page = lee.page("/queue").await;
     for shown in [

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::store::{
     Store as _, StoreError, forms,
-    preapprovals::{AT_ONCE, Preapproving},
+    preapprovals::{AT_ONCE, Ender, Preapproving, readable},
     work,
 };
 
@@ -106,26 +106,28 @@ impl Preapproving for PostgresStore {
         preapproval: Preapproval,
         _: Timestamp,
     ) -> Result<Preapproval, StoreError> {
+        let id = preapproval.id;
         let (vote, condition) = (&preapproval.vote, &preapproval.condition);
         super::keepable([vote.reviewer.as_str(), &vote.reason, condition])?;
         let keep =
             move |view: &mut super::view::View, now| work::preapprove(view, preapproval, now);
-        self.write(Needs::Nothing, keep).await
+        self.write(Needs::Preapproval(id), keep).await
     }
 
     async fn end_preapproval(
         &self,
         id: PreapprovalId,
-        by: String,
+        by: Ender,
         _: Timestamp,
     ) -> Result<Option<Preapproval>, StoreError> {
-        super::keepable([by.as_str()])?;
+        super::keepable([by.name.as_str()])?;
         let end = move |view: &mut super::view::View, now| work::end_preapproval(view, id, by, now);
         self.write(Needs::Preapproval(id), end).await
     }
 
     async fn preapprovals(&self) -> Result<Vec<Preapproval>, StoreError> {
         let (now, limit) = (millis(self.now()), i64::from(AT_ONCE));
-        self.rows(IN_FORCE, &[&now, &limit]).await?.iter().map(read).collect()
+        let found = self.rows(IN_FORCE, &[&now, &limit]).await?;
+        Ok(found.iter().filter_map(|row| readable(read(row))).collect())
     }
 }

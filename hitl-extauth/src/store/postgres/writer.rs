@@ -332,6 +332,7 @@ async fn load(
     let (by_ids, by_digests) = (rows::by_ids(), rows::by_digests());
     let (ids, digests, names): ([Value<'_>; 1], [Value<'_>; 1], [Value<'_>; 1]) =
         ([&ids], [&digests], [&names]);
+    let given_values: [Value<'_>; 1] = [&given];
     // Each statement sees what was committed when it began: after the lock, all there is.
     let mut steps = vec![bare(client, "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE")];
     for (sql, values) in [
@@ -344,6 +345,9 @@ async fn load(
         (&by_digests, &digests),
     ] {
         steps.push(step(client, sql, values).await?);
+    }
+    if !given.is_empty() {
+        steps.push(step(client, preapprovals::BY_IDS, &given_values).await?);
     }
     let mut answers = fly(steps).await?.into_iter().skip(2);
     let mut next = || answers.next().unwrap_or_default();
@@ -369,15 +373,11 @@ async fn load(
     for row in next() {
         view.load_standing(rows::read(&row)?);
     }
+    for row in next() {
+        view.load_preapproval(preapprovals::read(&row)?);
+    }
     if due {
         load_due(client, now, &mut view).await?;
-    }
-    if !given.is_empty() {
-        let values: [Value<'_>; 1] = [&given];
-        let found = fly(vec![step(client, preapprovals::BY_IDS, &values).await?]).await?;
-        for row in found.into_iter().flatten() {
-            view.load_preapproval(preapprovals::read(&row)?);
-        }
     }
     Ok((view, moment(now)))
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::{
     Store as _, StoreError, forms,
-    preapprovals::{AT_ONCE, Preapproving},
+    preapprovals::{AT_ONCE, Ender, Preapproving, readable},
     work,
 };
 
@@ -83,7 +83,7 @@ impl Preapproving for SqliteStore {
     async fn end_preapproval(
         &self,
         id: PreapprovalId,
-        by: String,
+        by: Ender,
         now: Timestamp,
     ) -> Result<Option<Preapproval>, StoreError> {
         let end = move |connection: &Connection| {
@@ -99,8 +99,9 @@ impl Preapproving for SqliteStore {
                 "SELECT * FROM preapprovals WHERE expires_at > ?1 AND ended_at IS NULL AND used < uses
                  ORDER BY id LIMIT ?2",
             )?;
-            statement.query_map((now, AT_ONCE), read)?.collect()
+            let found = statement.query_map((now, AT_ONCE), |row| Ok(readable(read(row))))?;
+            found.filter_map(Result::transpose).collect()
         };
-        Self::read(&self.lists, in_force).await
+        Self::read(&self.reader, in_force).await
     }
 }
