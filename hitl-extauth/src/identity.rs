@@ -28,6 +28,16 @@ pub enum IdentitySource {
     Mtls,
 }
 
+impl IdentitySource {
+    /// How sure the gate is of whom it names.
+    fn assurance(&self) -> Assurance {
+        match self {
+            Self::Jwt(_) | Self::Mtls => Assurance::Verified,
+            Self::Header(_) => Assurance::Claimed,
+        }
+    }
+}
+
 /// A text is no identity source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no place to look for a requester; write jwt:CLAIM, header:NAME or mtls")]
@@ -81,13 +91,12 @@ const NOBODY: &str = "addr:";
 /// verified token that names the requester, and nobody else's.
 pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], claims: &PersonClaims) -> Identity {
     for source in sources {
-        let (found, assurance) = match source {
-            IdentitySource::Jwt(claim) => {
-                (arrived.claims.get(claim).and_then(Value::as_str), Assurance::Verified)
-            }
-            IdentitySource::Mtls => (arrived.principal.as_deref(), Assurance::Verified),
-            IdentitySource::Header(name) => (arrived.headers.all(name).next(), Assurance::Claimed),
+        let found = match source {
+            IdentitySource::Jwt(claim) => arrived.claims.get(claim).and_then(Value::as_str),
+            IdentitySource::Mtls => arrived.principal.as_deref(),
+            IdentitySource::Header(name) => arrived.headers.all(name).next(),
         };
+        let assurance = source.assurance();
         if let Some(name) = found.map(str::trim).filter(|name| !name.is_empty()) {
             // The whole name: two that begin alike are two.
             let key = format!("{source}:{name}");
@@ -115,11 +124,7 @@ pub fn keys<'a>(
     requester: &'a Requester,
     sources: &'a [IdentitySource],
 ) -> impl Iterator<Item = String> + 'a {
-    let sure = |source: &IdentitySource| match source {
-        IdentitySource::Jwt(_) | IdentitySource::Mtls => Assurance::Verified,
-        IdentitySource::Header(_) => Assurance::Claimed,
-    };
-    let sources = sources.iter().filter(move |source| sure(source) == requester.assurance);
+    let sources = sources.iter().filter(|source| source.assurance() == requester.assurance);
     sources.map(|source| format!("{source}:{}", requester.name))
 }
 

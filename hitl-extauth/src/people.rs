@@ -63,6 +63,20 @@ impl Reviewer {
         own.into_iter().any(|name| requester.is(name))
     }
 
+    /// What they say of a call.
+    pub fn says(&self, approved: bool, reason: String, at: Timestamp) -> Vote {
+        Vote {
+            reviewer: self.name.clone(),
+            groups: self.groups.clone(),
+            also: self.also.clone(),
+            break_glass: self.break_glass,
+            approved,
+            reason,
+            preapproval: None,
+            at,
+        }
+    }
+
     /// Whether a name is one of theirs, however it is capitalised.
     pub fn is_called(&self, name: &str) -> bool {
         let name = name.to_lowercase();

@@ -155,8 +155,7 @@ impl Gate {
     ) -> Result<Preapproval, PreapproveError> {
         let lasts = self.bounded(&wanted)?;
         let request = self.store.request(id).await?.ok_or(PreapproveError::Unknown)?;
-        let mut names = std::iter::once(&reviewer.name).chain(&reviewer.also);
-        if names.any(|name| request.requester.is(name)) {
+        if reviewer.is(&request.requester) {
             return Err(PreapproveError::Own);
         }
         if request.requester.assurance == Assurance::Address {
@@ -196,16 +195,7 @@ impl Gate {
         if self.preapproved.all().len() >= MOST {
             return Err(PreapproveError::Full);
         }
-        let vote = Vote {
-            reviewer: reviewer.name.clone(),
-            groups: reviewer.groups.clone(),
-            also: reviewer.also.clone(),
-            break_glass: reviewer.break_glass,
-            approved: true,
-            reason: wanted.reason.trim().to_owned(),
-            preapproval: None,
-            at: now,
-        };
+        let vote = reviewer.says(true, wanted.reason.trim().to_owned(), now);
         let preapproval = Preapproval {
             id: wanted.id.unwrap_or_else(|| PreapprovalId::of(now)),
             request: id,

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use hitl_api::{Decision, Request, RequestId, Ruling, State, Vote};
+use hitl_api::{Decision, Request, RequestId, Ruling, State};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{Gate, unfinished};
@@ -46,16 +46,7 @@ impl Gate {
         decision: Decision,
     ) -> Result<Request, ChangeError> {
         let ruling = self.ruling_now(id).await?;
-        let vote = Vote {
-            reviewer: reviewer.name,
-            groups: reviewer.groups,
-            also: reviewer.also,
-            break_glass: reviewer.break_glass,
-            approved: decision.approved,
-            reason: decision.reason,
-            preapproval: None,
-            at: self.store.now(),
-        };
+        let vote = reviewer.says(decision.approved, decision.reason, self.store.now());
         // Taken out first, so that exactly one decision can release it; put back when this one
         // comes to nothing.
         let claim = self.parking.claim(id);

@@ -6,13 +6,12 @@ use std::{
 };
 
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
-use hitl_api::{Event, audit::Verifier};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
     postgres::Server,
-    replicas::three,
+    replicas::{audit, three},
     support::{Gate, Lab, PATIENCE, id_of, migrate, post},
 };
 
@@ -60,17 +59,6 @@ async fn used(gate: &Gate) -> Vec<(u64, u64)> {
     let all = gate.json("/preapprovals").await["preapprovals"].clone();
     let number = |one: &Value, name: &str| one[name].as_u64().unwrap();
     all.as_array().unwrap().iter().map(|one| (number(one, "used"), number(one, "uses"))).collect()
-}
-
-async fn audit(gate: &Gate) -> Vec<Event> {
-    let text = gate.get("/audit").await.1;
-    let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let mut verifier = Verifier::new(None);
-    for event in &events {
-        verifier.next(event).unwrap();
-    }
-    verifier.finish().unwrap();
-    events
 }
 
 #[tokio::test]
