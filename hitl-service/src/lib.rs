@@ -1,9 +1,11 @@
 //! What every service of this workspace does the same way.
 //!
-//! Owns logs and traces ([`telemetry`]), listening and draining ([`serve`]), and the headers that
-//! keep pages to themselves ([`pages`]), so that all binaries behave alike when they start, when they are asked to stop, and when their peer is
-//! slow. Must never know what a service does: no tool, no approval, no page is named here.
+//! Owns logs and traces ([`telemetry`]), listening and draining ([`serve`]), how many connections
+//! there may be ([`connections`]), and the headers that keep pages to themselves ([`pages`]), so that
+//! all binaries behave alike when they start, when they are asked to stop, and when their peer is slow. Must never know what a service does: no tool, no approval, no page is named here.
 
+pub mod connections;
+mod head;
 pub mod healthcheck;
 pub mod pages;
 pub mod serve;

@@ -1,24 +1,45 @@
 //! Listening, and leaving in order.
 //!
-//! Owns the accept loop's settings and the drain. Must never cut a request that is being answered
-//! before the deadline, and never leave Nagle's algorithm on: an answer of several small writes
-//! would wait 40 ms for a delayed acknowledgement.
+//! Owns how connections are served, what a peer may take of one, and the drain. Must never cut a
+//! request that is being answered before the deadline, and never leave Nagle's algorithm on: an
+//! answer of several small writes would wait 40 ms for a delayed acknowledgement.
 
 use std::{
     fmt,
     future::Future,
     io::{self, Write as _},
     net::SocketAddr,
+    pin::pin,
     process::ExitCode,
     time::Duration,
 };
 
-use axum::{Router, serve::ListenerExt as _};
+use axum::{Router, body::HttpBody as _, extract::ConnectInfo};
+use hyper::{
+    body::Incoming,
+    server::conn::http1::{Builder, Connection},
+    service::{HttpService, Service as _, service_fn},
+};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
 };
+
+use crate::{
+    connections::{Limits, Listener},
+    head::{HeadTimer, Patience, Progress, Told},
+};
+
+/// Largest head of a request, in bytes; a larger one is answered with 431.
+const LARGEST_HEAD: usize = 64 * 1024;
+
+/// Whoever begins a request can send its head in that time. Between requests a connection may be idle
+/// for longer than any gateway keeps one (Envoy an hour), so that none closes as it is used; those
+/// whose peer went without a word end at last, and give their places back.
+const PATIENCE: Patience =
+    Patience { head: Duration::from_secs(10), idle: Duration::from_hours(2) };
 
 /// How long a request in flight may take after the service was asked to stop.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -137,30 +158,61 @@ pub async fn serve(
     stop: impl Future<Output = &'static str> + Send + 'static,
     deadline: Duration,
 ) -> Result<Drained, ServeError> {
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
+    let listener = Listener::new(listener, Limits::default());
+    let graceful = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    let signal = loop {
+        tokio::select! {
+            signal = &mut stop => break signal,
+            (stream, from, place) = listener.accept() => {
+                let served = graceful.watch(connection(stream, from, app.clone(), PATIENCE));
+                tokio::spawn(async move {
+                    if let Err(error) = served.await {
+                        tracing::trace!(%error, %from, "a connection failed");
+                    }
+                    drop(place);
+                });
+            }
         }
-    });
-    let (stopping, mut stopped) = watch::channel(false);
-    // Handlers may ask who is at the other end.
-    let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
-        let signal = stop.await;
-        tracing::info!(signal, "stopping: no new connections, requests in flight may finish");
-        // Nobody listens only when serving has already ended.
-        let _ = stopping.send(true);
-    });
-    let overdue = async {
-        // An error means that serving ended and dropped the sender; the other branch says so.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-        tokio::time::sleep(deadline).await;
     };
-    tokio::select! {
-        served = serving => served.map(|()| Drained::Completely).map_err(ServeError::Listener),
-        () = overdue => {
-            tracing::warn!(seconds = deadline.as_secs(), "requests still in flight were cut");
-            Ok(Drained::DeadlinePassed)
-        }
+    tracing::info!(signal, "stopping: no new connections, requests in flight may finish");
+    drop(listener);
+    if tokio::time::timeout(deadline, graceful.shutdown()).await.is_ok() {
+        return Ok(Drained::Completely);
     }
+    tracing::warn!(seconds = deadline.as_secs(), "requests still in flight were cut");
+    Ok(Drained::DeadlinePassed)
 }
+
+/// One connection, served while it is polled.
+fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    from: SocketAddr,
+    app: Router,
+    patience: Patience,
+) -> Connection<
+    TokioIo<Told<S>>,
+    impl HttpService<
+        Incoming,
+        ResBody = axum::body::Body,
+        Error = std::convert::Infallible,
+        Future: Send,
+    > + Send,
+> {
+    let progress = Progress::default();
+    let timer = HeadTimer { progress: progress.clone(), patience };
+    let stream = TokioIo::new(Told { stream, progress: progress.clone() });
+    let app = TowerToHyperService::new(app);
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        progress.complete(request.body().size_hint().exact());
+        // Handlers may ask who is at the other end.
+        request.extensions_mut().insert(ConnectInfo(from));
+        app.call(request)
+    });
+    let mut http = Builder::new();
+    http.max_buf_size(LARGEST_HEAD).timer(timer).header_read_timeout(patience.head);
+    http.serve_connection(stream, service)
+}
+
+#[cfg(test)]
+mod tests;
