@@ -3,6 +3,7 @@
 //! The way a check goes, one file a step:
 //!
 //! ```text
+//! incoming   connections of gateways, as many as there may be
 //! check      the ext_authz service; thin
 //! request    what a gateway says about a request, alike from every gateway
 //! classify   HTTP request -> harmless | a tool call | refused        pure, strict
@@ -31,6 +32,7 @@ pub mod desk;
 pub mod gate;
 pub mod hooks;
 pub mod identity;
+pub mod incoming;
 pub mod insights;
 pub mod metrics;
 pub mod offline;

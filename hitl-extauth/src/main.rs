@@ -16,6 +16,7 @@ use hitl_extauth::{
     desk,
     gate::Gate,
     hooks::Telling,
+    incoming::incoming,
     metrics::Metrics,
     offline,
     parking::Parking,
@@ -31,7 +32,7 @@ use hitl_service::{
 };
 use tokio::{sync::oneshot, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 
 /// How often the gate looks for what has run out.
 const LOOK: Duration = Duration::from_millis(500);
@@ -49,6 +50,9 @@ const PONG: Duration = Duration::from_secs(5);
 
 /// Streams on one connection of the gateway. Gateways plan for a hundred; fewer would strand calls.
 const STREAMS: u32 = 1000;
+
+/// Headers of one check's own request, in bytes; those it asks about are in its body.
+const LARGEST_METADATA: u32 = 16 * 1024;
 
 /// Largest check, in bytes: body and headers, with room for the largest body a gateway forwards.
 const LARGEST_CHECK: usize = 16 * 1024 * 1024;
@@ -116,16 +120,13 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         let stopped = stopping.clone().cancelled_owned();
         let checks = AuthorizationServer::new(checks).max_decoding_message_size(LARGEST_CHECK);
         let server = Server::builder()
-            .tcp_nodelay(true)
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PONG))
             .max_concurrent_streams(STREAMS)
+            .http2_max_header_list_size(LARGEST_METADATA)
             .add_service(healthy)
             .add_service(checks)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(grpc).with_nodelay(Some(true)),
-                stopped,
-            );
+            .serve_with_incoming_shutdown(incoming(grpc), stopped);
         async move {
             let _serving = checks_served;
             server.await
