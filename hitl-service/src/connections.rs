@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::Instant,
@@ -42,6 +43,17 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { of_one_address: OF_ONE_ADDRESS, in_all: IN_ALL }
+    }
+}
+
+/// Lets this process have as many files as it may, a connection being one of them: where it starts
+/// with a thousand, a single address within its limit would leave none for a database or for others.
+pub(crate) fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Some systems refuse the number that they gave; then it stays as it was.
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 
@@ -234,6 +246,13 @@ mod tests {
         drop(last);
         let _client = connect(THIRD, to).await;
         assert_eq!(listener.accept().await.1.ip(), THIRD);
+    }
+
+    #[test]
+    fn all_the_files_that_may_be_open_can_be() {
+        allow_files();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    connections::{Limits, Listener},
+    connections::{Limits, Listener, allow_files},
     head::{HeadTimer, Patience, Progress, Told},
 };
 
@@ -65,6 +65,7 @@ pub enum ServeError {
 /// # Errors
 /// [`ServeError::Bind`], with what to do about it.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    allow_files();
     TcpListener::bind(address).await.map_err(|error| ServeError::Bind {
         address,
         reason: match error.kind() {
@@ -151,7 +152,7 @@ pub enum Drained {
 /// finish, for `deadline` at most.
 ///
 /// # Errors
-/// [`ServeError::Listener`] when the listener fails for good.
+/// [`ServeError::Listener`] when the listener fails for good; what may pass is waited for.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
