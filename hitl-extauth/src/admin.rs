@@ -7,6 +7,7 @@ mod events;
 mod health;
 mod history;
 mod insights;
+mod local;
 mod openapi;
 mod preapprovals;
 mod presence;
@@ -36,7 +37,7 @@ use crate::{
     store::{ChangeError, StoreError},
 };
 
-pub use self::openapi::document;
+pub use self::{local::only_local, openapi::document};
 
 /// What the handlers share; a cheap handle.
 #[derive(Clone)]

@@ -62,7 +62,7 @@ impl CheckService {
             }
             Class::Refuse(refusal) => {
                 self.refused(refusal.label());
-                tracing::warn!(reason = refusal.label(), %refusal, route = %arrived.route(), "refused");
+                tracing::warn!(reason = refusal.label(), refusal = ?refusal.to_string(), route = ?arrived.route(), "refused");
                 verdict::refuse(&refusal).into()
             }
             Class::Gate(call) => {
@@ -112,7 +112,7 @@ impl CheckService {
     fn release(&self, caller: &Caller, request: &ApprovalRequest, receipt: &str) -> CheckResponse {
         self.answered("released");
         Span::current().record("hitl.request", field::display(request.id));
-        tracing::info!(request = %request.id, tool = %request.tool_name, "released");
+        tracing::info!(request = %request.id, tool = ?request.tool_name, "released");
         verdict::release(caller, request.id, receipt)
     }
 
@@ -126,7 +126,8 @@ impl CheckService {
         if let Some(request) = &request {
             Span::current().record("hitl.request", request);
         }
-        tracing::info!(request, tool = %call.tool, reason = %denial.reason, "not released");
+        // With what a terminal would take for a line of its own escaped: others wrote it.
+        tracing::info!(request, tool = ?call.tool, reason = ?denial.reason, "not released");
         verdict::deny(caller, &call.id, denial, self.form)
     }
 }

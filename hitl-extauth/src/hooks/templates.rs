@@ -163,6 +163,23 @@ fn backstage(message: &Message) -> Value {
     })
 }
 
+/// Text for `ServiceNow`, whose journals take what stands between `[code]` and `[/code]` for HTML.
+fn without_code(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('[') {
+        plain.push_str(before);
+        plain.push('[');
+        let tag = after.trim_start_matches('/').get(..4);
+        if tag.is_some_and(|tag| tag.eq_ignore_ascii_case("code")) {
+            plain.push(' ');
+        }
+        rest = after;
+    }
+    plain.push_str(rest);
+    plain
+}
+
 /// A change request of `ServiceNow`: one for each request, with what happens to it as work notes.
 async fn servicenow(http: &Client, hook: &Hook, message: &Message) -> Result<(), NotSent> {
     let table = below(&hook.url, "api/now/table/change_request")?;
@@ -189,7 +206,8 @@ async fn servicenow(http: &Client, hook: &Hook, message: &Message) -> Result<(),
         .filter(|id| id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit()));
     let lines: Vec<_> =
         lines(message).into_iter().map(|(name, text)| format!("{name}: {text}")).collect();
-    let text = |text: String, most: usize| text.chars().take(most).collect::<String>();
+    let text =
+        |text: String, most: usize| without_code(&text).chars().take(most).collect::<String>();
     let note = format!("{}\n{}\n{}", message.headline(), lines.join("\n"), message.data.link);
     if let Some(sys_id) = known {
         let url = below(&table, sys_id)?;
@@ -204,4 +222,21 @@ async fn servicenow(http: &Client, hook: &Hook, message: &Message) -> Result<(),
         "correlation_display": "Approval of an AI agent's call",
     });
     posted(ask(http.post(table)).json(&body)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_code;
+
+    #[test]
+    fn what_servicenow_would_take_for_html_is_text() {
+        for (text, plain) in [
+            ("[code]<b>[/code]", "[ code]<b>[ /code]"),
+            ("[[CoDe] [code", "[[ CoDe] [ code"),
+            ("a[0] [coda] [ć", "a[0] [coda] [ć"),
+            ("", ""),
+        ] {
+            assert_eq!(without_code(text), plain);
+        }
+    }
 }

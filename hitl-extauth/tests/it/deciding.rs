@@ -1,8 +1,9 @@
 //! Who may decide, once, and what everybody else is told.
 
+use hitl_process::Process;
 use serde_json::{Value, json};
 
-use crate::support::{Lab, id_of, migrate};
+use crate::support::{Lab, command, id_of, migrate};
 
 #[tokio::test]
 async fn a_decision_needs_a_known_token_a_known_request_and_a_whole_body() {
@@ -272,4 +273,21 @@ async fn the_second_address_serves_what_is_not_secret_and_nothing_else() {
     assert_eq!(decided.status().as_u16(), 404);
     assert_eq!(gate.waiting_one().await, id);
     call.abort();
+}
+
+#[tokio::test]
+async fn where_nobody_is_asked_who_they_are_a_page_under_another_name_gets_no_answer() {
+    let lab = Lab::new();
+    let mut command = command();
+    command.args(["--insecure-no-reviewer-auth", "--grpc-listen", "127.0.0.1:0"]);
+    command.args(["--admin-listen", "127.0.0.1:0", "--database"]).arg(lab.path("gate.db"));
+    let gate = Process::start(command.arg("--receipt-key").arg(lab.path("key.pem")));
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let asked = async |host: &str| {
+        let request = http.get(format!("{}/pending", gate.url("admin"))).header("host", host);
+        request.send().await.unwrap().status()
+    };
+    assert_eq!(asked("localhost:8081").await, 200);
+    assert_eq!(asked("127.0.0.1").await, 200);
+    assert_eq!(asked("rebound.example:8081").await, 403);
 }
