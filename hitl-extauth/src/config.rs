@@ -190,7 +190,7 @@ pub struct Config {
         long = "requester-from",
         env = "HITL_REQUESTER_FROM",
         value_delimiter = ',',
-        default_value = "jwt:sub,header:x-user-id,mtls",
+        default_value = "jwt:sub,mtls,header:x-user-id",
         value_name = "SOURCE"
     )]
     requester_from: Vec<IdentitySource>,
