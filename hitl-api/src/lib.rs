@@ -89,6 +89,12 @@ impl FromStr for RequestId {
 
 // The form that serde asks for.
 #[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+// The form that serde asks for.
+#[allow(clippy::trivially_copy_pass_by_ref)]
 pub(crate) fn is_false(value: &bool) -> bool {
     !value
 }
@@ -457,8 +463,19 @@ pub struct Detail {
     /// The request.
     #[serde(flatten)]
     pub request: Request,
-    /// The rows of the audit about it, in order.
+    /// The rows of the audit about it, in order. Where there are more than 250, the first 50 and the last
+    /// 200.
     pub events: Vec<Event>,
+    /// How many rows between those are left out; the audit has them all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub events_left_out: u64,
+}
+
+impl Detail {
+    /// Rows that a long trail begins with.
+    pub const FIRST: u32 = 50;
+    /// Rows that it ends with.
+    pub const LAST: u32 = 200;
 }
 
 /// Why something was refused.

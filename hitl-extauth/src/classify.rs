@@ -114,6 +114,17 @@ pub enum Refusal {
     /// A name that nobody's own is, and that could not be kept.
     #[error("{0} has more than 512 bytes, or a NUL character in it")]
     Name(&'static str),
+    /// More beside the body than is kept with a request.
+    #[error(
+        "the headers and the path of this call have {bytes} bytes, and {most} are kept with a request; \
+         send fewer (cookies, for example)"
+    )]
+    Head {
+        /// So many.
+        bytes: usize,
+        /// So many may be.
+        most: usize,
+    },
     /// A `tools/call` that is not one.
     #[error("tools/call: {0}")]
     ToolCall(&'static str),
@@ -138,6 +149,7 @@ impl Refusal {
             Self::JsonRpc(_) => "json_rpc",
             Self::Batch => "batch",
             Self::Name(_) => "name",
+            Self::Head { .. } => "head",
             Self::Folded(..) => "folded_key",
             Self::UnknownMember(_) => "unknown_member",
             Self::ToolCall(_) => "tool_call",
@@ -153,6 +165,7 @@ impl Refusal {
             Self::HttpMethod(_) => 405,
             Self::Encoding { .. } => 415,
             Self::Method(_) => 403,
+            Self::Head { .. } => 431,
             _ => 400,
         }
     }

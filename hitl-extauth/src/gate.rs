@@ -4,6 +4,8 @@
 //! can be seen, a decision is in the store before anybody is released, and an approval that nobody
 //! took goes back. Must never release a call that the store has not seen spent.
 
+mod allowance;
+mod bounds;
 mod follow;
 mod preapproval;
 mod ruling;
@@ -34,18 +36,14 @@ use crate::{
     verdict::Denial,
 };
 use words::{
-    denied_by_rule, full_house, held_long_enough, not_spent, pending, settled, store_away,
-    superseded,
+    denied_by_rule, full_house, held_long_enough, not_spent, pending, repeated_too_often, settled,
+    store_away, superseded,
 };
 
 pub use preapproval::PreapproveError;
 
 /// How long a call waits for what somebody has just taken it out to be told.
 const LAST_WORD: Duration = Duration::from_secs(10);
-
-/// Longest name of a tool or of a requester, in bytes. MCP's tools have at most 128 characters,
-/// subjects of OIDC 255.
-const LONGEST_NAME: usize = 512;
 
 /// Calls that are looked up and written down at the same time. More than the store writes at once,
 /// so that it never waits for them.
@@ -87,7 +85,7 @@ pub struct Gate {
     settings: Arc<Settings>,
     rules: Arc<RuleBook>,
     arriving: Arc<Semaphore>,
-    denials: Arc<ruling::Allowance>,
+    allowances: Arc<bounds::Allowances>,
     evaluating: Arc<ruling::Evaluating>,
     preapproved: Arc<preapproval::Known>,
 }
@@ -154,9 +152,10 @@ impl Gate {
         settings: Settings,
     ) -> Self {
         let arriving = Arc::new(Semaphore::new(AT_ONCE));
-        let (settings, denials, evaluating) = (Arc::new(settings), Arc::default(), Arc::default());
+        let (settings, allowances, evaluating) =
+            (Arc::new(settings), Arc::default(), Arc::default());
         let preapproved = Arc::default();
-        Self { store, parking, settings, rules, arriving, denials, evaluating, preapproved }
+        Self { store, parking, settings, rules, arriving, allowances, evaluating, preapproved }
     }
 
     /// Its rules.
@@ -203,15 +202,17 @@ impl Gate {
     }
 
     async fn begin(&self, incoming: Box<Incoming>) -> Begun {
-        let Incoming { arrived, call } = *incoming;
         let settings = &self.settings;
-        let identity = identity::resolve(&arrived, &settings.identity, &settings.claims);
-        let key = identity.key.clone();
+        let identity = identity::resolve(&incoming.arrived, &settings.identity, &settings.claims);
+        if let Err(refusal) = Self::keepable(&incoming, &identity) {
+            return Outcome::Refused(refusal).into();
+        }
+        let Incoming { arrived, call } = *incoming;
         let begun = Instant::now();
         let mut deadline = begun + settings.hold;
         // However short the hold, the store gets its time.
         let patience = deadline.max(Instant::now() + LAST_WORD);
-        let mut place = match self.parking.enter(&key) {
+        let mut place = match self.parking.enter(&identity.key, identity.crowd(&arrived)) {
             Ok(place) => place,
             Err(full) => return Outcome::Denied(full_house(None, &full)).into(),
         };
@@ -228,6 +229,9 @@ impl Gate {
             Ok(new) => new,
             Err(refusal) => return Outcome::Refused(refusal).into(),
         };
+        if !self.allowances.may_repeat(&new, Instant::now().into_std()) {
+            return Outcome::Denied(repeated_too_often()).into();
+        }
         // Before the request can be seen, so that no decision comes between.
         place.wait_on(new.id);
         let gate = self.clone();
@@ -237,7 +241,7 @@ impl Gate {
             // Counted until it is done, whether or not anybody waits for it.
             let (_turn, _load) = (turn, load);
             let new = gate.ruled(new).await?;
-            gate.meet(new, &key).await
+            gate.meet(new).await
         });
         let met = match timeout_at(patience, arrival).await {
             Ok(met) => met.unwrap_or_else(|error| Err(unfinished(&error))),
@@ -299,8 +303,6 @@ impl Gate {
             // One nobody would spend what another nobody was granted.
             return Err(Refusal::JsonRpc("the gateway says neither who calls nor from where"));
         }
-        named(&call.tool, "the tool's name")?;
-        named(&identity.requester.name, "the requester's name")?;
         let audience = arrived.extensions.get("audience").filter(|audience| !audience.is_empty());
         let server = audience.unwrap_or(&self.settings.audience).clone();
         let route = arrived.route();
@@ -395,14 +397,6 @@ impl Gate {
             None => Outcome::Denied(held_long_enough(id)),
         }
     }
-}
-
-/// A name that can be kept, looked for and shown: nobody's own is longer, or has a NUL in it.
-fn named(name: &str, whose: &'static str) -> Result<(), Refusal> {
-    if name.len() > LONGEST_NAME || name.contains('\0') {
-        return Err(Refusal::Name(whose));
-    }
-    Ok(())
 }
 
 /// The store has not answered in time.

@@ -75,9 +75,18 @@ pub struct Identity {
     pub requester: Requester,
     /// The same as one text that no other requester has.
     pub key: String,
+    /// Length of the whole name, of which only so much is shown.
+    pub bytes: usize,
 }
 
 impl Identity {
+    /// The network address, where the name is one that nobody has verified: whoever makes up names is one
+    /// of a crowd.
+    pub fn crowd<'a>(&self, arrived: &'a Arrived) -> Option<&'a str> {
+        let claimed = self.requester.assurance != Assurance::Verified;
+        claimed.then(|| arrived.address.as_deref().unwrap_or_default())
+    }
+
     /// Whether nothing at all is known, not even an address.
     pub fn is_nobody(&self) -> bool {
         self.key == NOBODY
@@ -99,7 +108,7 @@ pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], claims: &PersonCla
         let assurance = source.assurance();
         if let Some(name) = found.map(str::trim).filter(|name| !name.is_empty()) {
             // The whole name: two that begin alike are two.
-            let key = format!("{source}:{name}");
+            let (key, bytes) = (format!("{source}:{name}"), name.len());
             let name = cut(name);
             let groups = match source {
                 IdentitySource::Jwt(_) => texts(arrived, &claims.groups),
@@ -109,14 +118,14 @@ pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], claims: &PersonCla
             also.retain(|other| *other != name);
             also.sort();
             also.dedup();
-            return Identity { requester: Requester { name, assurance, groups, also }, key };
+            return Identity { requester: Requester { name, assurance, groups, also }, key, bytes };
         }
     }
     let name = arrived.address.clone().unwrap_or_default();
-    let key = format!("addr:{name}");
+    let (key, bytes) = (format!("addr:{name}"), name.len());
     let assurance = Assurance::Address;
     let requester = Requester { name, assurance, groups: Vec::new(), also: Vec::new() };
-    Identity { requester, key }
+    Identity { requester, key, bytes }
 }
 
 /// As whom a call may have been bound whose requester is this one, whatever source has named them.

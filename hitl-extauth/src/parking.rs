@@ -5,6 +5,8 @@
 //! held call is a courtesy, the request is in the store. Must never keep a call out for want of a
 //! seat before it is known whether it needs one: an approval may be there for it.
 
+mod seats;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -17,7 +19,10 @@ use hitl_api::{Request, RequestId};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use self::seats::{Seats, Who};
 use crate::store::Note;
+
+pub use self::seats::{Full, Limits};
 
 /// How a held call is answered.
 #[derive(Debug)]
@@ -74,20 +79,6 @@ impl Drop for Delivery {
     }
 }
 
-/// Why no more calls are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
-    /// In all.
-    #[error("the gate holds as many calls as it may ({0})")]
-    Gate(u32),
-    /// For this requester.
-    #[error("the gate holds as many calls of this requester as it may ({0})")]
-    Requester(u32),
-    /// The calls that are being written down are large.
-    #[error("the gate has its hands full of large calls")]
-    Memory,
-}
-
 /// The held calls; a cheap handle.
 #[derive(Clone, Debug)]
 pub struct Parking(Arc<Inner>);
@@ -100,15 +91,6 @@ struct Inner {
     notices: mpsc::UnboundedSender<Notice>,
 }
 
-/// How many calls may be held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// In all.
-    pub held: u32,
-    /// For one requester.
-    pub held_per_requester: u32,
-}
-
 #[derive(Debug, Default)]
 struct State {
     waiters: HashMap<RequestId, Waiter>,
@@ -116,9 +98,7 @@ struct State {
     inside: u32,
     /// Bytes of their bodies, until these are written down.
     load: usize,
-    /// Seats taken, in all and by requester.
-    held: u32,
-    by_requester: HashMap<Arc<str>, u32>,
+    seats: Seats,
     stopping: bool,
 }
 
@@ -146,28 +126,17 @@ impl Drop for Load {
 struct Waiter {
     ticket: u64,
     since: Timestamp,
-    requester: Arc<str>,
+    who: Who,
     seated: bool,
     tell: oneshot::Sender<Release>,
 }
 
 impl State {
-    fn seat(&mut self, requester: &Arc<str>) {
-        self.held += 1;
-        *self.by_requester.entry(Arc::clone(requester)).or_default() += 1;
-    }
-
     /// Takes a waiter out, and gives its seat back.
     fn take_out(&mut self, id: RequestId) -> Option<Waiter> {
         let waiter = self.waiters.remove(&id)?;
         if waiter.seated {
-            self.held = self.held.saturating_sub(1);
-            if let Some(held) = self.by_requester.get_mut(&waiter.requester) {
-                *held = held.saturating_sub(1);
-                if *held == 0 {
-                    self.by_requester.remove(&waiter.requester);
-                }
-            }
+            self.seats.give_back(&waiter.who);
         }
         Some(waiter)
     }
@@ -185,7 +154,7 @@ impl State {
         let older = self.take_out(id);
         waiter.seated |= older.as_ref().is_some_and(|older| older.seated);
         if waiter.seated {
-            self.seat(&waiter.requester);
+            self.seats.take(&waiter.who);
         }
         self.waiters.insert(id, waiter);
         older.map(|older| (older, Release::Superseded))
@@ -196,7 +165,7 @@ impl State {
 #[derive(Debug)]
 pub struct Place {
     parking: Parking,
-    requester: Arc<str>,
+    who: Who,
     ticket: u64,
     at: Option<RequestId>,
     /// Whether the store knows the request it waits on.
@@ -221,11 +190,12 @@ impl Parking {
         (Self(Arc::new(inner)), written_down)
     }
 
-    /// Lets a call of this requester in. It has no seat yet.
+    /// Lets a call of this requester in; `crowd` is where it comes from when nobody has verified the name.
+    /// It has no seat yet.
     ///
     /// # Errors
     /// [`Full`] when there are so many inside that memory is in danger.
-    pub fn enter(&self, requester: &str) -> Result<Place, Full> {
+    pub fn enter(&self, requester: &str, crowd: Option<&str>) -> Result<Place, Full> {
         let mut state = self.lock();
         let limits = self.0.limits;
         if state.inside >= limits.held.saturating_add(ARRIVING) {
@@ -235,7 +205,7 @@ impl Parking {
         let (tell, told) = oneshot::channel();
         Ok(Place {
             parking: self.clone(),
-            requester: requester.into(),
+            who: Who { requester: requester.into(), crowd: crowd.map(Into::into) },
             ticket: self.0.tickets.fetch_add(1, Ordering::Relaxed),
             at: None,
             known: false,
@@ -303,7 +273,7 @@ impl Parking {
 
     /// How many calls are held.
     pub fn held(&self) -> u32 {
-        self.lock().held
+        self.lock().seats.held()
     }
 
     /// Tells everybody that the gate is stopping, now and from now on.
@@ -311,8 +281,7 @@ impl Parking {
         let waiters = {
             let mut state = self.lock();
             state.stopping = true;
-            state.held = 0;
-            state.by_requester.clear();
+            state.seats = Seats::default();
             std::mem::take(&mut state.waiters)
         };
         for (_, waiter) in waiters {
@@ -332,11 +301,11 @@ impl Place {
     pub fn wait_on(&mut self, id: RequestId) {
         let Some(tell) = self.tell.take() else { return };
         self.at = Some(id);
-        let requester = Arc::clone(&self.requester);
+        let who = self.who.clone();
         // In the precision that everything is kept in.
         let now = Timestamp::now();
         let since = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
-        let waiter = Waiter { ticket: self.ticket, since, requester, seated: false, tell };
+        let waiter = Waiter { ticket: self.ticket, since, who, seated: false, tell };
         let told = self.parking.lock().put(id, waiter);
         if let Some((waiter, release)) = told {
             // Whoever has gone need not know.
@@ -355,18 +324,11 @@ impl Place {
         if !state.waiters.get(&id).is_some_and(stands) {
             return Ok(());
         }
-        let limits = self.parking.0.limits;
-        if state.held >= limits.held {
-            return Err(Full::Gate(limits.held));
-        }
-        let held = state.by_requester.get(&self.requester).copied().unwrap_or_default();
-        if held >= limits.held_per_requester {
-            return Err(Full::Requester(limits.held_per_requester));
-        }
+        state.seats.room(&self.who, self.parking.0.limits)?;
         if let Some(waiter) = state.waiters.get_mut(&id) {
             waiter.seated = true;
         }
-        state.seat(&self.requester);
+        state.seats.take(&self.who);
         Ok(())
     }
 

@@ -17,7 +17,8 @@ mod work;
 use std::sync::Arc;
 
 use hitl_api::{
-    Asked, Event, Head, Insights, PreapprovalId, Request, RequestId, Requester, Ruling, State, Vote,
+    Asked, Assurance, Event, Head, Insights, PreapprovalId, Request, RequestId, Requester, Ruling,
+    State, Vote,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -81,6 +82,13 @@ pub struct NewCall {
 }
 
 impl NewCall {
+    /// The network address, where the name is one that nobody has verified: whoever makes up names is one
+    /// of a crowd.
+    pub fn crowd(&self) -> Option<&str> {
+        let claimed = self.requester.assurance != Assurance::Verified;
+        claimed.then(|| self.address.as_deref().unwrap_or_default())
+    }
+
     /// What pre-approvals are compared with.
     pub fn asked(&self) -> Asked<'_> {
         Asked {
@@ -124,6 +132,9 @@ pub enum QueueFull {
     /// Of this requester.
     #[error("as many requests of this requester wait for a decision as may ({0})")]
     Requester(u32),
+    /// Of requesters at this address whose names nobody has verified.
+    #[error("as many requests from this address wait for a decision as may ({0})")]
+    Address(u32),
 }
 
 /// Why something did not happen to a request.
@@ -248,6 +259,23 @@ pub struct Touched {
     pub until: u64,
 }
 
+/// What happened to a request, in order. Of many rows those in the middle are left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trail {
+    /// The rows.
+    pub events: Vec<Event>,
+    /// How many are left out.
+    pub left_out: u64,
+}
+
+impl Trail {
+    /// What was read of so many rows.
+    fn of(events: Vec<Event>, all: i64) -> Self {
+        let read = events.len().try_into().unwrap_or(u64::MAX);
+        Self { events, left_out: all.unsigned_abs().saturating_sub(read) }
+    }
+}
+
 /// Which way a page goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -269,7 +297,7 @@ pub struct Page {
     pub limit: u32,
 }
 
-/// A page ends when its requests' bodies and arguments have this many bytes.
+/// A page ends when its requests' bodies, arguments, headers and paths have this many bytes.
 pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The contract.
@@ -366,8 +394,8 @@ pub trait Store: outbox::Outbox + preapprovals::Preapproving {
     /// Rows of the audit after a position, in order.
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, StoreError>;
 
-    /// The rows about one request.
-    async fn trail(&self, id: RequestId) -> Result<Vec<Event>, StoreError>;
+    /// The rows about one request: the first and the last, where there are many.
+    async fn trail(&self, id: RequestId) -> Result<Trail, StoreError>;
 
     /// The end of the audit.
     async fn head(&self) -> Result<Head, StoreError>;

@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, State},
     response::Html,
 };
-use hitl_api::{Event, Me, Request, RequestId, State as Life, reveal::reveal};
+use hitl_api::{Detail, Event, Me, Request, RequestId, State as Life, reveal::reveal};
 use hitl_client::{Client, Query};
 use jiff::{SignedDuration, Timestamp, Unit};
 
@@ -33,6 +33,8 @@ pub(crate) struct Shown<'a> {
     card: Card<'a>,
     request: &'a Request,
     events: &'a [Event],
+    /// Rows of the audit that are left out between the first of them and the last.
+    left_out: u64,
     effects: &'a Effects,
     described: Option<&'a Described>,
     tree: Tree,
@@ -167,6 +169,13 @@ impl<'a> Shown<'a> {
         ago(event.at)
     }
 
+    /// Whether rows are left out between this one and the one before it in the list.
+    // Called by the template, which passes a reference to what it has.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn has_gap_before(&self, at: &usize) -> bool {
+        self.left_out > 0 && u32::try_from(*at) == Ok(Detail::FIRST)
+    }
+
     #[allow(clippy::unused_self)]
     fn said<'e>(&self, event: &'e Event, name: &str) -> Option<&'e str> {
         event.data.get(name)?.as_str().filter(|text| !text.is_empty())
@@ -193,6 +202,7 @@ fn span(seconds: u64) -> SignedDuration {
 pub(crate) struct Looked {
     request: Request,
     events: Vec<Event>,
+    left_out: u64,
     effects: Effects,
     catalog: Option<Arc<Catalog>>,
     before: Vec<String>,
@@ -227,7 +237,14 @@ pub(crate) async fn look(app: &App, gate: &Client, id: RequestId) -> Result<Look
     if more {
         before.push("and more before that: see the history".to_owned());
     }
-    Ok(Looked { request: detail.request, events: detail.events, effects, catalog, before })
+    Ok(Looked {
+        request: detail.request,
+        events: detail.events,
+        left_out: detail.events_left_out,
+        effects,
+        catalog,
+        before,
+    })
 }
 
 impl Looked {
@@ -242,6 +259,7 @@ impl Looked {
             card,
             request: &self.request,
             events: &self.events,
+            left_out: self.left_out,
             effects: &self.effects,
             described: described.map(AsRef::as_ref),
             tree: Tree::of(&self.request.tool_args),

@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use super::{Admin, Problem, id, queue::PageQuery};
 use crate::{
     people::Reviewer,
-    store::{Filter, Order},
+    store::{Filter, Order, Trail},
 };
 
 /// Which requests, as the query says.
@@ -118,6 +118,7 @@ pub(super) async fn one(
         admin.gate.store().request(id).await?.ok_or_else(|| {
             Problem::new(StatusCode::NOT_FOUND, "there is no request with this id")
         })?;
-    let events = admin.gate.store().trail(id).await?;
-    Ok(Json(Detail { request: admin.seen(request).await?, events }))
+    let Trail { events, left_out } = admin.gate.store().trail(id).await?;
+    let request = admin.seen(request).await?;
+    Ok(Json(Detail { request, events, events_left_out: left_out }))
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use hitl_api::{Request, RequestId, Ruling};
@@ -22,45 +22,11 @@ use crate::{
 /// Bodies from this size on are looked through beside those who wait for little, in bytes.
 pub(super) const LARGE: usize = 4 * 1024;
 
-/// Calls of one requester that rules deny and that are written down at once, and how often one more may be.
-/// An agent that asks for what it cannot have must not fill the disk with it.
-const AT_ONCE: u32 = 50;
-const ONE_MORE: Duration = Duration::from_secs(1);
-
-/// Requesters who are told apart; of a crowd beyond that nothing is known.
-const REQUESTERS: usize = 10_000;
-
 /// Longest body of a call that rules deny and that is kept, in bytes. It has not run, and never will.
 const KEPT: usize = 16 * 1024;
 
 /// Calls that are looked through at the same time, where that takes long.
 const EVALUATED: usize = 2;
-
-/// How many denials by rule of each requester may still be written down.
-#[derive(Debug, Default)]
-pub(super) struct Allowance(Mutex<HashMap<String, (Instant, u32)>>);
-
-impl Allowance {
-    /// Whether one more may be, now.
-    fn take(&self, requester: &str, now: Instant) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= REQUESTERS && !all.contains_key(requester) {
-            // Whoever has been quiet has all of it again.
-            let quiet = ONE_MORE * AT_ONCE;
-            all.retain(|_, (since, _)| now.saturating_duration_since(*since) < quiet);
-            if all.len() >= REQUESTERS {
-                return false;
-            }
-        }
-        let (since, left) = all.get(requester).copied().unwrap_or((now, AT_ONCE));
-        let passed = now.saturating_duration_since(since).as_millis() / ONE_MORE.as_millis();
-        let more = u32::try_from(passed).unwrap_or(AT_ONCE).min(AT_ONCE);
-        let left = left.saturating_add(more).min(AT_ONCE);
-        let since = if left == AT_ONCE { now } else { since + ONE_MORE * more };
-        all.insert(requester.to_owned(), (since, left.saturating_sub(1)));
-        left > 0
-    }
-}
 
 /// Limits how many calls are looked through at the same time, and how often for readers.
 #[derive(Debug)]
@@ -175,18 +141,22 @@ impl Gate {
     }
 
     /// Shows a call to the store, and tells those whose requests that has settled.
-    pub(super) async fn meet(&self, mut new: NewCall, requester: &str) -> Result<Met, StoreError> {
+    pub(super) async fn meet(&self, mut new: NewCall) -> Result<Met, StoreError> {
         let (own, hold) = (new.id, new.ruling.hold);
         if let Some(reason) = new.ruling.denied.clone() {
-            if !self.denials.take(requester, Instant::now()) {
-                tracing::warn!(tool = %new.tool, reason, "denied by rule; not written down: too many");
+            if !self.allowances.denial(&new, Instant::now()) {
+                tracing::warn!(tool = ?new.tool, reason, "denied by rule; not written down: too many");
                 return Ok(Met::Forbidden(reason));
             }
             leave_out(&mut new);
         }
         // An older call that waits on the same request; this call waits on its own.
         let older = |id| if id == own { None } else { self.parking.claim(id) };
+        let (digest, crowd) = (new.digest.clone(), new.crowd().map(str::to_owned));
         let arrival = self.store.arrive(new, self.settings.terms, self.store.now()).await?;
+        if matches!(arrival, Arrival::Joined(_) | Arrival::Denied(_)) {
+            self.allowances.repeated(&digest, crowd.as_deref(), Instant::now());
+        }
         Ok(match arrival {
             Arrival::Granted(request) => {
                 // Rules that let it pass by now: somebody may wait for a reviewer still.
@@ -222,26 +192,5 @@ fn leave_out(call: &mut NewCall) {
         let said = format!("{bytes} bytes, left out: the rules deny the call");
         call.body = String::new();
         call.arguments = Map::from_iter([("…".to_owned(), said.into())]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn denials_by_rule_are_written_down_up_to_a_rate() {
-        let allowance = Allowance::default();
-        let begun = Instant::now();
-        let taken = |who, at: Instant| (0..1000).filter(|_| allowance.take(who, at)).count();
-        assert_eq!(taken("alice", begun), 50);
-        assert_eq!(taken("alice", begun + Duration::from_secs(3)), 3);
-        assert_eq!(taken("alice", begun + Duration::from_secs(3)), 0);
-        // Nobody hides another's calls among their own.
-        assert_eq!(taken("bob", begun + Duration::from_secs(3)), 50);
-        assert_eq!(taken("alice", begun + Duration::from_hours(1)), 50);
-        // Whoever makes up names gets no more than a crowd does.
-        let crowd = (0..30_000).filter(|number| allowance.take(&number.to_string(), begun)).count();
-        assert!(crowd < REQUESTERS + 2, "{crowd}");
     }
 }

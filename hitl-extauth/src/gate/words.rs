@@ -91,6 +91,18 @@ pub(super) fn full_house(request: Option<RequestId>, full: &impl fmt::Display) -
     pending(request, &format!("{full}; try again in a minute"))
 }
 
+/// The same call came again and again. Where it stands is not looked up any more.
+pub(super) fn repeated_too_often() -> Denial {
+    let seconds = super::bounds::REPEAT.as_secs();
+    pending(
+        None,
+        &format!(
+            "the same call is repeated too often; wait {seconds} seconds before you repeat it, and \
+             keep the one that waits"
+        ),
+    )
+}
+
 /// Nothing can be looked up.
 pub(super) fn store_away(error: &StoreError) -> Denial {
     pending(None, &format!("{error}; try again in a minute"))

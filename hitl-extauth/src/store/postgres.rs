@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hitl_api::{Event, Head, Insights, Request, RequestId, Ruling, Vote, audit};
+use hitl_api::{Detail, Event, Head, Insights, Request, RequestId, Ruling, Vote, audit};
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::{sync::watch, task::JoinHandle};
@@ -36,7 +36,7 @@ use self::{
 };
 use super::{
     Arrival, ChangeError, Count, Filter, Listed, NewCall, Note, Page, Standing, Store, StoreError,
-    Terms, Touched,
+    Terms, Touched, Trail,
     database::{PostgresArgs, PostgresUrl},
     work::{self, OfStore, Whose, names},
 };
@@ -314,9 +314,10 @@ impl Store for PostgresStore {
         let needs = Needs::Call {
             digest: call.digest.clone(),
             requester: call.requester.clone(),
+            crowd: call.crowd().map(str::to_owned),
             preapproved: call.preapproved.clone(),
             // The body, the arguments twice, and the rest.
-            bytes: 3 * call.body.len() + 1024,
+            bytes: 3 * call.body.len() + call.path.len() + 1024,
         };
         self.write(needs, move |view, now| work::arrive(view, call, terms, now)).await
     }
@@ -467,8 +468,13 @@ impl Store for PostgresStore {
         self.events_where("seq > $1 ORDER BY seq LIMIT $2", &[&after, &limit]).await
     }
 
-    async fn trail(&self, id: RequestId) -> Result<Vec<Event>, StoreError> {
-        self.events_where("request = $1 ORDER BY seq", &[&rows::uuid(id)]).await
+    async fn trail(&self, id: RequestId) -> Result<Trail, StoreError> {
+        let id = rows::uuid(id);
+        let (first, last) = (i64::from(Detail::FIRST), i64::from(Detail::LAST));
+        let events = self.events_where(rows::TRAIL, &[&id, &first, &last]).await?;
+        let found = self.rows("SELECT count(*) FROM events WHERE request = $1", &[&id]).await?;
+        let all: i64 = found.first().map_or(Ok(0), |row| row.try_get(0))?;
+        Ok(Trail::of(events, all))
     }
 
     async fn head(&self) -> Result<Head, StoreError> {

@@ -26,6 +26,7 @@ use tokio::{sync::watch, task};
 use self::{rows::Within, writer::Writer};
 use super::{
     Arrival, ChangeError, Count, Filter, Listed, NewCall, Note, Page, Store, StoreError, Terms,
+    Trail,
     work::{self, OfStore, Whose, names},
 };
 use crate::{
@@ -340,7 +341,7 @@ impl Store for SqliteStore {
         Self::read(&self.lists, move |connection| rows::events(connection, after, limit)).await
     }
 
-    async fn trail(&self, id: RequestId) -> Result<Vec<Event>, StoreError> {
+    async fn trail(&self, id: RequestId) -> Result<Trail, StoreError> {
         Self::read(&self.lists, move |connection| rows::trail(connection, id)).await
     }
 
@@ -370,7 +371,7 @@ mod tests {
         assert_eq!(known, all);
     }
 
-    const KNOWN: [(i32, &str, u64); 7] = [
+    const KNOWN: [(i32, &str, u64); 8] = [
         (1, "requests_and_events", 228_949_229_227_288_265),
         (2, "tally", 3_346_906_083_568_035_348),
         (3, "address", 2_436_830_282_846_585_098),
@@ -378,5 +379,6 @@ mod tests {
         (5, "rules", 14_014_096_255_419_098_946),
         (6, "outbox", 4_654_065_313_178_304_423),
         (7, "preapprovals", 15_759_777_741_498_942_963),
+        (8, "crowds", 12_166_071_815_544_417_034),
     ];
 }

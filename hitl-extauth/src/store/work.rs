@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     approval::{Change, Happening, Life, Refused},
+    parking::Limits,
     store::{
         Arrival, ChangeError, NewCall, Note, QueueFull, StoreError, Terms, preapprovals::Ender,
     },
@@ -33,6 +34,9 @@ pub(super) trait Rows {
 
     /// How many of them are this requester's, counted no further than `limit`.
     fn pending_of(&mut self, requester: &Requester, limit: u32) -> Result<u32, StoreError>;
+
+    /// How many of them are of requesters at this address whose names nobody has verified.
+    fn pending_of_crowd(&mut self, address: &str) -> Result<u32, StoreError>;
 
     /// Keeps a new request.
     fn insert(&mut self, call: NewCall, life: &Life, now: Timestamp) -> Result<(), StoreError>;
@@ -238,6 +242,12 @@ fn full(
     let most = terms.pending_per_requester;
     if rows.pending_of(&call.requester, most)? >= most {
         return Ok(Some(QueueFull::Requester(most)));
+    }
+    if let Some(address) = call.crowd() {
+        let most = Limits::of_crowd(terms.pending);
+        if rows.pending_of_crowd(address)? >= most {
+            return Ok(Some(QueueFull::Address(most)));
+        }
     }
     let most = terms.pending;
     Ok((rows.pending()? >= most).then_some(QueueFull::Gate(most)))

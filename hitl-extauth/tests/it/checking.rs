@@ -3,7 +3,7 @@
 use hitl_receipt::{ArgsDigest, KeySet, Verifier};
 use serde_json::json;
 
-use crate::support::{Lab, Verdict, id_of, migrate, post};
+use crate::support::{Lab, Verdict, id_of, migrate, post, verified};
 
 #[tokio::test]
 async fn a_harmless_request_passes_without_the_headers_only_the_gate_may_set() {
@@ -237,7 +237,7 @@ async fn no_more_calls_are_held_than_allowed_and_the_others_are_told_so() {
 async fn the_queue_has_room_for_so_many_requests_and_no_requester_fills_it() {
     let lab = Lab::new();
     let gate =
-        lab.start(&["--hold", "0", "--max-pending", "4", "--max-pending-per-requester", "3"]);
+        lab.start(&["--hold", "0", "--max-pending", "5", "--max-pending-per-requester", "3"]);
     for version in ["v1", "v2", "v3"] {
         let (_, particulars) = gate.check(migrate("alice", version, 1)).await.denial();
         assert!(particulars["id"].is_string());
@@ -251,14 +251,19 @@ async fn the_queue_has_room_for_so_many_requests_and_no_requester_fills_it() {
     // What waits already may be asked for again.
     gate.check(migrate("alice", "v1", 2)).await.denial();
     gate.check(migrate("bob", "v1", 1)).await.denial();
+    // Names can be made up; some room is kept for those that were verified.
     let (text, _) = gate.check(migrate("carol", "v1", 1)).await.denial();
+    assert!(text.contains("as many requests from this address"), "{text}");
+    gate.check(verified("spiffe://lab/erin", migrate("erin", "v1", 1))).await.denial();
+    let (text, _) =
+        gate.check(verified("spiffe://lab/frank", migrate("f", "v1", 1))).await.denial();
     assert!(text.contains("as many requests wait for a decision as may"), "{text}");
     let pending = gate.pending().await;
-    assert_eq!(pending.len(), 4);
+    assert_eq!(pending.len(), 5);
     // What is decided makes room.
     gate.decide("dana", &id_of(&pending[0]), false, "").await;
     gate.check(migrate("carol", "v1", 2)).await.denial();
-    assert_eq!(gate.pending().await.len(), 4);
+    assert_eq!(gate.pending().await.len(), 5);
 }
 
 #[tokio::test]

@@ -264,10 +264,24 @@ async fn the_queue_has_room_for_so_many(mut keeper: impl Keeper) {
     }
     let full = arrive(&mut keeper, "alice", "more").await;
     assert!(matches!(full, Arrival::Full(QueueFull::Requester(10))), "{full:?}");
-    for number in TERMS.pending_per_requester..TERMS.pending {
+    // Whoever makes up names gets three quarters of the room at one address.
+    for number in TERMS.pending_per_requester..38 {
         new(&mut keeper, &format!("user-{number}"), "v3").await;
     }
     let full = arrive(&mut keeper, "bob", "v3").await;
+    assert!(matches!(full, Arrival::Full(QueueFull::Address(38))), "{full:?}");
+    // The rest is for who comes from elsewhere, and for those whose names were verified.
+    let elsewhere = NewCall { address: None, ..call("bob", "v3") };
+    let verified = |number: u32| {
+        let mut call = call(&format!("user-{number}"), "verified");
+        call.requester.assurance = Assurance::Verified;
+        call
+    };
+    for call in [elsewhere].into_iter().chain((39..TERMS.pending).map(verified)) {
+        let arrival = keeper.store().await.arrive(call, TERMS, keeper.now()).await.unwrap();
+        assert!(matches!(arrival, Arrival::New { .. }), "{arrival:?}");
+    }
+    let full = keeper.store().await.arrive(verified(50), TERMS, keeper.now()).await.unwrap();
     assert!(matches!(full, Arrival::Full(QueueFull::Gate(50))), "{full:?}");
     // What waits already may be asked for again, and leaves nothing behind when there is no room.
     assert!(matches!(arrive(&mut keeper, "alice", "v0").await, Arrival::Joined(_)));
@@ -396,8 +410,25 @@ async fn everything_that_happens_is_a_link_of_one_chain(mut keeper: impl Keeper)
     let head = keeper.store().await.head().await.unwrap();
     assert_eq!((head.seq, &head.hash), (7, &events[6].hash));
     assert_eq!(keeper.store().await.events(5, 1).await.unwrap(), [events[5].clone()]);
-    assert_eq!(keeper.store().await.trail(other).await.unwrap(), events[5..]);
+    let trail = keeper.store().await.trail(other).await.unwrap();
+    assert_eq!((&trail.events[..], trail.left_out), (&events[5..], 0));
     keeper.store().await.latest().wait_for(|seq| *seq == 7).await.unwrap();
+}
+
+async fn of_a_long_trail_the_beginning_and_the_end_are_read(mut keeper: impl Keeper) {
+    let (id, other) = (new(&mut keeper, "alice", "v3").await, new(&mut keeper, "bob", "v3").await);
+    let store = keeper.store().await;
+    for _ in 0..150 {
+        for id in [id, other, id] {
+            store.note(id, Note::AnsweredPending, keeper.now()).await.unwrap();
+        }
+    }
+    let trail = keeper.store().await.trail(id).await.unwrap();
+    assert_eq!((trail.events.len(), trail.left_out), (250, 51));
+    let rows: Vec<_> = trail.events.iter().map(|event| event.seq).collect();
+    assert!(rows.is_sorted() && trail.events.iter().all(|event| event.request == id));
+    assert_eq!((rows[0], rows[1], rows[249]), (1, 3, 452));
+    assert!(rows[50] - rows[49] > 50, "{rows:?}");
 }
 
 async fn many_writers_at_once_make_one_chain_without_a_gap(mut keeper: impl Keeper) {
@@ -477,5 +508,6 @@ contract! {
     requests_are_listed_in_order_in_pages_and_by_what_they_are
     what_became_of_requests_is_counted_by_tool_and_in_steps
     everything_that_happens_is_a_link_of_one_chain
+    of_a_long_trail_the_beginning_and_the_end_are_read
     many_writers_at_once_make_one_chain_without_a_gap
 }

@@ -12,6 +12,7 @@ mod deciding;
 mod desk;
 mod envoy;
 mod failing;
+mod flooding;
 mod hooks;
 mod keepers;
 mod keeping;

@@ -382,6 +382,13 @@ pub(crate) fn migrate(user: &str, version: &str, id: u32) -> CheckRequest {
     post(&body.to_string(), &[("x-user-id", user), ("x-hitl-receipt", "forged")])
 }
 
+/// The same from somebody whose client certificate the gateway has verified.
+pub(crate) fn verified(principal: &str, mut check: CheckRequest) -> CheckRequest {
+    let attributes = check.attributes.as_mut().unwrap();
+    attributes.source.as_mut().unwrap().principal = principal.to_owned();
+    check
+}
+
 /// What a gateway makes of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {

@@ -177,6 +177,11 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
     Ok(Kept { request, replica, waiting_since })
 }
 
+/// The first and the last rows about a request.
+pub(super) const TRAIL: &str = "seq IN (
+    (SELECT seq FROM events WHERE request = $1 ORDER BY seq LIMIT $2)
+    UNION (SELECT seq FROM events WHERE request = $1 ORDER BY seq DESC LIMIT $3)) ORDER BY seq";
+
 /// Columns of a row of the audit.
 pub(super) const EVENT: &str = "seq, at, request, kind, data, previous, hash";
 
@@ -278,7 +283,8 @@ pub(super) fn list(filter: &Filter, page: Page) -> Result<(String, Vec<Param>), 
              SELECT id, count(*) OVER () AS found,
                     row_number() OVER (ORDER BY id {order}) AS number,
                     sum(size) OVER (ORDER BY id {order}) - size AS before
-             FROM (SELECT id, (octet_length(body) + octet_length(arguments))::bigint AS size
+             FROM (SELECT id, (octet_length(body) + octet_length(arguments) + octet_length(headers)
+                          + octet_length(path))::bigint AS size
                    FROM requests WHERE {conditions} ORDER BY id {order} LIMIT $1::bigint + 1) AS s
          ) AS p JOIN requests r ON r.id = p.id
          WHERE p.number <= $1 AND p.before < {PAGE_BYTES} ORDER BY r.id {order}",

@@ -32,6 +32,8 @@ pub(super) struct View {
     /// How many requests wait, in all and of those who ask in this batch.
     pub(super) pending: u32,
     pub(super) pending_of: HashMap<Who, u32>,
+    /// The same by address, of requesters whose names nobody has verified.
+    pub(super) pending_of_crowd: HashMap<String, u32>,
     /// Of each digest the requests that may count.
     standing: HashMap<String, Vec<RequestId>>,
     held: HashMap<RequestId, Held>,
@@ -153,8 +155,15 @@ impl Rows for View {
         Ok(self.pending_of.get(&who(requester)).copied().unwrap_or_default().min(limit))
     }
 
+    fn pending_of_crowd(&mut self, address: &str) -> Result<u32, StoreError> {
+        Ok(self.pending_of_crowd.get(address).copied().unwrap_or_default())
+    }
+
     fn insert(&mut self, call: NewCall, life: &Life, now: Timestamp) -> Result<(), StoreError> {
         if life.state == State::Pending {
+            if let Some(address) = call.crowd() {
+                *self.pending_of_crowd.entry(address.to_owned()).or_default() += 1;
+            }
             self.pending += 1;
             *self.pending_of.entry(who(&call.requester)).or_default() += 1;
         }

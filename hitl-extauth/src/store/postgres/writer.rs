@@ -72,6 +72,9 @@ const PENDING_OF: &str = "
         GROUP BY r.requester, r.assurance
     ) AS c";
 
+const PENDING_OF_CROWD: &str =
+    "SELECT address, requests FROM crowds WHERE address = ANY($1::text[])";
+
 /// Tells the other replicas where the audit ends, when this is committed.
 const NOTIFY: &str = "SELECT pg_notify('hitl', $1::text)";
 
@@ -328,11 +331,11 @@ async fn load(
     client: &Pooled,
     needs: &[Needs],
 ) -> Result<(View, Timestamp), Flown> {
-    let Wanted { ids, digests, names, given, due } = Wanted::of(needs);
+    let Wanted { ids, digests, names, crowds, given, due } = Wanted::of(needs);
     let (by_ids, by_digests) = (rows::by_ids(), rows::by_digests());
     let (ids, digests, names): ([Value<'_>; 1], [Value<'_>; 1], [Value<'_>; 1]) =
         ([&ids], [&digests], [&names]);
-    let given_values: [Value<'_>; 1] = [&given];
+    let (given_values, crowds): ([Value<'_>; 1], [Value<'_>; 1]) = ([&given], [&crowds]);
     // Each statement sees what was committed when it began: after the lock, all there is.
     let mut steps = vec![bare(client, "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE")];
     for (sql, values) in [
@@ -341,6 +344,7 @@ async fn load(
         (HEAD, &[]),
         (PENDING, &[]),
         (PENDING_OF, &names),
+        (PENDING_OF_CROWD, &crowds),
         (&by_ids, &ids),
         (&by_digests, &digests),
     ] {
@@ -366,6 +370,10 @@ async fn load(
             let requester = Requester { name, assurance, groups: Vec::new(), also: Vec::new() };
             view.pending_of.insert(who(&requester), count);
         }
+    }
+    for row in next() {
+        let count = u32::try_from(row.try_get::<_, i64>(1)?).unwrap_or(u32::MAX);
+        view.pending_of_crowd.insert(row.try_get(0)?, count);
     }
     for row in next() {
         view.load(rows::read(&row)?);

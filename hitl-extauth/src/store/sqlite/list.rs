@@ -85,8 +85,9 @@ pub(super) fn list(
         if requests.len() == limit || bytes >= PAGE_BYTES {
             return Ok(Listed { requests, more: true });
         }
-        bytes += row.get_ref("body")?.as_bytes()?.len();
-        bytes += row.get_ref("arguments")?.as_bytes()?.len();
+        for column in ["body", "arguments", "headers", "path"] {
+            bytes += row.get_ref(column)?.as_bytes()?.len();
+        }
         requests.push(with_votes(connection, read_request(row)?)?);
     }
     Ok(Listed { requests, more: false })

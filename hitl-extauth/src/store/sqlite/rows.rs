@@ -1,7 +1,8 @@
 //! Rows to types and back. The only place that knows the column names.
 
 use hitl_api::{
-    Event, Head, Preapproval, PreapprovalId, Request, RequestId, Requester, State, Vote, audit,
+    Detail, Event, Head, Preapproval, PreapprovalId, Request, RequestId, Requester, State, Vote,
+    audit,
 };
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, types::Type};
@@ -11,7 +12,7 @@ use super::preapprovals;
 use crate::{
     approval::Life,
     insights::Settled,
-    store::{Count, NewCall, StoreError, forms, work::Rows},
+    store::{Count, NewCall, StoreError, Trail, forms, work::Rows},
 };
 
 /// A connection in whose transaction something happens.
@@ -36,6 +37,10 @@ impl Rows for Within<'_> {
 
     fn pending_of(&mut self, requester: &Requester, limit: u32) -> Result<u32, StoreError> {
         Ok(pending_of(self.0, requester, limit)?)
+    }
+
+    fn pending_of_crowd(&mut self, address: &str) -> Result<u32, StoreError> {
+        Ok(pending_of_crowd(self.0, address)?)
     }
 
     fn insert(&mut self, call: NewCall, life: &Life, now: Timestamp) -> Result<(), StoreError> {
@@ -308,6 +313,15 @@ fn pending_of(connection: &Connection, requester: &Requester, limit: u32) -> rus
         })
 }
 
+/// The same of requesters at this address whose names nobody has verified.
+fn pending_of_crowd(connection: &Connection, address: &str) -> rusqlite::Result<u32> {
+    let found = connection
+        .prepare_cached("SELECT requests FROM crowds WHERE address = ?1")?
+        .query_row([address], |row| row.get(0))
+        .optional()?;
+    Ok(found.unwrap_or_default())
+}
+
 pub(super) fn events(
     connection: &Connection,
     after: u64,
@@ -319,11 +333,22 @@ pub(super) fn events(
         .collect()
 }
 
-pub(super) fn trail(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<Event>> {
-    connection
-        .prepare_cached("SELECT * FROM events WHERE request = ?1 ORDER BY seq")?
-        .query_map([id.to_string()], read_event)?
-        .collect()
+pub(super) fn trail(connection: &Connection, id: RequestId) -> rusqlite::Result<Trail> {
+    let id = id.to_string();
+    let events: Vec<_> = connection
+        .prepare_cached(
+            "SELECT * FROM events WHERE seq IN (
+                 SELECT seq FROM (SELECT seq FROM events WHERE request = ?1 ORDER BY seq LIMIT ?2)
+                 UNION
+                 SELECT seq FROM (SELECT seq FROM events WHERE request = ?1 ORDER BY seq DESC LIMIT ?3)
+             ) ORDER BY seq",
+        )?
+        .query_map((&id, Detail::FIRST, Detail::LAST), read_event)?
+        .collect::<Result<_, _>>()?;
+    let all: i64 = connection
+        .prepare_cached("SELECT count(*) FROM events WHERE request = ?1")?
+        .query_row([&id], |row| row.get(0))?;
+    Ok(Trail::of(events, all))
 }
 
 pub(super) fn with_votes(

@@ -15,6 +15,8 @@ pub(in super::super) enum Needs {
         digest: String,
         /// Who asks.
         requester: Requester,
+        /// Where they come from, when nobody has verified the name.
+        crowd: Option<String>,
         /// Pre-approvals that are about it.
         preapproved: Vec<PreapprovalId>,
         /// How large it is.
@@ -48,6 +50,8 @@ pub(super) struct Wanted<'a> {
     pub(super) digests: Vec<&'a str>,
     /// Requesters whose requests are counted.
     pub(super) names: Vec<&'a str>,
+    /// Addresses from which requests of unverified requesters are counted.
+    pub(super) crowds: Vec<&'a str>,
     /// Pre-approvals.
     pub(super) given: Vec<Uuid>,
     /// Whether what has run out is wanted.
@@ -57,10 +61,11 @@ pub(super) struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     pub(super) fn of(needs: &'a [Needs]) -> Self {
         let (mut ids, mut digests, mut names) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let (mut given, mut due) = (BTreeSet::new(), false);
+        let (mut given, mut crowds, mut due) = (BTreeSet::new(), BTreeSet::new(), false);
         for needs in needs {
             match needs {
-                Needs::Call { digest, requester, preapproved, .. } => {
+                Needs::Call { digest, requester, crowd, preapproved, .. } => {
+                    crowds.extend(crowd.as_deref());
                     given.extend(preapproved.iter().map(|id| id.uuid()));
                     digests.insert(digest.as_str());
                     names.insert(requester.name.as_str());
@@ -79,6 +84,7 @@ impl<'a> Wanted<'a> {
             ids: Vec::from_iter(ids),
             digests: Vec::from_iter(digests),
             names: Vec::from_iter(names),
+            crowds: Vec::from_iter(crowds),
             given: Vec::from_iter(given),
             due,
         }
