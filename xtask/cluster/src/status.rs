@@ -52,7 +52,7 @@ struct PartStatus {
 struct Urls {
     chat: String,
     queue: String,
-    /// The queue, with the first reviewer's token: it signs in whoever has it.
+    /// The queue's form with the first reviewer's token filled in: whoever has it can sign in.
     sign_in: String,
     reviewer: &'static str,
     state: String,
@@ -181,10 +181,10 @@ pub(crate) fn screen(status: &Status, sign_in: bool) -> String {
         if sign_in && !urls.sign_in.is_empty() {
             let who = urls.reviewer;
             lines.push(format!("  Queue      {}", urls.sign_in));
-            lines.push(format!("             (signs you in as {who}; open it in another browser, or in a private window)"));
+            lines.push(format!("             (fills in {who}'s token, and you press Sign in; in another browser, or in a private window)"));
         } else {
             lines.push(format!(
-                "  Queue      {} (`cargo xtask status` shows the link that signs you in)",
+                "  Queue      {} (`cargo xtask status` shows the link that fills a reviewer's token in)",
                 urls.queue
             ));
         }

@@ -4,6 +4,25 @@ use std::{fs, net::TcpListener, path::Path};
 
 use anyhow::bail;
 
+/// Makes sure that each is a port of its own: of two services with one port the second ends, and the
+/// first answers in its place.
+///
+/// # Errors
+/// Names the two, and how to choose another.
+pub(super) fn distinct(ports: &[(u16, &str, &str)]) -> anyhow::Result<()> {
+    for (at, (port, what, flag)) in ports.iter().enumerate() {
+        if *port == 0 {
+            bail!("port 0 for {what} is none that others would find: choose one by {flag}");
+        }
+        if let Some((_, other, _)) = ports.iter().take(at).find(|(other, ..)| other == port) {
+            bail!(
+                "port {port} is for {other} and cannot be for {what}, too: choose another by {flag}"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Makes sure that nobody listens on a port of loopback.
 ///
 /// # Errors
@@ -55,6 +74,17 @@ fn inode(line: &str, port: u16) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_service_has_a_port_of_its_own() {
+        let of =
+            |chat, queue| [(chat, "the chat", "--chat-port"), (queue, "the queue", "--queue-port")];
+        distinct(&of(8080, 8090)).unwrap();
+        let error = distinct(&of(8090, 8090)).unwrap_err().to_string();
+        assert!(error.contains("port 8090 is for the chat and cannot be for the queue"), "{error}");
+        assert!(error.contains("--queue-port"), "{error}");
+        assert!(distinct(&of(8080, 0)).unwrap_err().to_string().contains("port 0"));
+    }
 
     #[test]
     fn a_port_that_is_taken_is_said_to_be_ours() {

@@ -113,11 +113,12 @@ pub(crate) fn up(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCod
         }
         lab.forget();
     }
-    for (port, what, flag) in args.ports.all() {
-        ports::free(port, what, flag)?;
-    }
+    ports::distinct(&args.ports.all())?;
+    all_free(&args.ports)?;
     let build = ["build", "--workspace", "--locked"];
     workspace::run(workspace.cargo().args(build))?;
+    // Once more: the build may have taken minutes.
+    all_free(&args.ports)?;
 
     if args.fresh {
         // One that is not there needs no removing.
@@ -165,6 +166,10 @@ pub(crate) fn up(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCod
     Ok(code)
 }
 
+fn all_free(ports: &Ports) -> anyhow::Result<()> {
+    ports.all().into_iter().try_for_each(|(port, what, flag)| ports::free(port, what, flag))
+}
+
 /// Starts every service and waits until it answers. Those that do not wait for each other begin
 /// together.
 fn start(
@@ -205,6 +210,23 @@ fn start(
         }
     }
     bar.finish_and_clear();
+    all_well(&up.running)
+}
+
+/// Whether all of them are there together. One may have ended since it answered, or another program
+/// has answered in its place.
+///
+/// # Errors
+/// Names one that is not, with the end of its log.
+fn all_well(running: &[Running]) -> anyhow::Result<()> {
+    for one in running {
+        if !one.is_alive() {
+            bail!("{} ended while the others came up:\n{}", one.name, one.last_lines());
+        }
+        if !one.answers() {
+            bail!("{} answers no more at {}:\n{}", one.name, one.address, one.last_lines());
+        }
+    }
     Ok(())
 }
 
@@ -227,7 +249,7 @@ fn facts(lab: &Lab, args: &UpArgs, tokens: &Tokens, scripted: bool) -> serde_jso
         "
   Chat       {}
   Queue      {link}
-             (signs you in as {reviewer}; open it in another browser, or in a private window)
+             (fills in {reviewer}'s token, and you press Sign in; in another browser, or in a private window)
   Database   curl {}/state
   Model      {model}
   Gateway    {} ({gateway})
@@ -264,5 +286,45 @@ fn follow(up: &Up, interrupted: &AtomicBool) -> ExitCode {
             return ExitCode::FAILURE;
         }
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn a_lab_is_not_up_while_one_of_its_processes_is_gone_though_its_port_answers() {
+        // Somebody else, who answers in the place of the one that could not.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 512]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            }
+        });
+        let log = env::temp_dir().join(format!("lab-up-{}.log", std::process::id()));
+        let start = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            Running::start(&mut command, "dba-assistant", address, "/health", &log).unwrap()
+        };
+        let well = start("exec sleep 60");
+        all_well(std::slice::from_ref(&well)).unwrap();
+        well.stop();
+        let gone = start("echo the port is taken; exit 1");
+        let begun = Instant::now();
+        while gone.is_alive() {
+            assert!(begun.elapsed() < PATIENCE);
+            std::thread::sleep(AGAIN);
+        }
+        assert!(gone.answers());
+        let error = all_well(&[gone]).unwrap_err().to_string();
+        assert!(error.contains("dba-assistant ended") && error.contains("is taken"), "{error}");
+        fs::remove_file(log).unwrap();
     }
 }
