@@ -2,6 +2,7 @@
 //!
 //! Owns `target/lab/`. Must never end a process that it did not start.
 
+mod logs;
 mod ports;
 mod process;
 mod services;
@@ -21,11 +22,17 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::process::Running;
-pub(crate) use self::up::{UpArgs, up};
+pub(crate) use self::{
+    logs::{LogsArgs, logs},
+    up::{UpArgs, up},
+};
 use crate::workspace::{self, Workspace};
 
 /// Longest that a service may take to answer a look at it.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is said where no lab is up, with what to type.
+const NOTHING: &str = "Nothing is up. `cargo xtask up` brings the lab up on kind, `cargo xtask up --local` on this machine, without Docker.";
 
 /// The lab's folder, and what is written down in it.
 pub(crate) struct Lab {
@@ -45,6 +52,12 @@ impl Lab {
     pub(crate) fn of(workspace: &Workspace) -> Self {
         let other = std::env::var_os("HITL_LAB").map(PathBuf::from);
         Self { folder: other.unwrap_or_else(|| workspace.target().join("lab")) }
+    }
+
+    /// A lab in a folder of a test's own.
+    #[cfg(test)]
+    pub(crate) fn at(folder: &std::path::Path) -> Self {
+        Self { folder: folder.to_owned() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -91,7 +104,7 @@ impl Up {
 pub(crate) fn status(workspace: &Workspace) -> ExitCode {
     let lab = Lab::of(workspace);
     let Some(up) = lab.read() else {
-        println!("Nothing is up. `cargo xtask up --local` starts the lab.");
+        println!("{NOTHING}");
         return ExitCode::FAILURE;
     };
     let mut all = true;
@@ -117,7 +130,9 @@ pub(crate) fn status(workspace: &Workspace) -> ExitCode {
 pub(crate) fn teardown(workspace: &Workspace) -> ExitCode {
     let lab = Lab::of(workspace);
     match lab.read() {
-        None => println!("Nothing is up."),
+        None => println!(
+            "{NOTHING} A cluster of a lab that is not known here any more: `cargo xtask teardown --name NAME`."
+        ),
         Some(up) => {
             up.stop();
             lab.forget();
@@ -138,7 +153,7 @@ pub(crate) struct ScenesArgs {
 /// Plays the scenes against what is up.
 pub(crate) fn scenes(workspace: &Workspace, args: &ScenesArgs) -> anyhow::Result<ExitCode> {
     let Some(up) = Lab::of(workspace).read() else {
-        bail!("nothing is up: start the lab with `cargo xtask up --local`, in another terminal");
+        bail!("{NOTHING}");
     };
     let mut command = workspace.command(workspace.binary("lab"));
     command.args(["scenes", "--agent", &up.fact("agent"), "--gate", &up.fact("gate")]);
@@ -150,6 +165,17 @@ pub(crate) fn scenes(workspace: &Workspace, args: &ScenesArgs) -> anyhow::Result
     }
     let status = command.status().with_context(|| workspace::shown(&command))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What there is to say of a lab without boundaries, or of none.
+pub(crate) fn doctor(workspace: &Workspace) -> anyhow::Result<ExitCode> {
+    if Lab::of(workspace).read().is_none() {
+        bail!("{NOTHING}");
+    }
+    bail!(
+        "the doctor looks for ways past the gate on kind: the lab on this machine has no boundaries to look at. \
+         `cargo xtask teardown`, and then `cargo xtask up`, brings one up that has"
+    );
 }
 
 /// The status with which a path is answered; none where nothing answers.

@@ -40,10 +40,10 @@ enum Command {
     Teardown,
     /// Play the four scenes against what is up
     Scenes(lab::ScenesArgs),
-    /// Show what a part of the lab on kind logs
-    Logs(Words),
+    /// Show what a part of the lab logs
+    Logs(lab::LogsArgs),
     /// Look for ways past the gate of the lab on kind
-    Doctor(Words),
+    Doctor,
     /// Build the images of the services
     Images(Words),
     /// Print the manifests that `up` would apply
@@ -67,7 +67,19 @@ struct Words {
     words: Vec<OsString>,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    match act() {
+        Ok(code) => code,
+        Err(error) => {
+            // The chain of causes and nothing else, also where RUST_BACKTRACE is set: what went wrong
+            // is something that a person can mend, and not where in this program it was noticed.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act() -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     if cluster::is_meant(&workspace, &words) {
@@ -79,10 +91,10 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Status => Ok(lab::status(&workspace)),
         Command::Teardown => Ok(lab::teardown(&workspace)),
         Command::Scenes(args) => lab::scenes(&workspace, &args),
+        Command::Logs(args) => lab::logs(&workspace, &args),
+        Command::Doctor => lab::doctor(&workspace),
         // Only reached with words of others in front: these are the other program's.
-        Command::Logs(Words { words })
-        | Command::Doctor(Words { words })
-        | Command::Images(Words { words })
+        Command::Images(Words { words })
         | Command::Render(Words { words })
         | Command::Bundle(Words { words }) => {
             cluster::become_it(&workspace, &words)?;

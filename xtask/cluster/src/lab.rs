@@ -64,13 +64,15 @@ impl Place {
     }
 
     /// Keeps others from bringing up or taking down the same lab meanwhile, until what is given back
-    /// is dropped.
+    /// is dropped. It makes no folder of a lab: to ask whether there is one must not leave one.
     ///
     /// # Errors
     /// When somebody does it already.
     pub(crate) fn lock(&self) -> anyhow::Result<fs::File> {
-        self.make()?;
         let path = self.folder.with_extension("lock");
+        if let Some(around) = path.parent() {
+            fs::create_dir_all(around).with_context(|| around.display().to_string())?;
+        }
         let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
         if file.try_lock().is_err() {
             bail!("another `up` or `teardown` of this lab is running: wait for it, or end it");

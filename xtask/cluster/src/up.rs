@@ -38,6 +38,7 @@ pub(crate) async fn up(place: Place, args: UpArgs) -> anyhow::Result<ExitCode> {
         same_lab(known, &record)?;
     }
     preflight::look(&place, &args, &platform, &plan).await?;
+    place.make()?;
     if record.scripted {
         println!("No {KEY}: a scripted model answers the lab's prompts by rule.");
     }

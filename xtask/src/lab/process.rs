@@ -114,6 +114,11 @@ impl Running {
         }
     }
 
+    /// The file with its log.
+    pub(super) fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// The end of its log.
     pub(crate) fn last_lines(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
