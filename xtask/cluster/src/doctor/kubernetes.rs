@@ -1,24 +1,24 @@
-//! Findings over objects of Kubernetes: routes, policies, tool servers of agents, and what else leads
-//! to the tools or to the gate. Pure.
+//! Findings over objects of Kubernetes: policies, tool servers of agents, and what else leads to the
+//! tools or to the gate. Pure; how routes and policies hang together is in `routes.rs`.
 
 use serde_json::Value;
 
-use super::{Finding, Seen};
+use super::{
+    Finding, Seen,
+    routes::{self, GATE, gates, name_of, target_refs, targets},
+};
 use crate::{
     conditions,
     json::{name, text},
 };
 
-/// The tool server's Service.
-const TOOLS: &str = "mcp-ops-tools";
-
-/// The gate's Service for checks.
-const GATE: &str = "hitl-extauth";
+/// Where the gate is asked: whoever reaches it is believed.
+const CHECKS: u64 = 9001;
 
 /// Ports behind which there are tools, checks, or decisions.
 const INNER: [(&str, &str, u64, &str); 3] = [
     ("ops-tools", "mcp", 8080, "the tools"),
-    ("hitl", "grpc", 9001, "the gate's checks"),
+    ("hitl", "grpc", CHECKS, "the gate's checks"),
     ("hitl", "admin", 8081, "the reviewers' API"),
 ];
 
@@ -28,12 +28,14 @@ pub(crate) fn gateway(seen: &Seen, hold: u64) -> Vec<Finding> {
     let mut privileged = 0;
     for route in &seen.routes {
         let about = format!("HTTPRoute {}/{}", text(route, "/metadata/namespace"), name(route));
-        for rule in rules(route).filter(|rule| leads_to_tools(rule)) {
-            if !reaches_privileged(rule) {
+        let gated = seen.policies.iter().any(|policy| gates(policy) && targets(policy, route));
+        found.extend(routes::findings(route, gated));
+        for rule in routes::rules(route).filter(|rule| routes::leads_to_tools(rule)) {
+            if !routes::reaches_privileged(rule) {
                 continue;
             }
             privileged += 1;
-            if !seen.policies.iter().any(|policy| gates(policy) && targets(policy, route)) {
+            if !gated {
                 found.push(Finding::wrong(&about, "a rule reaches /privileged and no policy with extAuth on the gate is on this route"));
             }
             for timeout in ["request", "backendRequest"] {
@@ -138,10 +140,13 @@ pub(crate) fn around(seen: &Seen, hold: u64) -> Vec<Finding> {
             text(policy, "/metadata/namespace") == namespace && limits(policy, port, number)
         });
         if !limited {
-            found.push(Finding::weak(
-                format!("namespace {namespace}"),
-                format!("no NetworkPolicy says who reaches {what} (port {number})"),
-            ));
+            let about = format!("namespace {namespace}");
+            let text = format!("no NetworkPolicy says who reaches {what} (port {number})");
+            found.push(if number == CHECKS {
+                Finding::wrong(about, text + ", and nothing else stands before it")
+            } else {
+                Finding::weak(about, text)
+            });
         }
         for service in
             seen.services.iter().filter(|service| text(service, "/metadata/namespace") == namespace)
@@ -180,78 +185,6 @@ pub(crate) fn around(seen: &Seen, hold: u64) -> Vec<Finding> {
         ));
     }
     found
-}
-
-fn rules(route: &Value) -> impl Iterator<Item = &Value> {
-    route.pointer("/spec/rules").and_then(Value::as_array).into_iter().flatten()
-}
-
-fn leads_to_tools(rule: &Value) -> bool {
-    let backends = rule.get("backendRefs").and_then(Value::as_array);
-    backends.into_iter().flatten().any(|backend| name_of(backend) == TOOLS)
-}
-
-/// Whether a rule can be taken by a path below /privileged. What cannot be told can.
-fn reaches_privileged(rule: &Value) -> bool {
-    let matches = rule.get("matches").and_then(Value::as_array);
-    // A rule without a match takes everything.
-    let Some(matches) = matches.filter(|matches| !matches.is_empty()) else { return true };
-    matches.iter().any(|one| {
-        let value = one.pointer("/path/value").and_then(Value::as_str).unwrap_or("/");
-        match one.pointer("/path/type").and_then(Value::as_str).unwrap_or("PathPrefix") {
-            "Exact" => value.starts_with("/privileged"),
-            "PathPrefix" => {
-                let prefix = value.trim_end_matches('/');
-                prefix.is_empty()
-                    || "/privileged".starts_with(prefix)
-                    || prefix.starts_with("/privileged")
-            }
-            _ => true,
-        }
-    })
-}
-
-fn name_of(reference: &Value) -> &str {
-    text(reference, "/name")
-}
-
-/// Whether a policy has the gate asked.
-fn gates(policy: &Value) -> bool {
-    let asks = policy.pointer("/spec/traffic/extAuth");
-    asks.is_some_and(|asks| {
-        text(asks, "/backendRef/name") == GATE || asks.get("conditional").is_some()
-    })
-}
-
-fn target_refs(policy: &Value) -> impl Iterator<Item = Value> {
-    let refs = policy.pointer("/spec/targetRefs").and_then(Value::as_array).cloned();
-    refs.unwrap_or_default().into_iter()
-}
-
-/// Whether a policy is on all of a route, or on a gateway above it.
-fn targets(policy: &Value, route: &Value) -> bool {
-    let space = |object| text(object, "/metadata/namespace").to_owned();
-    let parents =
-        route.pointer("/spec/parentRefs").and_then(Value::as_array).cloned().unwrap_or_default();
-    target_refs(policy).any(|to| match text(&to, "/kind") {
-        // With a section it is on some rules only.
-        "HTTPRoute" => {
-            name_of(&to) == name(route)
-                && space(policy) == space(route)
-                && to.get("sectionName").is_none()
-        }
-        "Gateway" => {
-            let of_parent = |parent: &Value| {
-                let namespace = parent
-                    .get("namespace")
-                    .and_then(Value::as_str)
-                    .map_or_else(|| space(route), str::to_owned);
-                name_of(parent) == name_of(&to) && namespace == space(policy)
-            };
-            to.get("sectionName").is_none() && parents.iter().all(of_parent) && !parents.is_empty()
-        }
-        _ => false,
-    })
 }
 
 /// Whether a policy says for a port from where it may be reached.
@@ -319,19 +252,25 @@ fn seconds(text: &str) -> Option<u64> {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{
+        super::{Weight, routes::TOOLS},
+        *,
+    };
 
     fn good() -> Seen {
         let route = |name: &str, path: &str| {
             json!({"metadata": {"name": name, "namespace": "ops-tools"},
                 "spec": {"parentRefs": [{"name": "hitl-gateway", "namespace": "agentgateway-system"}],
-                    "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": path}}], "backendRefs": [{"name": TOOLS, "port": 8080}]}]}})
+                    "rules": [{"matches": [{"path": {"type": "Exact", "value": path}}], "backendRefs": [{"name": TOOLS, "port": 8080}]}]}})
         };
         let attached = json!({"ancestors": [{"conditions": [{"type": "Accepted", "status": "True"}, {"type": "Attached", "status": "True"}]}]});
         let policy = |name: &str, namespace: &str, spec: Value| json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec, "status": attached});
         let network = |namespace: &str, ports: Value| json!({"metadata": {"namespace": namespace}, "spec": {"ingress": [{"ports": ports, "from": [{"podSelector": {}}]}]}});
         Seen {
-            routes: vec![route("mcp-public", "/public"), route("mcp-privileged", "/privileged")],
+            routes: vec![
+                route("mcp-public", "/public/mcp"),
+                route("mcp-privileged", "/privileged/mcp"),
+            ],
             policies: vec![
                 policy(
                     "privileged-extauth",
@@ -375,7 +314,7 @@ mod tests {
     #[test]
     fn every_way_past_the_gate_and_every_early_end_is_found() {
         type Spoil = fn(&mut Seen);
-        let spoils: [(&str, Spoil); 17] = [
+        let spoils: [(&str, Spoil); 19] = [
             ("no policy", |seen| drop(seen.policies.remove(0))),
             ("another route's policy", |seen| {
                 seen.policies[0]["spec"]["targetRefs"][0]["name"] = json!("mcp-public");
@@ -395,7 +334,12 @@ mod tests {
             }),
             ("not attached", |seen| seen.policies[0]["status"] = json!({})),
             ("a wide public route", |seen| {
-                seen.routes[0]["spec"]["rules"][0]["matches"][0]["path"]["value"] = json!("/");
+                seen.routes[0]["spec"]["rules"][0]["matches"][0]["path"] =
+                    json!({"type": "PathPrefix", "value": "/"});
+            }),
+            ("a public route by a prefix", |seen| {
+                seen.routes[0]["spec"]["rules"][0]["matches"][0]["path"] =
+                    json!({"type": "PathPrefix", "value": "/public"});
             }),
             ("a rule without a match", |seen| {
                 seen.routes[0]["spec"]["rules"][0]["matches"] = json!([]);
@@ -418,6 +362,7 @@ mod tests {
                 seen.services[0]["spec"]["ports"][0]["targetPort"] = json!("mcp");
             }),
             ("anybody reaches the admin port", |seen| drop(seen.network_policies.remove(2))),
+            ("anybody asks for checks", |seen| drop(seen.network_policies.remove(1))),
         ];
         for (what, spoil) in spoils {
             let mut seen = good();
@@ -425,6 +370,18 @@ mod tests {
             assert!(!all(&seen).is_empty(), "{what} was not found");
         }
         assert!(!gateway(&Seen::default(), 240).is_empty());
+    }
+
+    #[test]
+    fn without_a_policy_other_things_stand_before_every_port_but_the_one_for_checks() {
+        let weight = |policy| {
+            let mut seen = good();
+            seen.network_policies.remove(policy);
+            all(&seen).iter().map(|found| found.weight).collect::<Vec<_>>()
+        };
+        assert_eq!(weight(0), [Weight::Weak]);
+        assert_eq!(weight(1), [Weight::Wrong]);
+        assert_eq!(weight(2), [Weight::Weak]);
     }
 
     #[test]

@@ -42,6 +42,33 @@ const PATHS: [&str; 10] = [
     "/public/mcp/../../privileged/mcp",
 ];
 
+/// Inner ports, tried from where the agents are: where, what is there, and what else stands before it;
+/// nothing where nothing does.
+const INNER: [(&str, &str, Option<&str>); 3] = [
+    ("http://mcp-ops-tools.ops-tools:8080/healthz", "the tools", Some("Receipts")),
+    (
+        "http://hitl-extauth-admin.hitl:8081/healthz",
+        "the reviewers' API",
+        Some("Reviewers' tokens"),
+    ),
+    ("http://hitl-extauth.hitl:9001/", "the gate's checks", None),
+];
+
+/// Errors of Linux, which all pods run on, after a connection was made: it was reset, it was closed, or
+/// nothing came in time. The port for checks has no other answer to plain HTTP.
+const MADE: [&str; 3] = ["(os error 104)", "(os error 32)", "(os error 11)"];
+
+/// And those of one that was not: refused, without a way there, forbidden, or out of time.
+const NOT_MADE: [&str; 7] = [
+    "(os error 111)",
+    "(os error 113)",
+    "(os error 101)",
+    "(os error 13)",
+    "(os error 1)",
+    "(os error 110)",
+    "connection timed out",
+];
+
 /// Longest that an answer is waited for: a call that is held gives none.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -76,18 +103,19 @@ pub(crate) async fn everything(
     said.push("a privileged call at the tool server itself, without a receipt".to_owned());
 
     if lab.has(Part::Agents) {
-        for (url, what) in [
-            ("http://mcp-ops-tools.ops-tools:8080/healthz", "the tools"),
-            ("http://hitl-extauth-admin.hitl:8081/healthz", "the reviewers' API"),
-        ] {
-            if reached(cluster, lab.agents(), url).await? {
-                found.push(Finding::weak(
-                    format!("pods in {}", lab.agents()),
-                    format!("they reach {what} at {url}: this cluster's network does not enforce NetworkPolicies. Receipts and tokens still stand before it"),
-                ));
-            }
+        // At once, since one that is kept away waits for its time to run out; and all to their end, which
+        // takes their pods away.
+        let asked = INNER.iter().enumerate().map(|(at, (url, ..))| {
+            let name = format!("hitl-doctor-{at}");
+            async move { asked_from(cluster, lab.agents(), &name, url).await }
+        });
+        for ((url, what, before), said) in INNER.into_iter().zip(join_all(asked).await) {
+            found.extend(finding(lab.agents(), url, what, before, &reach(&said?)));
         }
-        said.push("reaching the tools and the reviewers' API from where the agents are".to_owned());
+        said.push(
+            "reaching the tools, the reviewers' API and the gate's checks from where the agents are"
+                .to_owned(),
+        );
     }
     Ok((said, found))
 }
@@ -138,12 +166,73 @@ async fn withdraw(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a pod in a namespace gets any answer from an address.
-async fn reached(cluster: &Cluster, namespace: &str, url: &str) -> anyhow::Result<bool> {
+/// How far a pod got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reach {
+    /// A connection was made, whatever came of it.
+    Made,
+    /// None was.
+    NotMade,
+    /// It did not come to that.
+    Unclear(String),
+}
+
+/// Reads what a pod has said that asked an address.
+fn reach(said: &str) -> Reach {
+    let Some((_, why)) = said.split_once(" does not answer: ") else {
+        // Success has no words. Any other answer means that it is reached, too.
+        let answered = said.is_empty() || said.contains(" answers ");
+        return if answered { Reach::Made } else { Reach::Unclear(said.to_owned()) };
+    };
+    let is = |errors: &[&str]| errors.iter().any(|error| why.contains(error));
+    match (is(&MADE), is(&NOT_MADE)) {
+        (true, false) => Reach::Made,
+        (false, true) => Reach::NotMade,
+        _ => Reach::Unclear(why.to_owned()),
+    }
+}
+
+/// What it means that pods get so far.
+fn finding(
+    from: &str,
+    url: &str,
+    what: &str,
+    before: Option<&str>,
+    reach: &Reach,
+) -> Option<Finding> {
+    let about = format!("pods in {from}");
+    let reached = format!(
+        "they reach {what} at {url}: this cluster's network does not enforce NetworkPolicies, or one lets them through"
+    );
+    match (reach, before) {
+        (Reach::NotMade, _) => None,
+        (Reach::Made, Some(before)) => {
+            Some(Finding::weak(about, format!("{reached}. {before} still stand before it")))
+        }
+        (Reach::Made, None) => Some(Finding::wrong(
+            about,
+            format!(
+                "{reached}. Nothing else stands before it: they can ask as if they were the gateway, in anybody's name, use up \
+                 the approvals of others, and read receipts"
+            ),
+        )),
+        (Reach::Unclear(why), _) => Some(Finding::weak(
+            about,
+            format!("whether they reach {what} at {url} could not be tried: {why}"),
+        )),
+    }
+}
+
+/// What a pod in a namespace says that asks an address; nothing where it is content with the answer.
+async fn asked_from(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    url: &str,
+) -> anyhow::Result<String> {
     let gate = named("apps/v1", "Deployment", "hitl");
     let gate = cluster.get(&gate, "hitl-extauth").await?.unwrap_or_default();
     let image = text(&gate, "/spec/template/spec/containers/0/image").to_owned();
-    let name = "hitl-doctor";
     let pods = named("v1", "Pod", namespace);
     cluster.delete(&pods, name).await?;
     let restricted = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true});
@@ -160,13 +249,77 @@ async fn reached(cluster: &Cluster, namespace: &str, url: &str) -> anyhow::Resul
     cluster.delete(&pods, name).await?;
     ended?;
     logged?;
-    // Any answer, also one that is no success, means that it is reached.
-    Ok(!log.contains("does not answer"))
+    Ok(log)
 }
 
 fn ended(pod: &Value) -> Verdict {
     match text(pod, "/status/phase") {
         "Succeeded" | "Failed" => Ok(()),
         phase => Err(format!("it is {phase}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Weight;
+
+    fn said(error: &str) -> String {
+        format!("hitl-extauth: http://hitl-extauth.hitl:9001/ does not answer: {error}")
+    }
+
+    #[test]
+    fn a_connection_that_was_made_is_told_from_one_that_was_not() {
+        // As the port for checks ends plain HTTP; the others are as close.
+        for made in [
+            "Connection reset by peer (os error 104)",
+            "Broken pipe (os error 32)",
+            "Resource temporarily unavailable (os error 11)",
+        ] {
+            assert_eq!(reach(&said(made)), Reach::Made, "{made}");
+        }
+        assert_eq!(reach(""), Reach::Made);
+        assert_eq!(reach("hitl-extauth: http://x/ answers \"HTTP/1.1 404\""), Reach::Made);
+        for not_made in [
+            "connection timed out",
+            "Operation timed out (os error 110)",
+            "Connection refused (os error 111)",
+            "Host is unreachable (os error 113)",
+            "Operation not permitted (os error 1)",
+        ] {
+            assert_eq!(reach(&said(not_made)), Reach::NotMade, "{not_made}");
+        }
+        for unclear in [said("failed to lookup address information: Try again"), "panicked".into()]
+        {
+            assert!(matches!(reach(&unclear), Reach::Unclear(_)), "{unclear}");
+        }
+    }
+
+    #[test]
+    fn who_reaches_the_checks_is_past_the_gate_and_before_other_ports_something_else_stands() {
+        let weights = |reach: &Reach| {
+            INNER.map(|(url, what, before)| {
+                finding("kagent", url, what, before, reach).map(|found| found.weight)
+            })
+        };
+        let weak = Some(Weight::Weak);
+        assert_eq!(weights(&Reach::Made), [weak, weak, Some(Weight::Wrong)]);
+        assert_eq!(weights(&Reach::NotMade), [None; 3]);
+        assert_eq!(weights(&Reach::Unclear("no such name".into())), [weak; 3]);
+    }
+
+    #[test]
+    fn the_ports_that_are_tried_are_those_that_the_charts_open() {
+        let gate = include_str!("../../../../charts/hitl/templates/gate.yaml");
+        for (url, what, _) in INNER {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(url.scheme(), "http", "{what}: all that a pod of ours can ask");
+            let service = url.host_str().unwrap().split('.').next().unwrap();
+            if service.starts_with("hitl-") {
+                let port = url.port().unwrap();
+                assert!(gate.contains(&format!("name: {service}\n")), "{what}");
+                assert!(gate.contains(&format!("port: {port}\n")), "{what}");
+            }
+        }
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Machine {
     pub(super) path: OsString,
     /// Options for `up`.
     pub(super) options: Vec<String>,
+    /// Whether its network keeps to network policies.
+    pub(super) enforces: bool,
     /// The engine's process, where this suite has had it started.
     engine: Option<u32>,
 }
@@ -51,7 +53,7 @@ impl Machine {
             return Self::make(workspace).map(Some);
         }
         let path = env::var_os("PATH").unwrap_or_default();
-        let mut machine = Self { path, options: Vec::new(), engine: None };
+        let mut machine = Self { path, options: Vec::new(), enforces: true, engine: None };
         let there = ["kind", "helm", "kubectl", "docker"]
             .iter()
             .all(|tool| machine.program(tool).is_absolute());
@@ -77,6 +79,8 @@ impl Machine {
         let mut machine = Self {
             path: env::join_paths(folders)?,
             options: Vec::new(),
+            // One node, wired by hand.
+            enforces: false,
             engine: engine.and_then(|pid| pid.trim().parse().ok()),
         };
         let mut kind = workspace.command(machine.program("kind"));
