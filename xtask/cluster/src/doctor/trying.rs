@@ -246,9 +246,15 @@ async fn asked_from(
     let mut log = String::new();
     let logged =
         cluster.log(namespace, name, &kube::api::LogParams::default(), |line| log += line).await;
+    let seen = cluster.get(&pods, name).await;
     cluster.delete(&pods, name).await?;
     ended?;
     logged?;
+    let seen = seen?.unwrap_or_default();
+    // Only success has no words: one that was ended has not said that it got there.
+    if log.is_empty() && text(&seen, "/status/phase") != "Succeeded" {
+        log = format!("its pod ended without a word: {}", text(&seen, "/status/reason"));
+    }
     Ok(log)
 }
 
@@ -289,8 +295,10 @@ mod tests {
         ] {
             assert_eq!(reach(&said(not_made)), Reach::NotMade, "{not_made}");
         }
-        for unclear in [said("failed to lookup address information: Try again"), "panicked".into()]
-        {
+        for unclear in [
+            said("failed to lookup address information: Try again"),
+            "its pod ended without a word: DeadlineExceeded".into(),
+        ] {
             assert!(matches!(reach(&unclear), Reach::Unclear(_)), "{unclear}");
         }
     }
