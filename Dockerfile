@@ -14,7 +14,7 @@ ARG BUILD_IMAGE=docker.io/library/rust:1.95-alpine
 FROM ${BUILD_IMAGE} AS manifests
 WORKDIR /workspace
 COPY . .
-RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -path '*/src/lib.rs' ! -path '*/src/main.rs' -delete \
+RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -path '*/src/lib.rs' ! -path '*/src/main.rs' ! -path './.cargo/*' -delete \
  && find . -path '*/src/lib.rs' -exec sh -c ': > "$1"' - {} \; \
  && find . -path '*/src/main.rs' -exec sh -c 'echo "fn main() { }" > "$1"' - {} \; \
  && find . -type d -empty -delete
