@@ -1,10 +1,13 @@
 //! What every service of this workspace does the same way.
 //!
-//! Owns logs and traces ([`telemetry`]), listening and draining ([`serve`]), how many connections
-//! there may be ([`connections`]), and the headers that keep pages to themselves ([`pages`]), so that
-//! all binaries behave alike when they start, when they are asked to stop, and when their peer is slow. Must never know what a service does: no tool, no approval, no page is named here.
+//! Owns logs and traces ([`telemetry`]), what settings are made of ([`given`]), listening and draining
+//! ([`serve`]), how many connections there may be ([`connections`]), and the headers that keep pages to
+//! themselves ([`pages`]), so that all binaries behave alike when they start, when they are asked to
+//! stop, and when their peer is slow. Must never know what a service does: no tool, no approval, no page
+//! is named here.
 
 pub mod connections;
+pub mod given;
 mod head;
 pub mod healthcheck;
 pub mod pages;

@@ -3,6 +3,8 @@
 //! Owns the process-wide subscriber. Must never make a service fail because a collector is away:
 //! spans are then dropped by the exporter, and the service goes on.
 
+mod filter;
+
 use std::{
     env,
     io::IsTerminal as _,
@@ -17,8 +19,10 @@ use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::Sd
 use tracing::{Level, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
+
+pub use self::filter::{LogFilter, NotAFilter};
 
 /// Environment variable of the OpenTelemetry specification that switches traces on.
 const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -38,10 +42,10 @@ pub struct TelemetryArgs {
 
     /// What is logged: a level, or `target=level` pairs separated by commas
     ///
-    /// Levels are error, warn, info, debug and trace. `RUST_LOG` means the same and is read when
+    /// Levels are off, error, warn, info, debug and trace. `RUST_LOG` means the same and is read when
     /// this is not given.
-    #[arg(long, env = "LOG_LEVEL", value_name = "FILTER")]
-    pub log_level: Option<String>,
+    #[arg(long, env = filter::LOG_LEVEL, value_name = "FILTER")]
+    pub log_level: Option<LogFilter>,
 }
 
 /// Form of the log lines.
@@ -56,9 +60,9 @@ pub enum LogFormat {
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter does not parse.
-    #[error("--log-level {0:?} is not a level or a list of target=level pairs: {1}")]
-    Filter(String, String),
+    /// `RUST_LOG` does not say what is logged.
+    #[error("RUST_LOG cannot be used: {0}")]
+    Filter(#[from] NotAFilter),
     /// Another protocol than ours.
     #[error(
         "{OTLP_PROTOCOL}={0:?} is not supported; traces are exported by grpc only, leave it out"
@@ -93,7 +97,11 @@ impl Drop for Telemetry {
 /// # Errors
 /// See [`TelemetryError`].
 pub fn init(service: &'static str, args: &TelemetryArgs) -> Result<Telemetry, TelemetryError> {
-    let filter = filter(args)?;
+    let filter = match &args.log_level {
+        Some(filter) => filter.clone(),
+        None => LogFilter::of_rust()?,
+    };
+    let filter = filter.env_filter()?;
     let log = match args.log_format {
         LogFormat::Human => tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
@@ -137,18 +145,6 @@ pub fn continue_trace(span: &Span, headers: &http::HeaderMap) {
         global::get_text_map_propagator(|propagator| propagator.extract(&HeaderExtractor(headers)));
     // Fails only for a span that is switched off, which has no parent either.
     let _ = span.set_parent(parent);
-}
-
-fn filter(args: &TelemetryArgs) -> Result<EnvFilter, TelemetryError> {
-    let text = args.log_level.clone().or_else(|| env::var(EnvFilter::DEFAULT_ENV).ok());
-    let mut text = text.filter(|text| !text.is_empty()).unwrap_or_else(|| "info".to_owned());
-    // rmcp says three things about every request at `info`; ask for `rmcp=info` to hear them.
-    if !text.contains("rmcp") {
-        text.push_str(",rmcp=warn");
-    }
-    EnvFilter::builder()
-        .parse(&text)
-        .map_err(|error| TelemetryError::Filter(text, error.to_string()))
 }
 
 fn provider(service: &'static str) -> Result<Option<SdkTracerProvider>, TelemetryError> {

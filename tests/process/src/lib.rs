@@ -98,6 +98,16 @@ impl Process {
         Self::followed(command).0
     }
 
+    /// What a program says that refuses to start: it ends by itself, with a failure, and has not listened.
+    pub fn refused(command: &mut Command) -> String {
+        let (mut process, listening) = Self::followed(command);
+        let heard = listening.recv_timeout(STARTING);
+        let said = process.lines().join("\n");
+        assert_eq!(heard, Err(mpsc::RecvTimeoutError::Disconnected), "it listens:\n{said}");
+        assert!(!process.child.wait().unwrap().success(), "it ended well:\n{said}");
+        said
+    }
+
     fn followed(command: &mut Command) -> (Self, mpsc::Receiver<()>) {
         let started = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut child = started.unwrap_or_else(|error| {
