@@ -12,7 +12,14 @@ use std::{
 };
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, parser::ValueSource};
-use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
+use hitl_service::{
+    given::{
+        self, Given, List, Name,
+        url::{EndpointUrl, NotAUrl},
+    },
+    healthcheck::HealthcheckArgs,
+    telemetry::TelemetryArgs,
+};
 
 use crate::{database::Location, guard::AllowedHost};
 
@@ -30,7 +37,8 @@ pub struct Config {
         long,
         env = "OPS_TOOLS_LISTEN",
         default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
-        value_name = "ADDRESS"
+        value_name = "ADDRESS",
+        value_parser = given::socket
     )]
     listen: SocketAddr,
 
@@ -44,7 +52,7 @@ pub struct Config {
     ///
     /// Where the network lets only the gateway reach the tools, everybody else asks here. Nothing at
     /// it can change anything.
-    #[arg(long, env = "OPS_TOOLS_STATUS_LISTEN", value_name = "ADDRESS")]
+    #[arg(long, env = "OPS_TOOLS_STATUS_LISTEN", value_name = "ADDRESS", value_parser = given::socket)]
     pub status_listen: Option<SocketAddr>,
 
     /// File to keep the database in; without it, it lives in memory and starts afresh
@@ -57,14 +65,14 @@ pub struct Config {
     /// where that passes on the Host it was asked for. Without a port, any port is allowed. A
     /// browser's Origin must be one of them too.
     #[arg(long = "allowed-host", env = "OPS_TOOLS_ALLOWED_HOSTS", value_name = "HOST")]
-    allowed_hosts: Vec<AllowedHosts>,
+    allowed_hosts: Vec<List<AllowedHost>>,
 
     /// Public keys of the gate: a JWK set, as a file or an http(s) URL
     ///
     /// With it, run_migration runs only with a receipt of the gate for that very call. Without it,
     /// whoever reaches this port can run it. The gate publishes its keys at /.well-known/jwks.json
     /// on its admin port.
-    #[arg(long, env = "OPS_TOOLS_RECEIPT_KEYS", value_name = "FILE|URL")]
+    #[arg(long, env = "OPS_TOOLS_RECEIPT_KEYS", value_name = "FILE|URL", value_parser = Given::<KeySource>::new())]
     receipt_keys: Option<KeySource>,
 
     /// Name of this server in receipts (`aud`)
@@ -74,7 +82,7 @@ pub struct Config {
         default_value = "mcp-ops-tools",
         value_name = "NAME"
     )]
-    receipt_audience: String,
+    receipt_audience: Name,
 
     /// Name of the gate in receipts (`iss`)
     #[arg(
@@ -83,7 +91,7 @@ pub struct Config {
         default_value = hitl_receipt::DEFAULT_ISSUER,
         value_name = "NAME"
     )]
-    receipt_issuer: String,
+    receipt_issuer: Name,
 
     /// How the service logs
     #[command(flatten)]
@@ -130,22 +138,9 @@ impl Config {
     pub fn receipts(&self) -> Option<ReceiptConfig> {
         Some(ReceiptConfig {
             keys: self.receipt_keys.clone()?,
-            issuer: self.receipt_issuer.clone(),
-            audience: self.receipt_audience.clone(),
+            issuer: self.receipt_issuer.clone().into(),
+            audience: self.receipt_audience.clone().into(),
         })
-    }
-}
-
-/// Host names separated by commas; an empty list is one too.
-#[derive(Clone, Debug, Default)]
-struct AllowedHosts(Vec<AllowedHost>);
-
-impl FromStr for AllowedHosts {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let hosts = text.split(',').map(str::trim).filter(|host| !host.is_empty());
-        hosts.map(str::parse).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -166,23 +161,31 @@ pub enum KeySource {
     /// A file, read again when a receipt names a key that is not in it.
     File(PathBuf),
     /// A URL, asked again likewise.
-    Url(reqwest::Url),
+    Url(EndpointUrl),
+}
+
+/// A text names no keys.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoKeys {
+    /// Nothing is there, and without keys everybody could run everything.
+    #[error("it is empty; name a file or a URL, or leave the setting out")]
+    Empty,
+    /// It is meant as a URL.
+    #[error(transparent)]
+    Url(#[from] NotAUrl),
 }
 
 impl FromStr for KeySource {
-    type Err = String;
+    type Err = NoKeys;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.is_empty() {
-            return Err("is empty; name a file or a URL, or leave the option out".to_owned());
+    fn from_str(text: &str) -> Result<Self, NoKeys> {
+        if text.trim().is_empty() {
+            return Err(NoKeys::Empty);
         }
-        if !text.contains("://") {
-            return Ok(Self::File(PathBuf::from(text)));
-        }
-        let url = reqwest::Url::parse(text).map_err(|error| error.to_string())?;
-        match url.scheme() {
-            "http" | "https" => Ok(Self::Url(url)),
-            scheme => Err(format!("{scheme}:// is not http:// or https://")),
+        if text.contains("://") {
+            Ok(Self::Url(text.parse()?))
+        } else {
+            Ok(Self::File(PathBuf::from(text)))
         }
     }
 }
@@ -191,13 +194,7 @@ impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            // Without a user's name and password: this goes into logs.
-            Self::Url(url) => {
-                let mut url = url.clone();
-                let _ = url.set_username("");
-                let _ = url.set_password(None);
-                url.fmt(f)
-            }
+            Self::Url(url) => url.fmt(f),
         }
     }
 }

@@ -11,6 +11,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use hitl_service::given::HostName;
 use http::{HeaderMap, StatusCode, Uri, header, uri::Authority};
 use tokio_util::sync::CancellationToken;
 
@@ -36,11 +37,12 @@ impl FromStr for AllowedHost {
             )
         };
         let authority: Authority = text.trim().parse().map_err(|_| malformed())?;
-        if authority.as_str().contains('@') || authority.host().contains('*') {
+        if authority.as_str().contains('@') {
             return Err(malformed());
         }
         let port = port_of(&authority).map_err(|()| malformed())?;
-        Ok(Self { name: without_dot(authority.host()).to_owned(), port })
+        let name: HostName = without_dot(authority.host()).parse().map_err(|_| malformed())?;
+        Ok(Self { name: name.as_str().to_owned(), port })
     }
 }
 
@@ -265,7 +267,8 @@ mod tests {
         for host in ["localhost:+80", "localhost:080", "localhost:", "[::1]x:80", "[::1]x"] {
             assert!(!allows(&[], host), "{host}");
         }
-        for text in ["*", "*.example", "http://x", "x/y", "a@b", "", "x:99999", "x:"] {
+        for text in ["*", "*.example", "http://x", "x/y", "a@b", "", "x:99999", "x:", "a$b", "a..b"]
+        {
             assert!(text.parse::<AllowedHost>().is_err(), "{text}");
         }
     }

@@ -233,7 +233,7 @@ async fn fetch(client: &reqwest::Client, source: &KeySource) -> Result<KeySet, K
     let failed = |text: String| KeysError::Fetch(source.to_string(), text);
     let network = |error: reqwest::Error| failed(error.without_url().to_string());
     let mut response = client
-        .get(url.clone())
+        .get(url.url().clone())
         .send()
         .await
         .and_then(reqwest::Response::error_for_status)

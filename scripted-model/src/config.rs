@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::Parser;
-use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
+use hitl_service::{given, healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
 
 /// An Anthropic Messages API that answers the lab's prompts by rule
 ///
@@ -16,7 +16,7 @@ use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
 #[command(name = "scripted-model", version, max_term_width = 100)]
 pub struct Config {
     /// Address to listen on
-    #[arg(long, env = "SCRIPTED_MODEL_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8082), value_name = "ADDRESS")]
+    #[arg(long, env = "SCRIPTED_MODEL_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8082), value_name = "ADDRESS", value_parser = given::socket)]
     pub listen: SocketAddr,
 
     /// How the service logs

@@ -1,5 +1,6 @@
 //! Starting: what is taken, what is refused, and in which words.
 
+use hitl_process::Process;
 use rusqlite::Connection;
 
 use crate::support::{Server, command};
@@ -75,7 +76,7 @@ async fn a_taken_port_and_unusable_settings_are_explained() {
             ["--receipt-keys", "/nonexistent/keys.json"],
             "--receipt-keys /nonexistent/keys.json cannot be read",
         ),
-        (["--receipt-keys", "ftp://x"], "is not http:// or https://"),
+        (["--receipt-keys", "ftp://x"], "is neither http nor https"),
         (["--log-level", "a=b=c"], "is not a level"),
     ] {
         let text = refusal(&args);
@@ -136,4 +137,20 @@ async fn the_second_address_serves_what_is_no_tool_and_answers_probes_by_any_nam
         assert_eq!(call_there.send().await.unwrap().status().as_u16(), 404, "{path}");
     }
     assert_eq!(server.state().await["row_counts"]["orders"], 3);
+}
+
+#[test]
+fn settings_that_cannot_be_meant_are_refused_with_what_to_write() {
+    for (wrong, says) in [
+        ("--receipt-audience=", "OPS_TOOLS_RECEIPT_AUDIENCE"),
+        ("--receipt-issuer=", "OPS_TOOLS_RECEIPT_ISSUER"),
+        ("--receipt-keys=", "it is empty"),
+        ("--status-listen=8083", "the IP address is missing"),
+        ("--log-level=mcp_ops_tools=loud", "off, error, warn, info, debug and trace"),
+    ] {
+        let text = Process::refused(&mut command(&[wrong]));
+        assert!(text.contains(says), "{wrong}: {text}");
+    }
+    let text = Process::refused(&mut command(&["--receipt-keys=http://me:s3cret@gate/keys"]));
+    assert!(text.contains("leave them out") && !text.contains("s3cret"), "{text}");
 }
