@@ -21,7 +21,7 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{StreamExt as _, stream};
-use hitl_service::pages;
+use hitl_service::{given::HostName, pages};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -67,18 +67,18 @@ pub fn router(agent: Agent) -> Router {
 
 /// Answers to `localhost` and to these names alone: under another one a page of elsewhere could speak
 /// to what is here.
-pub fn known_by(router: Router, names: Vec<String>) -> Router {
+pub fn known_by(router: Router, names: Vec<HostName>) -> Router {
     router.layer(middleware::from_fn(move |request: Request, next: Next| {
         let known = is_known(request.headers(), &names);
         async move { if known { next.run(request).await } else { Problem::Host.into_response() } }
     }))
 }
 
-fn is_known(headers: &HeaderMap, names: &[String]) -> bool {
+fn is_known(headers: &HeaderMap, names: &[HostName]) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let uri: Option<Uri> = format!("http://{host}/").parse().ok();
     let name = uri.as_ref().and_then(Uri::host).unwrap_or_default();
-    matches!(name, "localhost" | "127.0.0.1" | "[::1]") || names.iter().any(|known| known == name)
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]") || names.iter().any(|known| known.is(name))
 }
 
 /// With the headers that keep pages to themselves, and other sites' forms out.

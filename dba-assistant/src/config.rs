@@ -10,8 +10,14 @@ use std::{
 };
 
 use clap::Parser;
-use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
-use reqwest::Url;
+use hitl_service::{
+    given::{
+        self, HostName, List, Name,
+        url::{BaseUrl, EndpointUrl},
+    },
+    healthcheck::HealthcheckArgs,
+    telemetry::TelemetryArgs,
+};
 
 use crate::{model::Key, tools::ServerAddress};
 
@@ -41,16 +47,16 @@ repeat the call unless the user asks for it.
 #[command(name = "dba-assistant", version, max_term_width = 100)]
 pub struct Config {
     /// Address to listen on
-    #[arg(long, env = "DBA_ASSISTANT_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080), value_name = "ADDRESS")]
+    #[arg(long, env = "DBA_ASSISTANT_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080), value_name = "ADDRESS", value_parser = given::socket)]
     pub listen: SocketAddr,
 
     /// Where others reach this agent, as its card says; the address it listens on unless given
     #[arg(long, env = "DBA_ASSISTANT_URL", value_name = "URL")]
-    pub url: Option<Url>,
+    pub url: Option<BaseUrl>,
 
     /// The agent's name, as its card says
     #[arg(long, env = "DBA_ASSISTANT_NAME", default_value = "dba-assistant", value_name = "NAME")]
-    pub name: String,
+    pub name: Name,
 
     /// What the agent does, as its card says
     #[arg(long, env = "DBA_ASSISTANT_DESCRIPTION", default_value = DESCRIPTION, hide_default_value = true, value_name = "TEXT")]
@@ -63,7 +69,7 @@ pub struct Config {
         default_value = "https://api.anthropic.com",
         value_name = "URL"
     )]
-    pub model_url: Url,
+    pub model_url: BaseUrl,
 
     /// Key for the Messages API; any will do for a scripted model
     #[arg(
@@ -82,7 +88,7 @@ pub struct Config {
         default_value = "claude-haiku-4-5",
         value_name = "NAME"
     )]
-    pub model: String,
+    pub model: Name,
 
     /// What the model is told of its work
     #[arg(long, env = "DBA_ASSISTANT_SYSTEM", default_value = SYSTEM, hide_default_value = true, value_name = "TEXT")]
@@ -95,7 +101,7 @@ pub struct Config {
         default_value = "http://127.0.0.1:8088/public/mcp",
         value_name = "URL"
     )]
-    pub public_tools: Url,
+    pub public_tools: EndpointUrl,
 
     /// MCP endpoint of the tools whose calls a platform reviewer may hold
     #[arg(
@@ -104,7 +110,7 @@ pub struct Config {
         default_value = "http://127.0.0.1:8088/privileged/mcp",
         value_name = "URL"
     )]
-    pub privileged_tools: Url,
+    pub privileged_tools: EndpointUrl,
 
     /// Tools that the model may call; all that the servers have unless given. public/TOOL and
     /// privileged/TOOL are tools of one endpoint alone
@@ -133,8 +139,8 @@ pub struct Config {
 
     /// A host name under which the agent may be reached where it serves its own pages, beside
     /// localhost; may be given several times
-    #[arg(long, env = "DBA_ASSISTANT_ALLOWED_HOSTS", value_delimiter = ',', value_name = "NAME")]
-    pub allowed_host: Vec<String>,
+    #[arg(long, env = "DBA_ASSISTANT_ALLOWED_HOSTS", value_name = "NAME")]
+    allowed_host: Vec<List<HostName>>,
 
     /// File to keep tasks in; in memory unless given. Not used with --kagent-url
     #[arg(long, env = "DBA_ASSISTANT_DATABASE", value_name = "PATH")]
@@ -142,15 +148,15 @@ pub struct Config {
 
     /// kagent's controller, to keep tasks in, where its dashboard looks for them
     #[arg(long, env = "KAGENT_URL", value_name = "URL")]
-    pub kagent_url: Option<Url>,
+    pub kagent_url: Option<BaseUrl>,
 
     /// This agent's name at kagent
     #[arg(long, env = "KAGENT_NAME", default_value = "dba-assistant", value_name = "NAME")]
-    pub kagent_name: String,
+    pub kagent_name: Name,
 
     /// This agent's namespace at kagent
     #[arg(long, env = "KAGENT_NAMESPACE", default_value = "kagent", value_name = "NAME")]
-    pub kagent_namespace: String,
+    pub kagent_namespace: Name,
 
     /// This agent's own token for kagent's controller, if there is one
     #[arg(
@@ -173,9 +179,9 @@ pub struct Config {
 impl Config {
     /// The servers of tools.
     pub fn servers(&self) -> Vec<ServerAddress> {
-        let server = |name: &str, url: &Url, reviewed| ServerAddress {
+        let server = |name: &str, url: &EndpointUrl, reviewed| ServerAddress {
             name: name.to_owned(),
-            url: url.clone(),
+            url: url.url().clone(),
             reviewed,
         };
         vec![
@@ -205,6 +211,11 @@ impl Config {
     /// The tools whose calls are asked about.
     pub fn require_approval(&self) -> Vec<String> {
         named(&self.require_approval)
+    }
+
+    /// The names that its pages answer to, beside localhost.
+    pub fn allowed_hosts(&self) -> Vec<HostName> {
+        self.allowed_host.iter().flat_map(|list| list.0.iter().cloned()).collect()
     }
 
     /// Longest that one call may take.
@@ -247,6 +258,25 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_pages_answer_to_is_a_name_and_there_may_be_none() {
+        let hosts = |text: &str| {
+            let parsed = Config::try_parse_from(["x".to_owned(), format!("--allowed-host={text}")]);
+            parsed.map(|config| config.allowed_hosts().len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(hosts("agent,agent.lab.svc"), Ok(2));
+        assert_eq!(hosts(""), Ok(0));
+        for (wrong, says) in [
+            ("http://agent", "is not a host name"),
+            ("agent/chat", "is not a host name"),
+            ("*", "is not a host name"),
+            ("agent:8080", "has a port"),
+        ] {
+            let error = hosts(wrong).unwrap_err();
+            assert!(error.contains(says) && error.contains("--allowed-host"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
     fn what_is_built_in_is_what_the_chart_describes() {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -268,7 +298,7 @@ mod tests {
         let described: Assistant =
             serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let built_in = Config::parse_from(["x"]);
-        assert_eq!(built_in.name, described.name);
+        assert_eq!(built_in.name.as_str(), described.name);
         assert_eq!(built_in.description, described.description);
         assert_eq!(built_in.system, described.system_message);
         assert_eq!(crate::routes::skill(), described.skill);

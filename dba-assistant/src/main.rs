@@ -36,17 +36,17 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let stop = serve::stop_signal().context("signal handlers cannot be installed")?;
     let tasks: SharedTasks = match &config.kagent_url {
         Some(url) => Arc::new(KagentTasks::new(
-            url.clone(),
-            &config.kagent_namespace,
-            &config.kagent_name,
+            url.url().clone(),
+            config.kagent_namespace.as_str(),
+            config.kagent_name.as_str(),
             config.kagent_token.clone(),
         )?),
         None => Arc::new(SqliteTasks::open(config.database.as_deref())?),
     };
     let model = Model::new(
-        config.model_url.clone(),
+        config.model_url.url().clone(),
         config.key(),
-        config.model.clone(),
+        config.model.clone().into(),
         config.system.clone(),
     )?;
     let servers = Servers::new(config.servers(), config.tools(), config.call_limit())?;
@@ -54,13 +54,13 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let listener = serve::bind(config.listen).await?;
     let address = listener.local_addr()?;
     let url = config.url.as_ref().map_or_else(|| format!("http://{address}"), ToString::to_string);
-    tracing::info!(%address, model = config.model, "dba-assistant is listening");
+    tracing::info!(%address, model = %config.model, "dba-assistant is listening");
     let ending = agent.clone();
-    let mut router = routes::router(agent.clone(), &url, &config.name, &config.description);
+    let mut router = routes::router(agent.clone(), &url, config.name.as_str(), &config.description);
     if config.kagent_url.is_none() {
         // Where there is no dashboard, it has pages of its own.
         router = router.merge(chat::router(agent));
-        router = chat::known_by(router, config.allowed_host.clone());
+        router = chat::known_by(router, config.allowed_hosts());
     }
     let stop = async move {
         let signal = stop.await;

@@ -5,4 +5,5 @@
 mod asking;
 mod chat;
 mod keeping;
+mod settings;
 mod support;
