@@ -6,11 +6,18 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    str::FromStr,
 };
 
 use clap::{Args, Parser};
-use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
-use reqwest::Url;
+use hitl_service::{
+    given::{
+        self, Given, Name,
+        url::{BaseUrl, EndpointUrl, Issuer, NotAUrl, SiteUrl},
+    },
+    healthcheck::HealthcheckArgs,
+    telemetry::TelemetryArgs,
+};
 
 /// The reviewer's queue: what waits for a decision, and deciding about it
 ///
@@ -20,7 +27,7 @@ use reqwest::Url;
 #[command(name = "hitl-ui", version, max_term_width = 100)]
 pub struct Config {
     /// Address to listen on
-    #[arg(long, env = "HITL_UI_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8090), value_name = "ADDRESS")]
+    #[arg(long, env = "HITL_UI_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8090), value_name = "ADDRESS", value_parser = given::socket)]
     listen: SocketAddr,
 
     /// Port to listen on, in place of the port of --listen
@@ -34,17 +41,17 @@ pub struct Config {
         default_value = "http://127.0.0.1:8081",
         value_name = "URL"
     )]
-    pub gate: Url,
+    pub gate: BaseUrl,
 
     /// mcp-ops-tools, asked what a migration would run; NAME is what the gate calls the server,
     /// mcp-ops-tools unless given. Without it pages say that nobody was asked
-    #[arg(long, env = "HITL_UI_OPS_TOOLS", value_name = "[NAME=]URL", value_parser = ops_tools)]
-    pub ops_tools: Option<(String, Url)>,
+    #[arg(long, env = "HITL_UI_OPS_TOOLS", value_name = "[NAME=]URL", value_parser = Given::<OpsTools>::new())]
+    pub ops_tools: Option<OpsTools>,
 
     /// A server behind the gate and its MCP endpoint, asked what its tools are called and what it
     /// says of their effects; may be given several times. NAME is what the gate calls the server
-    #[arg(long = "mcp", env = "HITL_UI_MCP", value_name = "NAME=URL", value_delimiter = ';', value_parser = named_url)]
-    pub mcp: Vec<(String, Url)>,
+    #[arg(long = "mcp", env = "HITL_UI_MCP", value_name = "NAME=URL", value_delimiter = ';', value_parser = Given::<McpServer>::new())]
+    pub mcp: Vec<McpServer>,
 
     /// A ready-made reason; may be given several times
     #[arg(
@@ -87,14 +94,19 @@ pub struct OidcArgs {
     ///
     /// The gate must know it too: what it signs is shown to the gate, which says who somebody is.
     #[arg(long, env = "HITL_UI_OIDC_ISSUER", value_name = "URL", requires = "url")]
-    pub oidc_issuer: Option<String>,
+    pub oidc_issuer: Option<Issuer>,
 
     /// What the provider calls this queue; the gate's --oidc-audience
     #[arg(long, env = "HITL_UI_OIDC_CLIENT_ID", default_value = "hitl-ui", value_name = "NAME")]
-    pub oidc_client_id: String,
+    pub oidc_client_id: Name,
 
     /// File with the secret that the provider knows this queue by; none for a public client
-    #[arg(long, env = "HITL_UI_OIDC_CLIENT_SECRET_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "HITL_UI_OIDC_CLIENT_SECRET_FILE",
+        value_name = "FILE",
+        requires = "oidc_issuer"
+    )]
     pub oidc_client_secret_file: Option<PathBuf>,
 
     /// What is asked for
@@ -104,15 +116,15 @@ pub struct OidcArgs {
         default_value = "openid profile email groups offline_access",
         value_name = "SCOPES"
     )]
-    pub oidc_scopes: String,
+    pub oidc_scopes: Name,
 
     /// Certificates (PEM) of those who vouch for the provider, in place of the system's
-    #[arg(long, env = "HITL_UI_OIDC_CA", value_name = "FILE")]
+    #[arg(long, env = "HITL_UI_OIDC_CA", value_name = "FILE", requires = "oidc_issuer")]
     pub oidc_ca: Option<PathBuf>,
 
     /// Address that people open this at; the provider sends them back to /callback there
     #[arg(long, env = "HITL_UI_URL", value_name = "URL")]
-    pub url: Option<Url>,
+    pub url: Option<SiteUrl>,
 }
 
 impl Config {
@@ -122,21 +134,59 @@ impl Config {
     }
 }
 
-fn ops_tools(text: &str) -> Result<(String, Url), String> {
-    match text.split_once('=') {
-        Some((name, _)) if !name.contains(':') => named_url(text),
-        _ => named_url(&format!("mcp-ops-tools={text}")),
+/// The server that says what a migration would run.
+#[derive(Clone, Debug)]
+pub struct OpsTools {
+    /// What the gate calls it.
+    pub name: String,
+    /// Where it is.
+    pub url: BaseUrl,
+}
+
+/// A server behind the gate.
+#[derive(Clone, Debug)]
+pub struct McpServer {
+    /// What the gate calls it.
+    pub name: String,
+    /// Its MCP endpoint.
+    pub url: EndpointUrl,
+}
+
+/// A text names no server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAServer {
+    /// The name is missing.
+    #[error("the name is missing; write NAME=URL, with the name that the gate has for the server")]
+    Name,
+    /// The URL is none.
+    #[error(transparent)]
+    Url(#[from] NotAUrl),
+}
+
+impl FromStr for OpsTools {
+    type Err = NotAServer;
+
+    fn from_str(text: &str) -> Result<Self, NotAServer> {
+        let (name, url) = match text.split_once('=') {
+            // What has a colon in it is the beginning of a URL.
+            Some((name, url)) if !name.contains(':') => (named(name)?, url),
+            _ => ("mcp-ops-tools".to_owned(), text),
+        };
+        Ok(Self { name, url: url.parse()? })
     }
 }
 
-fn named_url(text: &str) -> Result<(String, Url), String> {
-    let (name, url) =
-        text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write NAME=URL")?;
-    let url: Url = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("{url} is neither http nor https"));
+impl FromStr for McpServer {
+    type Err = NotAServer;
+
+    fn from_str(text: &str) -> Result<Self, NotAServer> {
+        let (name, url) = text.split_once('=').ok_or(NotAServer::Name)?;
+        Ok(Self { name: named(name)?, url: url.parse()? })
     }
-    Ok((name.to_owned(), url))
+}
+
+fn named(name: &str) -> Result<String, NotAServer> {
+    name.parse().map(Name::into).map_err(|_| NotAServer::Name)
 }
 
 #[cfg(test)]
@@ -154,10 +204,12 @@ mod tests {
     #[test]
     fn a_server_has_a_name_and_an_endpoint() {
         let config = Config::parse_from(["x", "--mcp", "a=http://h/mcp?x=y", "--mcp=b=https://h"]);
-        let names: Vec<_> = config.mcp.iter().map(|(name, url)| (&**name, url.as_str())).collect();
+        let names = config.mcp.iter().map(|server| (&*server.name, server.url.url().as_str()));
+        let names: Vec<_> = names.collect();
         assert_eq!(names, [("a", "http://h/mcp?x=y"), ("b", "https://h/")]);
-        let ops_tools = |text| Config::parse_from(["x", "--ops-tools", text]).ops_tools.unwrap().0;
-        assert_eq!(ops_tools("http://h:1/?a=b"), "mcp-ops-tools");
+        let ops_tools =
+            |text| Config::parse_from(["x", "--ops-tools", text]).ops_tools.unwrap().name;
+        assert_eq!(ops_tools("http://h:1/a=b"), "mcp-ops-tools");
         assert_eq!(ops_tools("billing=http://h:1"), "billing");
         for wrong in ["a", "a=", "a=file:///x", "=http://h"] {
             let parsed = Config::try_parse_from(["x", "--mcp", wrong]);

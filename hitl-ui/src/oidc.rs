@@ -12,6 +12,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hitl_client::provider::{http, reachable};
+use hitl_service::given::url::{Issuer, SiteUrl};
 use reqwest::{RequestBuilder, Url};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -95,12 +96,11 @@ struct Answer {
 pub struct Oidc(Arc<Inner>);
 
 struct Inner {
-    issuer: Url,
-    named: String,
+    issuer: Issuer,
     client: String,
     secret: Option<String>,
     scopes: String,
-    home: Url,
+    home: SiteUrl,
     http: reqwest::Client,
     metadata: RwLock<Option<(Instant, Metadata)>>,
     /// One asks; and why that failed a moment ago.
@@ -109,7 +109,7 @@ struct Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Oidc").field("issuer", &self.named).finish_non_exhaustive()
+        f.debug_struct("Oidc").field("issuer", &self.issuer.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -138,11 +138,9 @@ impl Oidc {
     /// # Errors
     /// See [`OidcError`].
     pub fn of(args: &OidcArgs) -> Result<Option<Self>, OidcError> {
-        let Some(named) = args.oidc_issuer.clone() else { return Ok(None) };
+        let Some(issuer) = args.oidc_issuer.clone() else { return Ok(None) };
         let wrong = OidcError::Setting;
-        let issuer: Url =
-            named.parse().map_err(|error| wrong(format!("--oidc-issuer {named:?}: {error}")))?;
-        reachable(&issuer).map_err(wrong)?;
+        reachable(issuer.url()).map_err(|error| wrong(format!("--oidc-issuer: {error}")))?;
         let home = args.url.clone().ok_or_else(|| {
             wrong("--oidc-issuer needs --url, the address that people open this at".to_owned())
         })?;
@@ -155,10 +153,9 @@ impl Oidc {
         let http = http(args.oidc_ca.as_deref(), PATIENCE).map_err(wrong)?;
         Ok(Some(Self(Arc::new(Inner {
             issuer,
-            named,
-            client: args.oidc_client_id.clone(),
+            client: args.oidc_client_id.clone().into(),
             secret: secret.transpose()?,
-            scopes: args.oidc_scopes.clone(),
+            scopes: args.oidc_scopes.clone().into(),
             home,
             http,
             metadata: RwLock::default(),
@@ -168,11 +165,11 @@ impl Oidc {
 
     /// Where people sign in, for a page.
     pub(crate) fn host(&self) -> &str {
-        self.0.issuer.host_str().unwrap_or_default()
+        self.0.issuer.url().host_str().unwrap_or_default()
     }
 
     fn callback(&self) -> Result<String, OidcError> {
-        let url = self.0.home.join("/callback");
+        let url = self.0.home.url().join("/callback");
         Ok(url.map_err(|error| OidcError::Setting(error.to_string()))?.into())
     }
 
@@ -270,7 +267,7 @@ impl Oidc {
             }
         }
         let mut url = metadata.end_session_endpoint?;
-        let home = self.0.home.join("/login").ok()?;
+        let home = self.0.home.url().join("/login").ok()?;
         url.query_pairs_mut().extend_pairs([
             ("client_id", self.0.client.as_str()),
             // Not the token itself, which the gate would take: addresses are kept in many places.
@@ -284,7 +281,7 @@ impl Oidc {
         let claims = payload.and_then(|bytes| serde_json::from_slice::<Claims>(&bytes).ok());
         let claims =
             claims.ok_or_else(|| OidcError::Provider("its ID token cannot be read".to_owned()))?;
-        if claims.iss != self.0.named {
+        if claims.iss != self.0.issuer.as_str() {
             return Err(OidcError::Provider("its ID token is another issuer's".to_owned()));
         }
         Ok(claims)
@@ -362,7 +359,7 @@ impl Oidc {
     }
 
     async fn discover(&self) -> Result<Metadata, OidcError> {
-        let base = self.0.named.trim_end_matches('/');
+        let base = self.0.issuer.as_str().trim_end_matches('/');
         let url = format!("{base}/.well-known/openid-configuration");
         let (status, body) = self.fetch(self.0.http.get(&url)).await?;
         if !status.is_success() {
@@ -370,7 +367,7 @@ impl Oidc {
         }
         let metadata: Metadata = serde_json::from_slice(&body)
             .map_err(|error| OidcError::Provider(format!("{url}: {error}")))?;
-        if metadata.issuer != self.0.named {
+        if metadata.issuer != self.0.issuer.as_str() {
             return Err(OidcError::Provider(format!("{url} speaks of another issuer")));
         }
         let others = [&metadata.end_session_endpoint, &metadata.revocation_endpoint];

@@ -67,15 +67,17 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, StartError> {
-    let gate = Client::new(config.gate.clone(), None)?;
+    let gate = Client::new(config.gate.url().clone(), None)?;
     // After the gate's client, which chooses how TLS is done.
     let http = hitl_client::plain_http()?;
+    let ops_tools = config.ops_tools.clone().map(|server| (server.name, server.url.into()));
+    let mcp = config.mcp.iter().map(|server| (server.name.clone(), server.url.url().clone()));
     let app = App {
         gate,
         sessions: Sessions::new(config)?,
         oidc: Oidc::of(&config.oidc)?,
-        plans: Plans::new(http.clone(), config.ops_tools.clone()),
-        tools: Tools::new(http, config.mcp.clone()),
+        plans: Plans::new(http.clone(), ops_tools),
+        tools: Tools::new(http, mcp),
         chain: Chain::default(),
         reasons: std::sync::Arc::new(config.reasons.clone()),
         stopping,

@@ -152,7 +152,7 @@ impl Sessions {
             Some(path) => Keys::read(path)?,
             None => Keys::new()?,
         };
-        let https = config.oidc.url.as_ref().is_some_and(|url| url.scheme() == "https");
+        let https = config.oidc.url.as_ref().is_some_and(|url| url.url().scheme() == "https");
         let secure = config.secure_cookies || https;
         let lifetime = LIFETIME.unsigned_abs();
         Ok(Self {

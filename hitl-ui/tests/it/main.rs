@@ -6,5 +6,6 @@ mod beforehand;
 mod crowd;
 mod deciding;
 mod looking_back;
+mod settings;
 mod signing_in;
 mod support;
