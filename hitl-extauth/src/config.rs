@@ -4,6 +4,7 @@
 #![allow(clippy::doc_markdown)]
 
 mod commands;
+mod fit;
 mod people;
 
 use std::{
@@ -13,11 +14,16 @@ use std::{
 };
 
 use clap::Parser;
-use hitl_service::{healthcheck::HealthcheckArgs, telemetry::TelemetryArgs};
+use hitl_service::{
+    given::{self, Name},
+    healthcheck::HealthcheckArgs,
+    telemetry::TelemetryArgs,
+};
 use jiff::SignedDuration;
 
 pub use self::{
     commands::{AuditCommand, Command, DeskArgs, NotedHead, ReviewCommand, RulesCommand},
+    fit::Misfit,
     people::{PeopleArgs, PeopleError},
 };
 use crate::{
@@ -48,7 +54,7 @@ pub struct Config {
     pub command: Option<Command>,
 
     /// Address the gateway asks at (gRPC)
-    #[arg(long, env = "HITL_GRPC_LISTEN", default_value_t = loopback(9001), value_name = "ADDRESS")]
+    #[arg(long, env = "HITL_GRPC_LISTEN", default_value_t = loopback(9001), value_name = "ADDRESS", value_parser = given::socket)]
     grpc_listen: SocketAddr,
 
     /// Port the gateway asks at, in place of the port of --grpc-listen
@@ -56,7 +62,7 @@ pub struct Config {
     grpc_port: Option<u16>,
 
     /// Address reviewers decide at (HTTP)
-    #[arg(long, env = "HITL_ADMIN_LISTEN", default_value_t = loopback(8081), value_name = "ADDRESS")]
+    #[arg(long, env = "HITL_ADMIN_LISTEN", default_value_t = loopback(8081), value_name = "ADDRESS", value_parser = given::socket)]
     admin_listen: SocketAddr,
 
     /// Port reviewers decide at, in place of the port of --admin-listen
@@ -67,7 +73,7 @@ pub struct Config {
     ///
     /// Where the network lets only the queue reach the admin port, probes, scrapers and tool servers
     /// ask here.
-    #[arg(long, env = "HITL_STATUS_LISTEN", value_name = "ADDRESS")]
+    #[arg(long, env = "HITL_STATUS_LISTEN", value_name = "ADDRESS", value_parser = given::socket)]
     pub status_listen: Option<SocketAddr>,
 
     /// Where requests, decisions and the audit are kept: a file, or postgres://USER@HOST/NAME
@@ -119,7 +125,7 @@ pub struct Config {
 
     /// Name of this gate in receipts (`iss`)
     #[arg(long, env = "HITL_RECEIPT_ISSUER", default_value = hitl_receipt::DEFAULT_ISSUER, value_name = "NAME")]
-    pub receipt_issuer: String,
+    pub receipt_issuer: Name,
 
     /// Name of the server behind in receipts (`aud`), unless the route's `audience` says otherwise
     #[arg(
@@ -128,9 +134,10 @@ pub struct Config {
         default_value = "mcp-ops-tools",
         value_name = "NAME"
     )]
-    receipt_audience: String,
+    receipt_audience: Name,
 
-    /// How long a call is held, in seconds, before it is told to come back
+    /// How long a call is held, in seconds, before it is told to come back; 0: not at all, its caller comes
+    /// back for the decision
     #[arg(long, env = "PARK_TIMEOUT_SEC", default_value_t = 240, value_name = "SECONDS")]
     hold: u32,
 
@@ -161,16 +168,18 @@ pub struct Config {
     #[arg(long, env = "HITL_DENIAL_COOLDOWN", default_value_t = 10, value_name = "SECONDS")]
     denial_cooldown: u32,
 
-    /// Most calls held at a time
+    /// Most calls held at a time; 0: none, as with --hold 0
     #[arg(long, env = "HITL_MAX_HELD", default_value_t = 20_000, value_name = "CALLS")]
     max_held: u32,
 
-    /// Most calls held at a time for one requester
+    /// Most calls held at a time for one requester; 0: none
     #[arg(long, env = "HITL_MAX_HELD_PER_REQUESTER", default_value_t = 50, value_name = "CALLS")]
     max_held_per_requester: u32,
 
     /// Most requests that wait for a decision at a time, with or without a caller
-    #[arg(long, env = "HITL_MAX_PENDING", default_value_t = 50_000, value_name = "REQUESTS")]
+    ///
+    /// At least 1: where none may wait, nobody could approve anything.
+    #[arg(long, env = "HITL_MAX_PENDING", default_value_t = 50_000, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
     max_pending: u32,
 
     /// Most requests of one requester that wait for a decision at a time
@@ -178,7 +187,8 @@ pub struct Config {
         long,
         env = "HITL_MAX_PENDING_PER_REQUESTER",
         default_value_t = 200,
-        value_name = "REQUESTS"
+        value_name = "REQUESTS",
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     max_pending_per_requester: u32,
 
@@ -197,7 +207,7 @@ pub struct Config {
 
     /// Claim of the requester's verified token that says which groups they are in, for rules
     #[arg(long, env = "HITL_REQUESTER_GROUPS", default_value = "groups", value_name = "CLAIM")]
-    requester_groups: String,
+    requester_groups: Name,
 
     /// Claims of the requester's verified token with other names of theirs, or of whom they act for
     ///
@@ -282,7 +292,7 @@ impl Config {
         Settings {
             identity: self.requester_from.clone(),
             claims: PersonClaims {
-                groups: self.requester_groups.clone(),
+                groups: self.requester_groups.clone().into(),
                 others: self.requester_also.clone(),
             },
             terms: Terms {
@@ -297,7 +307,7 @@ impl Config {
                 uses: self.preapproval_uses,
                 lasts: Duration::from_secs(u64::from(self.preapproval_for)),
             },
-            audience: self.receipt_audience.clone(),
+            audience: self.receipt_audience.clone().into(),
             redaction: Redaction::new(&self.redact_headers),
         }
     }

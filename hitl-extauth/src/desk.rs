@@ -106,7 +106,7 @@ pub(crate) fn client(desk: &DeskArgs) -> Result<Client, DeskError> {
         None => env::var(TOKEN).ok(),
     };
     let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
-    Ok(Client::new(desk.admin.clone(), token.map(Token::new))?)
+    Ok(Client::new(desk.admin.url().clone(), token.map(Token::new))?)
 }
 
 async fn pending(client: &Client, json: bool, out: &mut impl Write) -> Result<(), DeskError> {

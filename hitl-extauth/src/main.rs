@@ -76,10 +76,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
+    config.check()?;
     let _telemetry = telemetry::init("hitl-extauth", &config.telemetry)?;
     let people = Arc::new(people(config)?);
     let anybody = people.anybody;
-    let receipts = Arc::new(Receipts::new(config.receipt_key.as_deref(), &config.receipt_issuer)?);
+    let receipts =
+        Arc::new(Receipts::new(config.receipt_key.as_deref(), config.receipt_issuer.as_str())?);
     let metrics = Arc::new(Metrics::default());
     let rules = rules(config, &metrics)?;
     let telling = telling(config, &metrics)?;

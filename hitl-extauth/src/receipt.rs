@@ -25,6 +25,9 @@ pub enum ReceiptError {
     /// There is no randomness to make a key from.
     #[error("no randomness for a new key: {0}")]
     Random(String),
+    /// What is in the file is no key.
+    #[error("--receipt-key {0}: {1}")]
+    Key(String, SigningError),
     /// The key does not sign.
     #[error(transparent)]
     Signing(#[from] SigningError),
@@ -51,13 +54,14 @@ impl Receipts {
             None => Signer::from_bytes(&random()?)?,
             Some(path) => {
                 let file = |error| ReceiptError::File(path.display().to_string(), error);
+                let key = |error| ReceiptError::Key(path.display().to_string(), error);
                 match fs::read_to_string(path) {
-                    Ok(pem) => Signer::from_pem(&pem)?,
+                    Ok(pem) => Signer::from_pem(&pem).map_err(key)?,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
                         let pem = Signer::from_bytes(&random()?)?.to_pem()?;
                         make(path, pem.as_bytes()).map_err(file)?;
                         // Where another replica was faster, its key.
-                        Signer::from_pem(&fs::read_to_string(path).map_err(file)?)?
+                        Signer::from_pem(&fs::read_to_string(path).map_err(file)?).map_err(key)?
                     }
                     Err(error) => return Err(file(error)),
                 }

@@ -7,6 +7,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Subcommand};
 use hitl_api::{Head, PreapprovalId, RequestId};
+use hitl_service::given::url::BaseUrl;
 use jiff::SignedDuration;
 
 use crate::store::database::{Database, DatabaseParser, PostgresArgs};
@@ -221,7 +222,7 @@ pub struct DeskArgs {
         default_value = "http://127.0.0.1:8081",
         value_name = "URL"
     )]
-    pub admin: reqwest::Url,
+    pub admin: BaseUrl,
 
     /// File with your reviewer's token; else it is taken from HITL_REVIEWER_TOKEN
     ///

@@ -6,7 +6,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use reqwest::Url;
+use hitl_service::given::{
+    self, Name,
+    url::{EndpointUrl, Issuer},
+};
 
 use crate::people::{
     People,
@@ -34,11 +37,11 @@ pub struct PeopleArgs {
 
     /// Identity provider whose tokens say who somebody is (OpenID Connect), exactly as they name it
     #[arg(long, env = "HITL_OIDC_ISSUER", value_name = "URL", requires_all = ["oidc_audience", "oidc_reviewer_groups"])]
-    pub oidc_issuer: Option<String>,
+    pub oidc_issuer: Option<Issuer>,
 
     /// Whom tokens must be for (`aud`): the queue's client id, or a name of the gate's own
     #[arg(long, env = "HITL_OIDC_AUDIENCE", value_name = "NAME", requires = "oidc_issuer")]
-    oidc_audience: Option<String>,
+    oidc_audience: Option<Name>,
 
     /// Groups whose members may decide; * is everybody whom the provider signs in
     #[arg(
@@ -48,25 +51,19 @@ pub struct PeopleArgs {
         value_name = "GROUP",
         requires = "oidc_issuer"
     )]
-    oidc_reviewer_groups: Vec<String>,
+    oidc_reviewer_groups: Vec<Name>,
 
     /// Groups whose members may read, and decide nothing
-    #[arg(
-        long,
-        env = "HITL_OIDC_VIEWER_GROUPS",
-        value_delimiter = ',',
-        value_name = "GROUP",
-        requires = "oidc_issuer"
-    )]
-    oidc_viewer_groups: Vec<String>,
+    #[arg(long, env = "HITL_OIDC_VIEWER_GROUPS", value_name = "GROUP", requires = "oidc_issuer")]
+    oidc_viewer_groups: Vec<given::List<Name>>,
 
     /// Claim with the name that stands in the audit. An e-mail address must be verified
     #[arg(long, env = "HITL_OIDC_NAME_CLAIM", default_value = "email", value_name = "CLAIM")]
-    oidc_name_claim: String,
+    oidc_name_claim: Name,
 
     /// Claim with the groups; dots lead into members
     #[arg(long, env = "HITL_OIDC_GROUPS_CLAIM", default_value = "groups", value_name = "CLAIM")]
-    oidc_groups_claim: String,
+    oidc_groups_claim: Name,
 
     /// Claims with other names of the same person: nobody decides twice, or about their own requests, by
     /// another one
@@ -81,7 +78,7 @@ pub struct PeopleArgs {
 
     /// Where the provider's keys are (a JWK set); the provider is asked unless it is given
     #[arg(long, env = "HITL_OIDC_JWKS", value_name = "URL", requires = "oidc_issuer")]
-    oidc_jwks: Option<Url>,
+    oidc_jwks: Option<EndpointUrl>,
 
     /// Certificates (PEM) of those who vouch for the provider, in place of the system's
     #[arg(long, env = "HITL_OIDC_CA", value_name = "FILE", requires = "oidc_issuer")]
@@ -93,15 +90,15 @@ pub struct PeopleArgs {
 
     /// Who signs the tokens of programs that may read and nothing else: of ServiceAccounts of Kubernetes
     #[arg(long, env = "HITL_MACHINES_ISSUER", value_name = "URL", requires = "machines_audience")]
-    machines_issuer: Option<String>,
+    machines_issuer: Option<Issuer>,
 
     /// Whom those tokens must be for (`aud`)
     #[arg(long, env = "HITL_MACHINES_AUDIENCE", value_name = "NAME", requires = "machines_issuer")]
-    machines_audience: Option<String>,
+    machines_audience: Option<Name>,
 
     /// Where the keys of those tokens are (a JWK set); their issuer is asked unless it is given
     #[arg(long, env = "HITL_MACHINES_JWKS", value_name = "URL", requires = "machines_issuer")]
-    machines_jwks: Option<Url>,
+    machines_jwks: Option<EndpointUrl>,
 
     /// Certificates (PEM) of those who vouch for that issuer, in place of the system's
     #[arg(long, env = "HITL_MACHINES_CA", value_name = "FILE", requires = "machines_issuer")]
@@ -153,13 +150,13 @@ impl PeopleArgs {
     fn provider(&self) -> Option<ProviderSettings> {
         Some(ProviderSettings {
             issuer: self.oidc_issuer.clone()?,
-            jwks: self.oidc_jwks.clone(),
-            audience: self.oidc_audience.clone().unwrap_or_default(),
-            name_claim: self.oidc_name_claim.clone(),
-            groups_claim: self.oidc_groups_claim.clone(),
+            jwks: self.oidc_jwks.clone().map(Into::into),
+            audience: self.oidc_audience.clone()?.into(),
+            name_claim: self.oidc_name_claim.clone().into(),
+            groups_claim: self.oidc_groups_claim.clone().into(),
             person_claims: self.oidc_person_claims.clone(),
-            reviewer_groups: self.oidc_reviewer_groups.clone(),
-            viewer_groups: self.oidc_viewer_groups.clone(),
+            reviewer_groups: texts(&self.oidc_reviewer_groups),
+            viewer_groups: self.oidc_viewer_groups.iter().flat_map(|list| texts(&list.0)).collect(),
             leeway: self.oidc_leeway,
             ca: self.oidc_ca.clone(),
         })
@@ -168,8 +165,8 @@ impl PeopleArgs {
     fn machines(&self) -> Option<ProviderSettings> {
         Some(ProviderSettings {
             issuer: self.machines_issuer.clone()?,
-            jwks: self.machines_jwks.clone(),
-            audience: self.machines_audience.clone().unwrap_or_default(),
+            jwks: self.machines_jwks.clone().map(Into::into),
+            audience: self.machines_audience.clone()?.into(),
             name_claim: "sub".to_owned(),
             groups_claim: "groups".to_owned(),
             person_claims: Vec::new(),
@@ -180,4 +177,8 @@ impl PeopleArgs {
             ca: self.machines_ca.clone(),
         })
     }
+}
+
+fn texts(names: &[Name]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
 }

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use hitl_service::given::url::SiteUrl;
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -16,7 +17,7 @@ const MOST: usize = 50;
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct File {
     /// Address of the queue, where messages lead.
-    queue: Url,
+    queue: String,
     webhooks: Vec<Written>,
 }
 
@@ -90,7 +91,7 @@ pub struct Hook {
 #[derive(Debug)]
 pub struct Hooks {
     /// Address of the queue.
-    pub(super) queue: Url,
+    pub(super) queue: SiteUrl,
     hooks: Vec<Hook>,
 }
 
@@ -111,6 +112,7 @@ impl Hooks {
 /// What is wrong with it.
 pub fn parse(text: &str) -> Result<Hooks, String> {
     let file: File = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let queue = file.queue.parse().map_err(|error| format!("queue: {error}"))?;
     if file.webhooks.len() > MOST {
         return Err(format!("there are more than {MOST} webhooks"));
     }
@@ -124,7 +126,7 @@ pub fn parse(text: &str) -> Result<Hooks, String> {
         }
         hooks.push(hook);
     }
-    Ok(Hooks { queue: file.queue, hooks })
+    Ok(Hooks { queue, hooks })
 }
 
 fn secret(path: &PathBuf) -> Result<String, String> {
@@ -225,6 +227,10 @@ mod tests {
         ] {
             let error = parse(&file(&hook)).err().unwrap_or_else(|| panic!("{hook}"));
             assert!(error.contains(wrong) && !error.contains("whsec_C2"), "{hook}: {error}");
+        }
+        for (queue, wrong) in [("ftp://queue", "neither http"), ("https://h/queue", "has a path")] {
+            let error = parse(&good.replace("https://queue.example.com", queue)).err().unwrap();
+            assert!(error.contains("queue: ") && error.contains(wrong), "{error}");
         }
         fs::write(&path, "s3cret-that-is-none").unwrap();
         let error = parse(&good).err().unwrap();

@@ -156,7 +156,7 @@ impl Message {
             Event::Reminder if request.state != State::Pending => return None,
             _ => {}
         }
-        let link = hooks.queue.join(&format!("/requests/{}", request.id)).ok()?;
+        let link = hooks.queue.url().join(&format!("/requests/{}", request.id)).ok()?;
         let missing = match request.state {
             State::Pending => request.ruling.missing(&request.votes),
             _ => Vec::new(),

@@ -7,6 +7,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hitl_client::provider::{http, reachable};
+use hitl_service::given::url::Issuer;
 use jiff::Timestamp;
 use jsonwebtoken::{Validation, decode, decode_header, errors::ErrorKind};
 use reqwest::Url;
@@ -33,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct ProviderSettings {
     /// The provider, exactly as `iss` has it.
-    pub issuer: String,
+    pub issuer: Issuer,
     /// Where its keys are; asked of the provider itself unless given.
     pub jwks: Option<Url>,
     /// Whom tokens must be for (`aud`).
@@ -124,22 +125,17 @@ impl Provider {
     /// # Errors
     /// See [`ProviderError`].
     pub fn new(settings: ProviderSettings) -> Result<Self, ProviderError> {
-        let address = ProviderError::Address;
-        let issuer: Url = settings
-            .issuer
-            .parse()
-            .map_err(|error| address(format!("issuer {:?}: {error}", settings.issuer)))?;
-        for url in std::iter::once(&issuer).chain(&settings.jwks) {
-            reachable(url).map_err(address)?;
+        for url in std::iter::once(settings.issuer.url()).chain(&settings.jwks) {
+            reachable(url).map_err(ProviderError::Address)?;
         }
         let http = http(settings.ca.as_deref(), PATIENCE).map_err(ProviderError::Http)?;
-        let keys = Keys::new(settings.issuer.clone(), settings.jwks.clone(), http);
+        let keys = Keys::new(settings.issuer.to_string(), settings.jwks.clone(), http);
         Ok(Self { settings: Arc::new(settings), keys: Arc::new(keys) })
     }
 
     /// The provider, as `iss` has it.
     pub fn issuer(&self) -> &str {
-        &self.settings.issuer
+        self.settings.issuer.as_str()
     }
 
     /// Whose token this is.
@@ -163,7 +159,7 @@ impl Provider {
         };
         let mut validation = Validation::new(header.alg);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.set_issuer(&[&self.settings.issuer]);
+        validation.set_issuer(&[self.settings.issuer.as_str()]);
         validation.set_audience(&[&self.settings.audience]);
         validation.leeway = self.settings.leeway.into();
         validation.validate_nbf = true;
@@ -196,7 +192,7 @@ impl Provider {
             // A logout token, or another notice: nobody signs in with one.
             return Err(bad("it is a token for something else".to_owned()));
         }
-        if claims.get("iss").and_then(Value::as_str) != Some(&settings.issuer) {
+        if claims.get("iss").and_then(Value::as_str) != Some(settings.issuer.as_str()) {
             return Err(bad("it names more than one issuer".to_owned()));
         }
         let names = texts(at(claims, &settings.name_claim));
@@ -278,7 +274,7 @@ mod tests {
 
     fn provider() -> Provider {
         Provider::new(ProviderSettings {
-            issuer: "https://id.example.com".into(),
+            issuer: "https://id.example.com".parse().unwrap(),
             jwks: None,
             audience: "gate".into(),
             name_claim: "email".into(),

@@ -22,4 +22,5 @@ mod people;
 mod postgres;
 mod replicas;
 mod ruling;
+mod settings;
 mod support;

@@ -324,6 +324,11 @@ impl Gate {
         tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{id} to be {state}"))
     }
 
+    /// What it has logged so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.process.lines()
+    }
+
     pub(crate) fn kill(mut self) {
         self.process.kill();
     }
