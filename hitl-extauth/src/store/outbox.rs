@@ -28,7 +28,8 @@ pub(super) const TOLD: [&str; 10] = [
 /// A message on its way to a webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its id, the same however often it is sent.
+    /// Its id, the same however often it is sent: the webhook, the row and the begin of the row's hash. By the
+    /// position alone, what happens after a restore would be taken for what had been told before it.
     pub id: String,
     /// The webhook's name.
     pub hook: String,

@@ -17,15 +17,15 @@ use crate::store::{
 /// of the webhook is locked meanwhile, so that two replicas do not both tell.
 const PUBLISH: &str = "
     WITH h AS (SELECT seq FROM hooks WHERE name = $1 FOR UPDATE),
-    b AS (SELECT e.seq, e.kind, e.request, e.at FROM events e, h WHERE e.seq > h.seq
+    b AS (SELECT e.seq, left(e.hash, 16) AS hash, e.kind, e.request, e.at FROM events e, h WHERE e.seq > h.seq
           ORDER BY e.seq LIMIT $3::bigint),
     m AS (INSERT INTO deliveries (id, hook, kind, request, at, due_at)
-          SELECT $1 || '_' || b.seq, $1, b.kind, b.request, b.at,
+          SELECT $1 || '_' || b.seq || '_' || b.hash, $1, b.kind, b.request, b.at,
                  floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM b
           WHERE b.kind = ANY($2::text[])
           ON CONFLICT DO NOTHING),
     r AS (INSERT INTO deliveries (id, hook, kind, request, at, due_at)
-          SELECT $1 || '_' || b.seq || '_' || p, $1, 'reminder', b.request, b.at,
+          SELECT $1 || '_' || b.seq || '_' || b.hash || '_' || p, $1, 'reminder', b.request, b.at,
                  q.received_at + (q.expires_at - q.received_at) * p / 100
           FROM b JOIN requests q ON q.id = b.request CROSS JOIN unnest(ARRAY[50, 90]) AS p
           WHERE b.kind = 'received' AND q.state = 'pending'

@@ -38,10 +38,10 @@ fn publish(connection: &Connection, hook: &str, now: i64) -> rusqlite::Result<bo
     let told = serde_json::json!(TOLD).to_string();
     connection.execute(
         "INSERT OR IGNORE INTO deliveries (id, hook, kind, request, at, due_at)
-         SELECT ?1 || '_' || e.seq, ?1, e.kind, e.request, e.at, ?2 FROM events e
+         SELECT ?1 || '_' || e.seq || '_' || substr(e.hash, 1, 16), ?1, e.kind, e.request, e.at, ?2 FROM events e
          WHERE e.seq > ?3 AND e.seq <= ?4 AND e.kind IN (SELECT value FROM json_each(?5))
          UNION ALL
-         SELECT ?1 || '_' || e.seq || '_' || p.value, ?1, 'reminder', e.request, e.at,
+         SELECT ?1 || '_' || e.seq || '_' || substr(e.hash, 1, 16) || '_' || p.value, ?1, 'reminder', e.request, e.at,
                 r.received_at + (r.expires_at - r.received_at) * p.value / 100
          FROM events e JOIN requests r ON r.id = e.request JOIN json_each('[50,90]') p
          WHERE e.seq > ?3 AND e.seq <= ?4 AND e.kind = 'received' AND r.state = 'pending'",
