@@ -1,6 +1,7 @@
 //! Whether the audit is whole, as this process has seen it: every row is read once and checked.
 //!
-//! Must never call rows verified that it has not read, and never forget that a chain was broken.
+//! Must never call rows verified that it has not read, and never forget that a chain was broken: a restore looks as
+//! if somebody had cut the end off, and whoever restores starts the queue anew.
 
 use std::{sync::Arc, time::Duration};
 
@@ -63,11 +64,11 @@ impl Chain {
         // One checks; others wait for what it finds.
         let mut known = self.known.lock().await;
         if let Some(broken) = &known.broken {
-            return Standing::Broken(broken.to_string());
+            return Standing::Broken(said(broken));
         }
         match self.read_on(gate, &mut known).await {
             Ok(head) => match (&known.broken, known.verifier.head()) {
-                (Some(broken), _) => Standing::Broken(broken.to_string()),
+                (Some(broken), _) => Standing::Broken(said(broken)),
                 // The gate has ended its answer early; the rest is for another time.
                 (None, reached) if reached.seq < head => Standing::Checking(reached.seq),
                 (None, reached) => Standing::Whole(reached.clone()),
@@ -88,9 +89,18 @@ impl Chain {
             known.broken = Some(Broken::Head { noted: seen.seq });
             return Ok(head.seq);
         }
-        let mut rows = gate.audit(seen.seq).await?;
+        // The last one that was seen is read again: an end that was rewritten is called that.
+        let mut rows = gate.audit(seen.seq.saturating_sub(1)).await?;
         while let Some(events) = rows.next().await? {
             for event in events {
+                if event.seq == seen.seq && event.hash == seen.hash {
+                    continue;
+                }
+                if event.seq == seen.seq {
+                    tracing::error!(noted = seen.seq, "the audit's end was rewritten");
+                    known.broken = Some(Broken::Head { noted: seen.seq });
+                    return Ok(head.seq);
+                }
                 let checked = known.verifier.next(&event);
                 let is_head = event.seq == head.seq;
                 let checked = checked.and_then(|()| {
@@ -107,5 +117,16 @@ impl Chain {
             self.reached.store(reached, std::sync::atomic::Ordering::Relaxed);
         }
         Ok(head.seq)
+    }
+}
+
+/// What is broken. From here, an audit whose end was cut off and one that a restore has put back look the same.
+fn said(broken: &Broken) -> String {
+    match broken {
+        Broken::Head { .. } => format!(
+            "{broken}. Rows were removed since this page saw them, or an older database was restored. After a restore \
+             that you know of, restart the queue: it reads the whole audit anew"
+        ),
+        broken => broken.to_string(),
     }
 }

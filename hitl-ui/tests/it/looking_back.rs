@@ -130,7 +130,32 @@ async fn a_chain_that_lost_its_end_is_called_broken_and_stays_so() {
         let page = dana.page("/history").await;
         assert!(page.contains("The audit is broken"), "{page}");
         assert!(page.contains("the head noted earlier is row "), "{page}");
+        assert!(page.contains("After a restore that you know of, restart the queue"), "{page}");
     }
+}
+
+#[tokio::test]
+async fn an_end_that_was_rewritten_is_called_that_however_much_came_after_it() {
+    let mut lab = Lab::start();
+    let dana = lab.signed_in("dana").await;
+    let call = lab.call("alice", json!({"version": "v3"})).await;
+    dana.first().await;
+    assert!(dana.page("/history").await.contains("Verified up to #1, head"));
+    call.abort();
+    let port = lab.forget();
+    lab.start_gate(&port);
+    let fourth = lab.call("alice", json!({"version": "v4"})).await;
+    let fifth = lab.call("alice", json!({"version": "v5"})).await;
+    let both = async {
+        while !dana.page("/queue/list").await.contains("data-total=\"2\"") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, both).await.unwrap();
+    let page = dana.page("/history").await;
+    assert!(page.contains("the head noted earlier is row 1,"), "{page}");
+    fourth.abort();
+    fifth.abort();
 }
 
 #[tokio::test]
