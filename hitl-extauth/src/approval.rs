@@ -69,6 +69,8 @@ pub enum Happening {
         /// How long it may be used from now on.
         grant: SignedDuration,
     },
+    /// It comes back from a backup: what was approved then may have been used since.
+    Recall,
     /// The requester takes it back.
     Withdraw,
     /// Time passes.
@@ -100,6 +102,8 @@ pub enum Change {
     Expired,
     /// Not used in time.
     Lapsed,
+    /// Not to be used any more: nobody knows whether it was.
+    Recalled,
     /// Taken back.
     Withdrawn,
 }
@@ -276,10 +280,15 @@ impl Life {
                 changes.push(Change::Restored);
                 Ok(())
             }
+            (Happening::Recall, State::Approved) => {
+                self.state = State::Lapsed;
+                changes.push(Change::Recalled);
+                Ok(())
+            }
             (Happening::Spend { .. } | Happening::Restore { .. }, state) => {
                 Err(Refused::NotApproved(state))
             }
-            (Happening::Age | Happening::Arrive { .. }, _) => Ok(()),
+            (Happening::Age | Happening::Arrive { .. } | Happening::Recall, _) => Ok(()),
             (Happening::Vote { .. } | Happening::Withdraw, state) => Err(Refused::Settled(state)),
         }
     }

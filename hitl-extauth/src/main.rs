@@ -68,6 +68,16 @@ async fn main() -> ExitCode {
         Some(Command::Migrate { from, to, postgres }) => {
             offline::migrate(from, to, postgres).await.map_err(Into::into)
         }
+        Some(Command::Backup { database, to }) => {
+            offline::backup(&database.database, to).map_err(Into::into)
+        }
+        Some(Command::Restore { database, replace, head, from }) => {
+            let restored = offline::restore(from, &database.database, *replace, head.as_ref());
+            restored.map_err(Into::into)
+        }
+        Some(Command::Recall { database, postgres }) => {
+            offline::recall(&database.database, postgres).await.map_err(Into::into)
+        }
         Some(Command::Rules(command)) => trial::run(command).await.map_err(Into::into),
         Some(Command::Review(command)) => desk::run(command).await.map_err(Into::into),
         None => Box::pin(run(&config)).await,

@@ -1,7 +1,8 @@
-//! A database without a gate: verifying its audit or an export, exporting, and moving to another.
+//! A database without a gate: verifying its audit or an export, exporting, copying it and going back to a
+//! copy, and moving to another.
 //!
-//! Must never change a row of what it looks at, and never call a chain whole that it could not read to its
-//! end.
+//! Owns what is said of it. Must never change a row of what it only looks at, and never call a chain whole that
+//! it could not read to its end.
 
 use std::{
     fs::File,
@@ -15,12 +16,15 @@ use hitl_api::{
 };
 
 use crate::{
-    config::AuditCommand,
+    config::{AuditCommand, NotedHead},
+    gate,
     store::{
         StoreError,
+        backup::{self, BackupError},
         database::{Database, PostgresArgs, PostgresUrl},
         moving::{self, MoveError},
         postgres::{self, AuditReader},
+        recall::{self, RecallError, Recalled},
         sqlite::{OpenError, events_of},
     },
 };
@@ -127,6 +131,71 @@ pub async fn migrate(from: &Database, to: &Database, args: &PostgresArgs) -> Res
         from.display(),
     )
     .map_err(MoveError::Output)
+}
+
+/// Copies a gate's file, and says what its audit ends with; beside a copy that is standard output, on standard
+/// error.
+///
+/// # Errors
+/// See [`BackupError`].
+pub fn backup(database: &Database, to: &Path) -> Result<(), BackupError> {
+    let Database::Sqlite(from) = database else { return Err(BackupError::Postgres) };
+    let Head { seq, hash } = backup::backup(from, to)?;
+    let out = to == Path::new("-");
+    let name = if out { "the copy".into() } else { to.display().to_string() };
+    let said = format!(
+        "{name} holds {seq} rows of the audit, every one follows from the one before; head {seq}:{hash}"
+    );
+    let told =
+        if out { writeln!(io::stderr(), "{said}") } else { writeln!(io::stdout(), "{said}") };
+    told.map_err(BackupError::Output)
+}
+
+/// Puts a backup in the place of a gate's file, and says what that means.
+///
+/// # Errors
+/// See [`BackupError`].
+pub fn restore(
+    from: &Path,
+    database: &Database,
+    replace: bool,
+    head: Option<&NotedHead>,
+) -> Result<(), BackupError> {
+    let Database::Sqlite(to) = database else { return Err(BackupError::Postgres) };
+    let noted = head.map(|head| head.0.clone());
+    let restored = backup::restore(from, to, replace, noted, gate::now())?;
+    let (was, is) = (&restored.backup, &restored.head);
+    let mut said = format!(
+        "{} is restored from a backup whose head is {}:{}.\n{}Requests that waited wait again.\n",
+        to.display(),
+        was.seq,
+        was.hash,
+        used_no_more(restored.recalled),
+    );
+    if let Some(replaced) = &restored.replaced {
+        said.push_str("What was there before is ");
+        said.push_str(&replaced.display().to_string());
+        said.push_str(", which no gate opens any more.\n");
+    }
+    writeln!(io::stdout(), "{said}{} rows of the audit; head {}:{}", is.seq, is.seq, is.hash)
+        .map_err(BackupError::Output)
+}
+
+/// Lets nothing be used that a database which has come back from a backup holds of approvals.
+///
+/// # Errors
+/// See [`RecallError`].
+pub async fn recall(database: &Database, args: &PostgresArgs) -> Result<(), RecallError> {
+    let recalled = Box::pin(recall::run(database, args, gate::now())).await?;
+    write!(io::stdout(), "{}", used_no_more(recalled)).map_err(RecallError::Output)
+}
+
+fn used_no_more(recalled: Recalled) -> String {
+    format!(
+        "Approvals that lapsed: {}; pre-approvals that were ended: {}. Since the backup they may have been \
+         used.\n",
+        recalled.approvals, recalled.preapprovals,
+    )
 }
 
 /// Verifies a database or an export, and gives its head.

@@ -5,12 +5,14 @@
 //! audit. What a store has acknowledged is durable. Must never answer from anything but the store,
 //! and never acknowledge what might be lost.
 
+pub mod backup;
 pub mod database;
 mod forms;
 pub mod moving;
 pub mod outbox;
 pub mod postgres;
 pub mod preapprovals;
+pub mod recall;
 pub mod sqlite;
 mod work;
 

@@ -62,10 +62,9 @@ pub(super) async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let after = match last.or(query.after) {
-        Some(after) => after,
-        None => admin.gate.store().head().await?.seq,
-    };
+    // Whoever has seen rows that are not there any more, after a restore, hears of what is new.
+    let head = admin.gate.store().head().await?.seq;
+    let after = last.or(query.after).map_or(head, |after| after.min(head));
     let here = admin.presence.enter(reviewer.clone());
     let ended = ended(&admin, reviewer);
     let events = follow(admin, after).map(move |event| {

@@ -209,9 +209,23 @@ fn happenings() -> impl Strategy<Value = Vec<(Happening, i64)>> {
             .prop_map(|(who, yes, waiter)| vote(who, yes, waiter, 0)),
         Just(spend()),
         Just(Happening::Withdraw),
+        Just(Happening::Recall),
         Just(Happening::Age),
     ];
     prop::collection::vec((one, 0_i64..40), 0..12)
+}
+
+#[test]
+fn what_comes_back_from_a_backup_lapses_if_it_was_granted_and_waits_if_it_waited() {
+    let waits = life(1);
+    let (recalled, changes, result) = waits.step(&Happening::Recall, at(1));
+    assert_eq!((recalled, changes, result), (waits.clone(), vec![], Ok(())));
+    let (granted, _) = after(&waits, &vote("dana", true, false, 1), 1);
+    assert_eq!(granted.state, State::Approved);
+    let (lapsed, changes) = after(&granted, &Happening::Recall, 2);
+    assert_eq!((lapsed.state, changes), (State::Lapsed, vec![Change::Recalled]));
+    let (_, _, spent) = lapsed.step(&spend(), at(3));
+    assert_eq!(spent, Err(Refused::NotApproved(State::Lapsed)));
 }
 
 proptest! {

@@ -36,6 +36,57 @@ pub enum Command {
         #[command(flatten)]
         postgres: PostgresArgs,
     },
+    /// Copy a gate's SQLite file, whether or not the gate runs
+    ///
+    /// The copy is the file as it was at one moment, complete in itself, and has its name only when it is
+    /// whole, durable and its audit verified. Note the head that is printed elsewhere: `restore --head`
+    /// holds the copy against it. The key of receipts, reviewers, rules and webhooks are files of their
+    /// own, and not in it.
+    Backup {
+        /// The gate's database
+        #[command(flatten)]
+        database: DatabaseArgs,
+
+        /// The copy, where nothing may be yet; - is standard output
+        #[arg(value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Put a backup in the place of a gate's SQLite file, for a gate that is stopped
+    ///
+    /// The backup is verified first. Approvals that nobody had used when it was made lapse, and
+    /// pre-approvals end, each with its row of the audit: since then they may have been used, and none must
+    /// be used twice. Requests that waited for a decision wait again.
+    Restore {
+        /// The gate's database
+        #[command(flatten)]
+        database: DatabaseArgs,
+
+        /// Put aside what is there, under a name that says when
+        #[arg(long)]
+        replace: bool,
+
+        /// A head noted earlier, as `backup` prints it; it must be among the rows of the backup
+        #[arg(long, value_name = "SEQ:HASH")]
+        head: Option<NotedHead>,
+
+        /// The backup; - is standard input
+        #[arg(value_name = "FILE")]
+        from: PathBuf,
+    },
+    /// Let approvals lapse and end pre-approvals, in a database that has come back from a backup
+    ///
+    /// `restore` does so by itself. This is for a PostgreSQL that was restored with its own tools, and for a
+    /// file or a volume that was put back by hand; before the first gate starts on it. Each approval has its
+    /// row of the audit. Requests that waited for a decision wait again.
+    Recall {
+        /// The gate's database
+        #[command(flatten)]
+        database: DatabaseArgs,
+
+        /// How PostgreSQL is reached
+        #[command(flatten)]
+        postgres: PostgresArgs,
+    },
     /// Check rules, ask what they say to a call, try them on the past
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -210,6 +261,21 @@ pub enum ReviewCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Which database.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseArgs {
+    /// The gate's database, as the gate has it
+    #[arg(
+        long,
+        env = "HITL_DATABASE",
+        hide_env_values = true,
+        default_value = "hitl.db",
+        value_name = "DATABASE",
+        value_parser = DatabaseParser
+    )]
+    pub database: Database,
 }
 
 /// Which gate, and as whom.

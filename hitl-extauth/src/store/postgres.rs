@@ -11,6 +11,7 @@ mod listen;
 mod offline;
 mod outbox;
 mod preapprovals;
+mod recall;
 mod rows;
 mod schema;
 mod view;
@@ -51,7 +52,7 @@ pub use self::{
     schema::SchemaError,
 };
 
-pub(super) use self::offline::Target;
+pub(super) use self::{offline::Target, recall::recall};
 
 /// This replica lives.
 const SEEN: &str = "

@@ -4,6 +4,7 @@
 //! are committed together, so that durability costs one flush for all of them. Must never touch a
 //! file that is another program's, or of a newer version.
 
+pub mod copies;
 mod list;
 mod outbox;
 mod preapprovals;
@@ -55,6 +56,9 @@ const APPLICATION_ID: i64 = 0x4741_5445;
 /// Marks a file whose rows have moved to a PostgreSQL: "GONE".
 const MOVED_ID: i64 = 0x474f_4e45;
 
+/// Marks a file that a restored one has taken the place of: "OVER".
+const REPLACED_ID: i64 = 0x4f56_4552;
+
 pub(super) use self::source::Source;
 
 /// Why a database cannot be opened. Nothing was changed.
@@ -71,6 +75,11 @@ pub enum OpenError {
     /// Everything in it is elsewhere by now.
     #[error("{0} was moved to a PostgreSQL by `migrate`; give --database that one")]
     Moved(String),
+    /// Another has taken its place.
+    #[error(
+        "{0} was put aside by `restore`: start the gate on what took its place. Where nothing did, `restore` was interrupted; give it again"
+    )]
+    Replaced(String),
     /// Somebody writes to it.
     #[error("{0} is in use: stop the gate first")]
     Busy(String),
@@ -185,6 +194,9 @@ fn claim(connection: &mut Connection, name: &str) -> Result<(), OpenError> {
         .map_err(sqlite)?;
     if application == MOVED_ID {
         return Err(OpenError::Moved(name.to_owned()));
+    }
+    if application == REPLACED_ID {
+        return Err(OpenError::Replaced(name.to_owned()));
     }
     if application != APPLICATION_ID && (application != 0 || objects != 0) {
         return Err(OpenError::Foreign(name.to_owned()));

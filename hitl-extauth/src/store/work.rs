@@ -14,6 +14,7 @@ use crate::{
     parking::Limits,
     store::{
         Arrival, ChangeError, NewCall, Note, QueueFull, StoreError, Terms, preapprovals::Ender,
+        recall,
     },
 };
 
@@ -223,14 +224,28 @@ pub(super) fn end_preapproval(
     if !found.is_in_force(now) {
         return Ok(Some(found));
     }
+    end(rows, found, by, None, now).map(Some)
+}
+
+/// Ends one that is in force.
+pub(super) fn end(
+    rows: &mut impl Rows,
+    found: Preapproval,
+    by: Ender,
+    reason: Option<&str>,
+    now: Timestamp,
+) -> Result<Preapproval, StoreError> {
     let mut data = object(json!({
-        "preapproval": id, "reviewer": by.name, "used": found.used, "uses": found.uses,
+        "preapproval": found.id, "reviewer": by.name, "used": found.used, "uses": found.uses,
     }));
+    if let Some(reason) = reason {
+        data.insert("reason".to_owned(), json!(reason));
+    }
     of_whom(&mut data, &by.groups, by.break_glass);
     let ended = Preapproval { ended_at: Some(now), ended_by: Some(by.name), ..found };
     rows.keep(ended.clone())?;
     append(rows, ended.request, "preapproval_ended", data, now)?;
-    Ok(Some(ended))
+    Ok(ended)
 }
 
 /// Whether one more request may wait for a decision.
@@ -315,7 +330,7 @@ pub(super) fn note(
 }
 
 /// Lets a request step, and writes what that changed.
-fn step(
+pub(super) fn step(
     rows: &mut impl Rows,
     request: Request,
     happening: &Happening,
@@ -368,7 +383,7 @@ fn kind(change: Change) -> &'static str {
         Change::Restored => "restored",
         Change::Denied => "denied",
         Change::Expired => "expired",
-        Change::Lapsed => "lapsed",
+        Change::Lapsed | Change::Recalled => "lapsed",
         Change::Withdrawn => "withdrawn",
     }
 }
@@ -389,6 +404,7 @@ fn particulars(change: Change, life: &Life) -> Map<String, Value> {
             "ruling": life.ruling,
         }),
         Change::Restored => json!({"grantExpiresAt": life.grant_expires_at}),
+        Change::Recalled => json!({"reason": recall::WHY}),
         Change::Spent | Change::Expired | Change::Lapsed | Change::Withdrawn => json!({}),
     };
     object(data)

@@ -17,7 +17,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::support::{Gate, Lab, PATIENCE, command, migrate};
+use crate::support::{Gate, Lab, PATIENCE, command, id_of, migrate};
 
 const SECRET: &str = "C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
@@ -182,6 +182,42 @@ async fn what_was_decided_is_told_though_the_gate_is_killed_before_it_could() {
         })
     };
     receiver.until(told).await;
+}
+
+#[tokio::test]
+async fn what_happens_after_a_restore_is_no_message_of_before_it() {
+    let (lab, receiver) = (Lab::new(), Receiver::start().await);
+    let file = standard(&lab, &receiver);
+    let [database, backup] = ["gate.db", "backup.db"].map(|name| lab.path(name));
+    let run = |verb: &str, args: &[&str]| {
+        let mut command = command();
+        command.arg(verb).arg("--database").arg(&database).args(args).arg(&backup);
+        assert!(command.output().unwrap().status.success());
+    };
+    let gate = start(&lab, &file, &["--hold", "0"]);
+    gate.check(migrate("alice", "v3", 1)).await;
+    let id = id_of(&gate.pending().await[0]);
+    run("backup", &[]);
+    let decided = |all: &[Came], times: usize| {
+        types(all).iter().filter(|kind| *kind == "request.decided").count() == times
+    };
+    assert_eq!(gate.decide("dana", &id, false, "no").await.0, 204);
+    receiver.until(|all| decided(all, 1)).await;
+    gate.kill();
+    run("restore", &["--replace"]);
+    // At the same place of the audit, and something else.
+    let gate = start(&lab, &file, &["--hold", "0"]);
+    assert_eq!(gate.decide("lee", &id, false, "not now").await.0, 204);
+    let all = receiver.until(|all| decided(all, 2)).await;
+    let ids = |kind: &str| -> Vec<_> {
+        let of_kind = all.iter().filter(|came| came.body["type"] == kind);
+        of_kind.map(|came| came.headers["webhook-id"].clone()).collect()
+    };
+    let decided = ids("request.decided");
+    assert_ne!(decided[0], decided[1]);
+    // What is told once more is the same as before.
+    let requested = ids("request.requested");
+    assert!(requested.iter().all(|id| *id == requested[0]), "{requested:?}");
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ mod outages;
 mod people;
 mod postgres;
 mod replicas;
+mod restoring;
 mod ruling;
 mod settings;
 mod support;
+mod upgrading;

@@ -199,6 +199,22 @@ impl Server {
         format!("postgres://gate@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// Backs the gate's schema up, as its owner does.
+    pub(crate) fn dumps(&self) -> PathBuf {
+        let file = self.folder.path().join("hitl.dump");
+        let mut dump = program("pg_dump");
+        dump.args(["--format=custom", "--schema=hitl", "--dbname", &self.keywords(), "--file"]);
+        run(dump.arg(&file));
+        file
+    }
+
+    /// Puts back what was backed up.
+    pub(crate) fn restores(&self, dump: &Path) {
+        let mut restore = program("pg_restore");
+        restore.args(["--exit-on-error", "--single-transaction", "--dbname", &self.keywords()]);
+        run(restore.arg(dump));
+    }
+
     /// A connection past the gate.
     pub(crate) async fn client(&self) -> Client {
         let (client, work) = tokio_postgres::connect(&self.keywords(), NoTls).await.unwrap();

@@ -261,6 +261,14 @@ pub(super) fn due(
         .collect()
 }
 
+/// Approvals that nobody has used.
+pub(super) fn granted(connection: &Connection) -> rusqlite::Result<Vec<RequestId>> {
+    connection
+        .prepare_cached("SELECT id FROM requests WHERE state = 'approved' ORDER BY id")?
+        .query_map([], |row| read_id(row, "id"))?
+        .collect()
+}
+
 pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
     connection
         .prepare_cached("SELECT state, tool, requests FROM tally")?

@@ -1,14 +1,39 @@
-//! A file whose rows move elsewhere.
+//! A file that nobody else has open: its rows move elsewhere, or its approvals are used no more.
 //!
-//! Must never change a row; the mark that says that they have moved is all it writes.
+//! Owns that no gate writes meanwhile. Must never change a row that moves; the mark that says that they have
+//! moved is all it writes then.
 
 use std::path::Path;
 
 use hitl_api::{Event, Head, Preapproval, PreapprovalId, Request, RequestId};
+use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, claim, list, preapprovals, rows};
-use crate::store::{Filter, Order, Page};
+use super::{
+    APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, claim, copies, list, preapprovals, rows,
+};
+use crate::store::{Filter, Order, Page, StoreError, recall::Recalled};
+
+/// Begins a transaction that succeeds only where nobody else has the file open: a gate that runs would go on
+/// writing to what is elsewhere by then. What the log held is in the file, and the log is gone.
+pub(super) fn alone(connection: &Connection, name: &str) -> Result<(), OpenError> {
+    let exclusive = || {
+        connection.pragma_update(None, "journal_mode", "delete")?;
+        connection.execute_batch("BEGIN EXCLUSIVE")
+    };
+    let begun = exclusive().and_then(|()| {
+        connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0))
+    });
+    let mode = begun.map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy) => OpenError::Busy(name.to_owned()),
+        _ => OpenError::Sqlite(name.to_owned(), error),
+    })?;
+    if mode != "delete" {
+        // Somebody has opened it in between.
+        return Err(OpenError::Busy(name.to_owned()));
+    }
+    Ok(())
+}
 
 /// A file that nobody else writes to while this is there.
 pub(in crate::store) struct Source {
@@ -32,23 +57,7 @@ impl Source {
             return Err(OpenError::Foreign(name));
         }
         claim(&mut connection, &name)?;
-        // Succeeds only where nobody else has the file open: a gate that runs would go on writing to
-        // what has moved.
-        let alone = || {
-            connection.pragma_update(None, "journal_mode", "delete")?;
-            connection.execute_batch("BEGIN EXCLUSIVE")
-        };
-        let begun = alone().and_then(|()| {
-            connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0))
-        });
-        let mode = begun.map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy) => OpenError::Busy(name.clone()),
-            _ => OpenError::Sqlite(name.clone(), error),
-        })?;
-        if mode != "delete" {
-            // Somebody has opened it in between.
-            return Err(OpenError::Busy(name));
-        }
+        alone(&connection, &name)?;
         Ok(Self { connection, name })
     }
 
@@ -82,6 +91,13 @@ impl Source {
     pub(in crate::store) fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, OpenError> {
         rows::events(&self.connection, after, limit)
             .map_err(|error| OpenError::Sqlite(self.name.clone(), error))
+    }
+
+    /// Nothing of an approval in it is used any more, now that it has come back from a backup.
+    pub(in crate::store) fn recall(self, now: Timestamp) -> Result<Recalled, StoreError> {
+        let recalled = copies::settle(&self.connection, now)?;
+        self.connection.execute_batch("COMMIT")?;
+        Ok(recalled)
     }
 
     /// No gate opens it any more.

@@ -1,0 +1,140 @@
+//! A database of any older schema goes on where it was: its chain, what waits, and what was granted.
+
+use std::path::Path;
+
+use refinery::{Migration, Runner, Target};
+use rusqlite::Connection;
+
+use crate::support::{Gate, Lab, command, id_of, migrate};
+
+/// A gate's, and no other program's.
+const APPLICATION_ID: i64 = 0x4741_5445;
+
+fn run(args: &[&str]) -> (bool, String) {
+    let output = command().args(args).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+async fn ask(gate: &Gate, user: &str) -> String {
+    gate.check(migrate(user, "v3", 1)).await;
+    let all = gate.pending().await;
+    id_of(all.iter().find(|request| request["requester"]["name"] == user).unwrap())
+}
+
+/// A request in every state there is, and the states.
+async fn filled(lab: &Lab) -> Vec<(String, &'static str)> {
+    let brief = ["--hold", "0", "--expire-after", "1", "--grant-for", "1"];
+    let gate = lab.start(&brief);
+    let (expired, lapsed) = (ask(&gate, "expired").await, ask(&gate, "lapsed").await);
+    gate.decide("dana", &lapsed, true, "").await;
+    gate.until_state(&expired, "expired").await;
+    gate.until_state(&lapsed, "lapsed").await;
+    gate.terminate();
+    assert!(gate.exited().await.success());
+    let gate = lab.start(&["--hold", "0"]);
+    let mut all = vec![(expired, "expired"), (lapsed, "lapsed")];
+    for (user, state) in [
+        ("pending", "pending"),
+        ("approved", "approved"),
+        ("spent", "spent"),
+        ("denied", "denied"),
+        ("alice", "withdrawn"),
+    ] {
+        let id = ask(&gate, user).await;
+        match state {
+            "approved" | "spent" => gate.decide("dana", &id, true, "“yes”, said 道").await.0,
+            "denied" => gate.decide("lee", &id, false, "no").await.0,
+            "withdrawn" => gate.withdraw("alice", &id).await,
+            _ => 204,
+        };
+        if state == "spent" {
+            assert!(gate.check(migrate(user, "v3", 2)).await.is_allowed());
+        }
+        gate.until_state(&id, state).await;
+        all.push((id, state));
+    }
+    gate.terminate();
+    assert!(gate.exited().await.success());
+    all
+}
+
+/// A database as the version that had this schema would have it, with everything of a newer one that it
+/// could keep.
+fn older(path: &Path, newer: &Path, all: &[Migration], version: i32) {
+    let mut old = Connection::open(path).unwrap();
+    Runner::new(all).set_target(Target::Version(version)).run(&mut old).unwrap();
+    old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+    old.pragma_update(None, "journal_mode", "wal").unwrap();
+    old.execute("ATTACH ?1 AS newer", [newer.to_str().unwrap()]).unwrap();
+    // The tally keeps itself.
+    let tables = "SELECT name FROM main.sqlite_schema WHERE type = 'table'
+                  AND name NOT IN ('refinery_schema_history', 'tally', 'probe') ORDER BY name";
+    let names = |sql: &str| -> Vec<String> {
+        let mut statement = old.prepare(sql).unwrap();
+        let names = statement.query_map([], |row| row.get(0)).unwrap();
+        names.collect::<Result<_, _>>().unwrap()
+    };
+    for table in names(tables) {
+        let columns = names(&format!("SELECT name FROM pragma_table_info('{table}', 'main')"));
+        let columns = columns.join(", ");
+        let copy =
+            format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}");
+        old.execute_batch(&copy).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_every_older_schema_the_chain_verifies_what_waits_is_decided_and_grants_pass_once() {
+    let lab = Lab::new();
+    let requests = filled(&lab).await;
+    let of = |state: &str| &requests.iter().find(|(_, is)| *is == state).unwrap().0;
+    let newest = lab.path("gate.db");
+    let (whole, said) = run(&["audit", "verify", newest.to_str().unwrap()]);
+    assert!(whole, "{said}");
+    let head = said.trim().rsplit(' ').next().unwrap();
+
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite");
+    let all = refinery::load_sql_migrations(folder).unwrap();
+    let mut versions: Vec<_> = all.iter().map(Migration::version).collect();
+    versions.sort_unstable();
+    for version in versions {
+        let path = lab.path(&format!("schema-{version}.db"));
+        older(&path, &newest, &all, version);
+        let database = path.display().to_string();
+        // As before every upgrade: the new program copies what the old one has written.
+        let backup = lab.path(&format!("backup-{version}.db")).display().to_string();
+        let (done, said) = run(&["backup", "--database", &database, &backup]);
+        assert!(done && said.contains(head), "{version}: {said}");
+
+        let gate = lab.replica(&database, &["--hold", "0"]);
+        for (id, state) in &requests {
+            assert_eq!(gate.json(&format!("/requests/{id}")).await["state"], *state, "{version}");
+        }
+        let approved = gate.json(&format!("/requests/{}", of("approved"))).await;
+        assert_eq!(approved["votes"][0]["reason"], "“yes”, said 道");
+        assert_eq!(gate.decide("lee", of("pending"), true, "").await.0, 204, "{version}");
+        for user in ["pending", "approved"] {
+            let once = gate.check(migrate(user, "v3", 3)).await;
+            assert!(once.is_allowed(), "{version} {user}: {once:?}");
+            let again = gate.check(migrate(user, "v3", 4)).await;
+            assert!(!again.is_allowed(), "{version} {user}: {again:?}");
+        }
+        // What was over stays over.
+        for user in ["spent", "denied", "expired", "lapsed", "alice"] {
+            assert!(!gate.check(migrate(user, "v3", 3)).await.is_allowed(), "{version} {user}");
+        }
+        gate.terminate();
+        assert!(gate.exited().await.success());
+        let (whole, said) = run(&["audit", "verify", &database, "--head", head]);
+        assert!(whole, "{version}: {said}");
+
+        // And the way back to before the upgrade.
+        let (done, said) = run(&["restore", "--database", &database, "--replace", &backup]);
+        assert!(done && said.contains("Approvals that lapsed: 1"), "{version}: {said}");
+        let gate = lab.replica(&database, &["--hold", "0"]);
+        gate.until_state(of("pending"), "pending").await;
+        assert!(!gate.check(migrate("approved", "v3", 5)).await.is_allowed(), "{version}");
+        gate.kill();
+    }
+}
