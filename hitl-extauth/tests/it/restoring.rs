@@ -367,6 +367,41 @@ async fn a_backup_that_finds_no_room_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_killed_leaves_one_whole_database_in_place_or_wants_to_be_given_again() {
+    const KILLS: u32 = 15;
+    let lab = Lab::new();
+    let gate = lab.start(&["--hold", "0"]);
+    let [granted] = asked(&gate, ["granted"]).await;
+    gate.decide("dana", &granted, true, "").await;
+    for number in 0..40 {
+        gate.check(migrate("alice", &"v".repeat(20_000 + number as usize), number)).await;
+    }
+    lab.backs_up("backup.db");
+    let backup = lab.file("backup.db");
+    gate.kill();
+    let begun = std::time::Instant::now();
+    assert!(lab.run("restore", &["--replace", &backup]).0);
+    let takes = begun.elapsed();
+    for round in 0..KILLS {
+        let mut restore = command();
+        restore.args(["restore", "--database", &lab.file("gate.db"), "--replace", &backup]);
+        let mut restore = restore.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(takes * round / KILLS);
+        restore.kill().unwrap();
+        restore.wait().unwrap();
+        let (whole, text) = run(&["audit", "verify", &lab.file("gate.db")]);
+        assert!(whole, "{text}");
+        // What a gate that starts now would say.
+        let (ours, text) = lab.run("recall", &[]);
+        assert!(ours || text.contains("was put aside by `restore`"), "{text}");
+    }
+    let (done, text) = lab.run("restore", &["--replace", &backup]);
+    assert!(done, "{text}");
+    let gate = lab.start(&["--hold", "0"]);
+    gate.until_state(&granted, "lapsed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_put_back_by_hand_is_recalled() {
     let lab = Lab::new();
     let gate = lab.start(&["--hold", "0"]);

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, claim, copies, list, preapprovals, rows,
+    APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, REPLACED_ID, claim, copies, list,
+    preapprovals, rows,
 };
 use crate::store::{Filter, Order, Page, StoreError, recall::Recalled};
 
@@ -53,7 +54,7 @@ impl Source {
         let application: i64 = connection
             .pragma_query_value(None, "application_id", |row| row.get(0))
             .map_err(sqlite)?;
-        if application != APPLICATION_ID && application != MOVED_ID {
+        if ![APPLICATION_ID, MOVED_ID, REPLACED_ID].contains(&application) {
             return Err(OpenError::Foreign(name));
         }
         claim(&mut connection, &name)?;
