@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hitl_api::{Detail, Event, Head, Insights, Request, RequestId, Ruling, Vote, audit};
+use hitl_api::{Detail, Event, Head, Insights, Request, RequestId, Ruling, Vote};
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::{sync::watch, task::JoinHandle};
@@ -481,12 +481,7 @@ impl Store for PostgresStore {
     async fn head(&self) -> Result<Head, StoreError> {
         let found =
             self.rows("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1", &[]).await?;
-        match found.first() {
-            Some(row) => {
-                Ok(Head { seq: row.try_get::<_, i64>(0)?.unsigned_abs(), hash: row.try_get(1)? })
-            }
-            None => Ok(Head { seq: 0, hash: audit::GENESIS.to_owned() }),
-        }
+        rows::read_head(found.first())
     }
 
     fn latest(&self) -> watch::Receiver<u64> {

@@ -1,6 +1,6 @@
 //! A PostgreSQL without a gate: reading its audit, and filling an empty one.
 
-use hitl_api::{Event, Head, Preapproval, Request, audit};
+use hitl_api::{Event, Head, Preapproval, Request};
 
 use super::{
     OpenError,
@@ -91,12 +91,7 @@ impl Target {
             return Ok(None);
         }
         let head = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1";
-        Ok(Some(match self.0.query_opt(head, &[]).await? {
-            Some(row) => {
-                Head { seq: row.try_get::<_, i64>(0)?.unsigned_abs(), hash: row.try_get(1)? }
-            }
-            None => Head { seq: 0, hash: audit::GENESIS.to_owned() },
-        }))
+        rows::read_head(self.0.query_opt(head, &[]).await?.as_ref()).map(Some)
     }
 
     /// Keeps requests, with their votes.

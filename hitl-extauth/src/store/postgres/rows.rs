@@ -1,6 +1,6 @@
 //! Rows to types and back. The only place that knows the column names.
 
-use hitl_api::{Event, PreapprovalId, Request, RequestId, Requester, State, Vote};
+use hitl_api::{Event, Head, PreapprovalId, Request, RequestId, Requester, State, Vote, audit};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -195,6 +195,14 @@ pub(super) fn read_event(row: &Row) -> Result<Event, StoreError> {
         data: read_object(row, "data")?,
         previous: row.try_get("previous")?,
         hash: row.try_get("hash")?,
+    })
+}
+
+/// The end of the audit, of its last row if there is one.
+pub(super) fn read_head(row: Option<&Row>) -> Result<Head, StoreError> {
+    Ok(match row {
+        Some(row) => Head { seq: row.try_get::<_, i64>(0)?.unsigned_abs(), hash: row.try_get(1)? },
+        None => Head { seq: 0, hash: audit::GENESIS.to_owned() },
     })
 }
 

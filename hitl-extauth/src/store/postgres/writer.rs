@@ -11,7 +11,7 @@ mod needs;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, try_join_all};
-use hitl_api::{Head, RequestId, Requester, audit};
+use hitl_api::{RequestId, Requester};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -357,10 +357,7 @@ async fn load(
     let mut next = || answers.next().unwrap_or_default();
     let now: i64 = first(&next())?.unwrap_or_default();
     let mut view = View::of(shared.replica);
-    view.head = Some(match next().first() {
-        Some(row) => Head { seq: row.try_get::<_, i64>(0)?.unsigned_abs(), hash: row.try_get(1)? },
-        None => Head { seq: 0, hash: audit::GENESIS.to_owned() },
-    });
+    view.head = Some(rows::read_head(next().first())?);
     let pending: i64 = first(&next())?.unwrap_or_default();
     view.pending = u32::try_from(pending).unwrap_or(u32::MAX);
     for row in next() {
