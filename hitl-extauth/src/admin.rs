@@ -15,7 +15,7 @@ mod queue;
 mod rules;
 mod webhooks;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -37,7 +37,8 @@ use crate::{
     store::{ChangeError, StoreError},
 };
 
-pub use self::{local::only_local, openapi::document};
+use self::local::only_local;
+pub use self::openapi::document;
 
 /// What the handlers share; a cheap handle.
 #[derive(Clone)]
@@ -73,9 +74,11 @@ impl Admin {
         Self { gate, reviewers, receipts, metrics, readiness, presence, leaving }
     }
 
-    /// The API as a router.
-    pub fn router(self) -> Router {
-        Router::new()
+    /// The API as a router, for a listener at this address.
+    pub fn router(self, at: SocketAddr) -> Router {
+        // Where nobody is asked who they are, a page in a browser here must not ask in their stead.
+        let only_here = self.reviewers.anybody && at.ip().is_loopback();
+        let api = Router::new()
             .route("/pending", get(queue::pending))
             .route("/decide/{id}", post(queue::decide))
             .route("/withdraw/{id}", post(queue::withdraw))
@@ -98,7 +101,8 @@ impl Admin {
             .route("/readyz", get(health::readyz))
             .route("/metrics", get(health::metrics))
             .fallback(async || Problem::new(StatusCode::NOT_FOUND, "nothing is here"))
-            .with_state(self)
+            .with_state(self);
+        if only_here { only_local(api) } else { api }
     }
 
     /// What is not secret: health, metrics, and the keys that receipts are verified with.

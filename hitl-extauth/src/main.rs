@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use hitl_extauth::{
-    admin::{Admin, Leaving, only_local},
+    admin::{Admin, Leaving},
     check::CheckService,
     config::{Command, Config},
     desk,
@@ -89,7 +89,6 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     config.check()?;
     let _telemetry = telemetry::init("hitl-extauth", &config.telemetry)?;
     let people = Arc::new(people(config)?);
-    let anybody = people.anybody;
     let receipts =
         Arc::new(Receipts::new(config.receipt_key.as_deref(), config.receipt_issuer.as_str())?);
     let metrics = Arc::new(Metrics::default());
@@ -150,9 +149,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         Some(address) => Some(serve::beside(address, admin.status()).await?),
         None => None,
     };
-    let admin = admin.router();
-    // Where nobody is asked who they are, a page in a browser here must not ask in their stead.
-    let admin = if anybody && http_address.ip().is_loopback() { only_local(admin) } else { admin };
+    let admin = admin.router(http_address);
     let (parking, replica) = (gate.parking().clone(), Arc::clone(gate.store()));
     let mut latest = gate.store().latest();
     let mut store = latest.clone();

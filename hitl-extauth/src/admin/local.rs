@@ -16,7 +16,7 @@ use axum::{
 use super::Problem;
 
 /// Lets in what asks this machine by its own name or address, and nothing else.
-pub fn only_local(router: Router) -> Router {
+pub(super) fn only_local(router: Router) -> Router {
     router.layer(from_fn(check))
 }
 

@@ -390,7 +390,7 @@ pub(crate) fn migrate(user: &str, version: &str, id: u32) -> CheckRequest {
 /// The same from somebody whose client certificate the gateway has verified.
 pub(crate) fn verified(principal: &str, mut check: CheckRequest) -> CheckRequest {
     let attributes = check.attributes.as_mut().unwrap();
-    attributes.source.as_mut().unwrap().principal = principal.to_owned();
+    principal.clone_into(&mut attributes.source.as_mut().unwrap().principal);
     check
 }
 
