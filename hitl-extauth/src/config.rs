@@ -123,6 +123,13 @@ pub struct Config {
     #[arg(long, env = "HITL_RECEIPT_KEY", value_name = "FILE")]
     pub receipt_key: Option<PathBuf>,
 
+    /// Public keys that tools are given beside the one of --receipt-key (a JWK set), while keys change: the one
+    /// that was signed with before, or will be
+    ///
+    /// `hitl-extauth public-key FILE` prints them. See docs/operations.md.
+    #[arg(long, env = "HITL_PUBLISHED_KEYS", value_name = "FILE")]
+    pub published_keys: Option<PathBuf>,
+
     /// Name of this gate in receipts (`iss`)
     #[arg(long, env = "HITL_RECEIPT_ISSUER", default_value = hitl_receipt::DEFAULT_ISSUER, value_name = "NAME")]
     pub receipt_issuer: Name,

@@ -21,7 +21,7 @@ use hitl_extauth::{
     offline,
     parking::Parking,
     people::People,
-    receipt::Receipts,
+    receipt::{ReceiptError, Receipts},
     rules::book::RuleBook,
     store::{SharedStore, database::Database, postgres::PostgresStore, sqlite::SqliteStore},
     trial,
@@ -78,6 +78,7 @@ async fn main() -> ExitCode {
         Some(Command::Recall { database, postgres }) => {
             offline::recall(&database.database, postgres).await.map_err(Into::into)
         }
+        Some(Command::PublicKey { file }) => offline::public_key(file).map_err(Into::into),
         Some(Command::Rules(command)) => trial::run(command).await.map_err(Into::into),
         Some(Command::Review(command)) => desk::run(command).await.map_err(Into::into),
         None => Box::pin(run(&config)).await,
@@ -89,8 +90,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     config.check()?;
     let _telemetry = telemetry::init("hitl-extauth", &config.telemetry)?;
     let people = Arc::new(people(config)?);
-    let receipts =
-        Arc::new(Receipts::new(config.receipt_key.as_deref(), config.receipt_issuer.as_str())?);
+    let receipts = Arc::new(receipts(config)?);
     let metrics = Arc::new(Metrics::default());
     let rules = rules(config, &metrics)?;
     let telling = telling(config, &metrics)?;
@@ -191,6 +191,14 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     }
     tracing::info!("hitl-extauth has stopped");
     Ok(())
+}
+
+fn receipts(config: &Config) -> Result<Receipts, ReceiptError> {
+    let receipts = Receipts::new(config.receipt_key.as_deref(), config.receipt_issuer.as_str())?;
+    match &config.published_keys {
+        Some(file) => receipts.with_published(file),
+        None => Ok(receipts),
+    }
 }
 
 fn people(config: &Config) -> anyhow::Result<People> {

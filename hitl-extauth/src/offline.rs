@@ -18,6 +18,7 @@ use hitl_api::{
 use crate::{
     config::{AuditCommand, NotedHead},
     gate,
+    receipt::{self, ReceiptError},
     store::{
         StoreError,
         backup::{self, BackupError},
@@ -56,6 +57,17 @@ pub enum AuditError {
     /// The output cannot be written.
     #[error("the output cannot be written: {0}")]
     Output(io::Error),
+}
+
+/// Prints the public half of a key of receipts.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn public_key(file: &Path) -> Result<(), ReceiptError> {
+    let jwks = receipt::public_key(file)?;
+    // Whoever reads it may have gone.
+    let _ = writeln!(io::stdout(), "{jwks:#}");
+    Ok(())
 }
 
 /// Does what was asked, and prints it.

@@ -1,6 +1,7 @@
 //! Signs what was approved, for the tool to verify.
 //!
-//! Owns the signing key. Must never sign anything but a request that has been spent.
+//! Owns the signing key, and which public keys tools are given. Must never sign anything but a request that
+//! has been spent, and never sign with any key but its own.
 
 use std::{
     fs,
@@ -11,7 +12,8 @@ use std::{
 
 use hitl_api::{Assurance, Request};
 use hitl_receipt::{
-    ArgsDigest, Claims, DigestError, LIFETIME_SECONDS, ReceiptId, Signer, SigningError,
+    ArgsDigest, Claims, DigestError, KeySet, KeySetError, LIFETIME_SECONDS, ReceiptId, Signer,
+    SigningError,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -28,6 +30,12 @@ pub enum ReceiptError {
     /// What is in the file is no key.
     #[error("--receipt-key {0}: {1}")]
     Key(String, SigningError),
+    /// The public keys cannot be read.
+    #[error("--published-keys {0}: {1}")]
+    PublishedFile(String, io::Error),
+    /// They are no keys.
+    #[error("--published-keys {0}: {1}; `hitl-extauth public-key FILE` prints what belongs there")]
+    Published(String, KeySetError),
     /// The key does not sign.
     #[error(transparent)]
     Signing(#[from] SigningError),
@@ -41,6 +49,8 @@ pub enum ReceiptError {
 pub struct Receipts {
     signer: Signer,
     issuer: String,
+    /// Public keys of others that are given to tools, too.
+    also: Vec<Value>,
 }
 
 impl Receipts {
@@ -67,12 +77,30 @@ impl Receipts {
                 }
             }
         };
-        Ok(Self { signer, issuer: issuer.to_owned() })
+        Ok(Self { signer, issuer: issuer.to_owned(), also: Vec::new() })
     }
 
-    /// The public key, for tools.
+    /// Gives tools the public keys in a file, too: the one that was signed with before, or will be.
+    ///
+    /// # Errors
+    /// See [`ReceiptError`].
+    pub fn with_published(mut self, file: &Path) -> Result<Self, ReceiptError> {
+        let name = || file.display().to_string();
+        let text =
+            fs::read_to_string(file).map_err(|error| ReceiptError::PublishedFile(name(), error))?;
+        let set = KeySet::parse(&text).map_err(|error| ReceiptError::Published(name(), error))?;
+        // Its own is there already, and is not named twice.
+        self.also = set.jwks().filter(|key| key["kid"] != self.signer.kid()).collect();
+        Ok(self)
+    }
+
+    /// The public keys, for tools: its own first.
     pub fn jwks(&self) -> Value {
-        self.signer.jwks()
+        let mut jwks = self.signer.jwks();
+        if let Some(keys) = jwks.get_mut("keys").and_then(Value::as_array_mut) {
+            keys.extend(self.also.iter().cloned());
+        }
+        jwks
     }
 
     /// A receipt for a request that has just been spent.
@@ -97,6 +125,17 @@ impl Receipts {
             approved_by: approved.map(|vote| vote.reviewer.clone()).collect(),
         })?)
     }
+}
+
+/// The public half of a key in a file, as tools are given it.
+///
+/// # Errors
+/// See [`ReceiptError`].
+pub fn public_key(file: &Path) -> Result<Value, ReceiptError> {
+    let name = || file.display().to_string();
+    let pem = fs::read_to_string(file).map_err(|error| ReceiptError::File(name(), error))?;
+    let signer = Signer::from_pem(&pem).map_err(|error| ReceiptError::Key(name(), error))?;
+    Ok(signer.jwks())
 }
 
 /// Makes a file with all of its content, or leaves the one that is there by now.

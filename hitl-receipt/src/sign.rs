@@ -82,10 +82,7 @@ impl Signer {
 
     /// The public half as a JWK set, for `/.well-known/jwks.json`.
     pub fn jwks(&self) -> Value {
-        json!({"keys": [{
-            "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA",
-            "kid": self.kid, "x": self.public,
-        }]})
+        json!({"keys": [jwk(&self.kid, &self.public)]})
     }
 
     /// Signs a receipt: a compact JWS.
@@ -106,6 +103,11 @@ impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signer").field("kid", &self.kid).finish_non_exhaustive()
     }
+}
+
+/// A public key as a member of a JWK set (RFC 8037).
+pub(crate) fn jwk(kid: &str, x: &str) -> Value {
+    json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": x})
 }
 
 /// RFC 7638: the required members in lexical order, without white space.

@@ -14,11 +14,20 @@ use jsonwebtoken::{
     jwk::{AlgorithmParameters, EllipticCurve, JwkSet, PublicKeyUse},
 };
 
-use crate::{ArgsDigest, Claims, LEEWAY_SECONDS, LIFETIME_SECONDS, TYPE};
+use serde_json::Value;
+
+use crate::{ArgsDigest, Claims, LEEWAY_SECONDS, LIFETIME_SECONDS, TYPE, sign::jwk};
 
 /// The public keys receipts may be signed with, by key id.
 #[derive(Clone, Default)]
-pub struct KeySet(BTreeMap<String, DecodingKey>);
+pub struct KeySet(BTreeMap<String, PublicKey>);
+
+#[derive(Clone)]
+struct PublicKey {
+    /// As it is written in a JWK.
+    x: String,
+    verifies: DecodingKey,
+}
 
 /// Why a text is not a usable key set.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +71,16 @@ impl KeySet {
             let bytes = URL_SAFE_NO_PAD.decode(&pair.x).map_err(|error| bad(error.to_string()))?;
             let bytes = bytes.as_slice().try_into().map_err(|_| bad("not 32 bytes".to_owned()))?;
             VerifyingKey::from_bytes(bytes).map_err(|error| bad(error.to_string()))?;
-            let key =
+            let verifies =
                 DecodingKey::from_ed_components(&pair.x).map_err(|error| bad(error.to_string()))?;
-            keys.insert(kid, key);
+            keys.insert(kid, PublicKey { x: pair.x.clone(), verifies });
         }
         if keys.is_empty() { Err(KeySetError::NoUsableKey) } else { Ok(Self(keys)) }
+    }
+
+    /// The keys as members of a JWK set, and nothing else of what they were read from.
+    pub fn jwks(&self) -> impl Iterator<Item = Value> {
+        self.0.iter().map(|(kid, key)| jwk(kid, &key.x))
     }
 
     /// The ids of the keys, for logs.
@@ -165,7 +179,7 @@ impl Verifier {
             return Err(Refusal::Malformed);
         }
         let kid = header.kid.as_deref().ok_or(Refusal::UnknownKey)?;
-        let key = keys.0.get(kid).ok_or(Refusal::UnknownKey)?;
+        let key = &keys.0.get(kid).ok_or(Refusal::UnknownKey)?.verifies;
 
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation())
             .map_err(|error| match error.kind() {

@@ -317,6 +317,10 @@ What is mounted there.
     items:
       - key: {{ $gate.receipts.existingSecretKey }}
         path: {{ $gate.receipts.existingSecretKey }}
+      {{- with $gate.receipts.publishedKeys }}
+      - key: {{ . }}
+        path: {{ . }}
+      {{- end }}
 {{- end }}
 {{- if and $postgres $database.passwordKey }}
 - name: database
@@ -657,6 +661,9 @@ or name a Secret that holds such a list under the key reviewers.yaml (reviewers.
 {{- fail "gate.persistence.mode is existing: name your claim in gate.persistence.existingClaim" -}}
 {{- end -}}
 {{- include "hitl.checkDatabase" . -}}
+{{- if and .Values.gate.receipts.publishedKeys (not .Values.gate.receipts.existingSecret) -}}
+{{- fail "gate.receipts.publishedKeys names a file of the Secret gate.receipts.existingSecret, and there is none: name it" -}}
+{{- end -}}
 {{- if and .Values.gate.receipts.existingSecret (not .Values.gate.receipts.enabled) -}}
 {{- fail "gate.receipts.existingSecret names a key, but gate.receipts.enabled is false: enable it, or leave the Secret out" -}}
 {{- end -}}

@@ -87,6 +87,12 @@ pub enum Command {
         #[command(flatten)]
         postgres: PostgresArgs,
     },
+    /// Print the public half of a key of receipts, as a JWK set for --published-keys or a tool server
+    PublicKey {
+        /// The private key (PKCS#8 PEM, Ed25519)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Check rules, ask what they say to a call, try them on the past
     #[command(subcommand)]
     Rules(RulesCommand),

@@ -1,9 +1,11 @@
 //! What passes, what is held, what is refused, and what the caller gets back.
 
+use std::collections::BTreeSet;
+
 use hitl_receipt::{ArgsDigest, KeySet, Verifier};
 use serde_json::json;
 
-use crate::support::{Lab, Verdict, id_of, migrate, post, verified};
+use crate::support::{Gate, Lab, Verdict, command, id_of, migrate, post, verified};
 
 #[tokio::test]
 async fn a_harmless_request_passes_without_the_headers_only_the_gate_may_set() {
@@ -77,6 +79,61 @@ async fn an_approved_call_is_released_with_a_receipt_for_exactly_this_call() {
     // Set, so not removed: gateways differ in which of the two comes last.
     assert!(!removed.contains(&"x-hitl-receipt".to_owned()));
     assert_eq!(gate.until_state(&id_of(&request), "spent").await["votes"][0]["reviewer"], "dana");
+}
+
+#[tokio::test]
+async fn while_keys_change_receipts_by_the_old_one_and_the_new_one_are_good() {
+    let lab = Lab::new();
+    let (key, also) = (lab.path("key.pem"), lab.path("also.json"));
+    let published = ["--published-keys", also.to_str().unwrap()];
+    let public = |key: &std::path::Path| {
+        let printed = command().arg("public-key").arg(key).output().unwrap();
+        assert!(printed.status.success(), "{printed:?}");
+        String::from_utf8(printed.stdout).unwrap()
+    };
+    let released = async |gate: &Gate, number: u32| {
+        let call = gate.hold(migrate("alice", "v3", number)).await;
+        let id = gate.waiting_one().await;
+        assert_eq!(gate.decide("dana", &id, true, "").await.0, 204);
+        call.await.unwrap().receipt()
+    };
+    let good = async |gate: &Gate, receipt: &str| {
+        let keys = gate.json("/.well-known/jwks.json").await;
+        let kids: BTreeSet<_> =
+            keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].to_string()).collect();
+        assert_eq!(kids.len(), keys["keys"].as_array().unwrap().len(), "{keys}");
+        let arguments = ArgsDigest::of(json!({"version": "v3"}).as_object()).unwrap();
+        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap();
+        let keys = KeySet::parse(&keys.to_string()).unwrap();
+        let verifier = Verifier::new("hitl-extauth", "mcp-ops-tools");
+        verifier.verify(&keys, receipt, now, "run_migration", &arguments).is_ok()
+    };
+
+    let gate = lab.start(&[]);
+    let old = released(&gate, 1).await;
+    gate.kill();
+    // The next key is known before anything is signed with it.
+    let next = lab.path("next.pem");
+    std::fs::rename(&key, lab.path("old.pem")).unwrap();
+    lab.start(&[]).kill();
+    std::fs::rename(&key, &next).unwrap();
+    std::fs::rename(lab.path("old.pem"), &key).unwrap();
+    std::fs::write(&also, public(&next)).unwrap();
+    let gate = lab.start(&published);
+    let second = released(&gate, 2).await;
+    assert!(good(&gate, &old).await && good(&gate, &second).await);
+    gate.kill();
+    // Then it signs, and what the old one has signed is good still.
+    std::fs::write(&also, public(&key)).unwrap();
+    std::fs::rename(&next, &key).unwrap();
+    let gate = lab.start(&published);
+    let third = released(&gate, 3).await;
+    assert!(good(&gate, &second).await && good(&gate, &third).await);
+    gate.kill();
+    // Its own beside it is no second one; and at last the old one counts no more.
+    std::fs::write(&also, public(&key)).unwrap();
+    let gate = lab.start(&published);
+    assert!(good(&gate, &third).await && !good(&gate, &second).await);
 }
 
 #[tokio::test]
