@@ -4,13 +4,11 @@
 //! or put in breaks the chain at a row that can be named; a removed tail shows against a head noted
 //! earlier. Must never skip a row it cannot read.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Event, Head, RequestId};
+use crate::{Event, Head, RequestId, hex};
 
 /// The hash that stands before the first row.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -82,12 +80,7 @@ fn hash(event: &Event) -> Result<String, Broken> {
     });
     let canonical =
         serde_json_canonicalizer::to_vec(&form).map_err(|_| Broken::NotCanonical(event.seq))?;
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(canonical) {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    Ok(hex)
+    Ok(hex(&Sha256::digest(canonical)))
 }
 
 /// Verifies rows one by one, in order.

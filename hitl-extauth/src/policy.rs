@@ -3,8 +3,7 @@
 //! Pure. Owns the digest of a call. Must never let two calls that differ in anything a reviewer
 //! decides about share one.
 
-use std::fmt::Write as _;
-
+use hitl_api::hex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -43,12 +42,7 @@ pub fn digest(
     if let (Some(context), Some(call)) = (context, call.as_object_mut()) {
         call.insert("context".to_owned(), context.clone());
     }
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(serde_json_canonicalizer::to_vec(&call)?) {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    Ok(hex)
+    Ok(hex(&Sha256::digest(serde_json_canonicalizer::to_vec(&call)?)))
 }
 
 #[cfg(test)]

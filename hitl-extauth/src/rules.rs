@@ -10,10 +10,10 @@ mod facts;
 mod file;
 mod lone;
 
-use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use cel::Env;
-use hitl_api::{Outcome, Quorum, Requester, Risk, RuleSaid, Ruling};
+use hitl_api::{Outcome, Quorum, Requester, Risk, RuleSaid, Ruling, hex};
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -141,11 +141,7 @@ impl Rules {
             let condition = condition.map_err(|error| file::broken(&rule.name, &error))?;
             rules.push(Rule { name: rule.name, condition, action: rule.action });
         }
-        let mut digest = String::with_capacity(64);
-        for byte in Sha256::digest(text) {
-            // Writing to a String cannot fail.
-            let _ = write!(digest, "{byte:02x}");
-        }
+        let digest = hex(&Sha256::digest(text));
         Ok(Self { rules, env, patterns: Arc::new(patterns), zone, headers, digest })
     }
 

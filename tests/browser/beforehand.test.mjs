@@ -2,12 +2,8 @@
 // time running out, used, and ended, with two people looking on.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { after, afterEach, before, test } from "node:test";
-import { Lab, picture, token, until } from "./lab.mjs";
-
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+import { faultless, Lab, picture, token, until } from "./lab.mjs";
 
 const RULES = `
 rules:
@@ -54,12 +50,6 @@ const end = (id) =>
     headers: { authorization: `Bearer ${token("lee")}` },
   });
 
-async function looksGood(page, what) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  assert.deepEqual(violations.map((violation) => `${what}: ${violation.id}`), []);
-}
-
 const above = (page) => page.getByRole("region", { name: /Approved beforehand/ });
 
 /// Approves the like of the one request that waits; the version it asks for and one more.
@@ -71,7 +61,7 @@ async function approveTheLike(page, id, { uses = "2" } = {}) {
   await condition.fill('arguments.version in ["v3", "v4"]');
   await page.getByLabel("At most, calls").fill(uses);
   await page.getByLabel("Reason, kept in the audit").fill("release night");
-  await looksGood(page, "the form");
+  await faultless(page, "the form");
   await picture(page, "beforehand-form");
   await page.getByRole("button", { name: "Approve beforehand" }).click();
   await above(page).getByText("release night").waitFor();
@@ -88,7 +78,7 @@ test("a reviewer approves calls beforehand, they pass, and everybody sees how ma
   const left = above(lee).locator("[data-until]");
   const first = await left.textContent();
   await until("the time goes on", async () => (await left.textContent()) !== first);
-  await looksGood(lee, "the list, dark");
+  await faultless(lee, "the list, dark");
   await picture(lee, "beforehand-dark");
   const passed = await lab.call("carol", { version: "v4" });
   assert.match(passed.text, /v4/);
@@ -129,7 +119,7 @@ test("one that runs out goes from the page by itself, at 320 pixels, too", async
   await approveTheLike(page, id);
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
   assert.ok(wide <= 320, `${wide} pixels wide`);
-  await looksGood(page, "320 pixels");
+  await faultless(page, "320 pixels");
   await picture(page, "beforehand-320");
   await above(page).waitFor({ state: "hidden" });
   lab.forget(call);

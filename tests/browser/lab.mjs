@@ -1,9 +1,11 @@
 // Starts the real services, the real gateway and a real browser for one file of tests, and stops
 // them. Everything it needs is named by the environment: HITL_BIN, ENVOY_BIN, CHROMIUM_BIN, OUT.
 
+import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { createServer, connect } from "node:net";
 import { createInterface } from "node:readline";
 import { join } from "node:path";
@@ -27,6 +29,20 @@ export async function until(what, is, within = PATIENCE) {
     if (Date.now() > end) throw new Error(`not within ${within} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/// A page in which axe finds nothing, targets large enough to touch included, and that is no wider than its
+/// window.
+export async function faultless(page, what) {
+  await page.evaluate(axe);
+  const rules = { "target-size": { enabled: true } };
+  const { violations } = await page.evaluate((rules) => globalThis.axe.run({ rules }), rules);
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
+  assert.deepEqual(found, [], what);
+  const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(wider <= 0, `${what} is ${wider} px wider than the window`);
 }
 
 export async function freePort() {

@@ -4,11 +4,8 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
-import { Lab, picture, signIn, token, until } from "./lab.mjs";
-
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+import { faultless, Lab, picture, signIn, token, until } from "./lab.mjs";
 
 let lab;
 let ids;
@@ -47,13 +44,7 @@ for (const look of LOOKS) {
   test(`axe finds nothing on any page, ${name}`, async () => {
     const { context, page, complaints } = await lab.visitor(look);
     const check = async (what) => {
-      await page.evaluate(axe);
-      const rules = { "target-size": { enabled: true } };
-      const { violations } = await page.evaluate((rules) => globalThis.axe.run({ rules }), rules);
-      const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
-      assert.deepEqual(found, [], what);
-      const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok(wider <= 0, `${what} is ${wider} px wider than the window`);
+      await faultless(page, what);
       await page.screenshot({ path: `${process.env.OUT}/${name}-${what}.png`, fullPage: true });
     };
     await page.goto("/login");

@@ -2,12 +2,8 @@
 // are. The provider is a real one; two people approve what needs two, each in a browser of their own.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { after, afterEach, before, test } from "node:test";
-import { freePort, Lab, picture, until } from "./lab.mjs";
-
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+import { faultless, freePort, Lab, picture, until } from "./lab.mjs";
 
 /// How long an ID token lasts, in seconds.
 const LIFETIME = 70;
@@ -68,12 +64,6 @@ async function signedIn(name, options) {
   return found;
 }
 
-async function looksGood(page, what) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  assert.deepEqual(violations.map((violation) => `${what}: ${violation.id}`), []);
-}
-
 test("two people approve what needs two, each signed in at the provider", async () => {
   const [ana, bo] = [await signedIn("ana"), await signedIn("bo", { colorScheme: "dark" })];
   await ana.page.getByText("ana@example.com").first().waitFor();
@@ -83,14 +73,14 @@ test("two people approve what needs two, each signed in at the provider", async 
   await ana.page.getByText("2 approvals from dba").first().waitFor();
   await ana.page.getByText("Look at the replicas first").waitFor();
   await ana.page.getByText("high risk").first().waitFor();
-  await looksGood(ana.page, "needs two");
+  await faultless(ana.page, "needs two");
   await picture(ana.page, "needs-two");
   await ana.page.getByLabel("In your words").fill("looks right");
   await ana.page.getByRole("button", { name: "Approve once" }).click();
   await ana.page.getByText("You have approved this. It waits for 1 approval from dba").waitFor();
   // The other one sees it without asking.
   await bo.page.locator("[data-part=rules]", { hasText: "looks right" }).waitFor();
-  await looksGood(bo.page, "needs one more");
+  await faultless(bo.page, "needs one more");
   await picture(bo.page, "needs-one-more");
   await bo.page.getByRole("button", { name: "Approve once" }).click();
   const { text } = await call;
@@ -108,7 +98,7 @@ test("who is in no group that counts sees why they cannot decide", async () => {
   await ana.page.getByText("This needs 1 approval from sec, and you are in none").waitFor();
   await vic.page.goto(`/requests/${id}`);
   await vic.page.getByText("You may read here").waitFor();
-  await looksGood(vic.page, "a reader");
+  await faultless(vic.page, "a reader");
   assert.equal(await vic.page.getByRole("button", { name: "Approve once" }).count(), 0);
   const eve = await visitor();
   await signIn(eve.page, "eve");
@@ -126,7 +116,7 @@ test("the way in looks right, comes back to where one wanted to go, and takes no
   const { page, context } = await visitor();
   await page.goto("/history?state=denied");
   await page.getByRole("link", { name: "Sign in at 127.0.0.1" }).waitFor();
-  await looksGood(page, "login");
+  await faultless(page, "login");
   await picture(page, "login-provider");
   await page.getByRole("link", { name: "Sign in at 127.0.0.1" }).click();
   await page.locator("input[name=login]").fill("ana");

@@ -2,16 +2,14 @@
 // browser of their own, over the whole lab. LAB says where it is: {"chat", "queue", "state"}.
 
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
-import { complain } from "./lab.mjs";
+import { complain, faultless } from "./lab.mjs";
 
 const { CHROMIUM_BIN, OUT } = process.env;
 const { chat, queue, state } = JSON.parse(process.env.LAB ?? "{}");
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 let browser;
 let user;
@@ -158,13 +156,7 @@ for (const colorScheme of ["light", "dark"]) {
       const context = await browser.newContext({ colorScheme, viewport });
       const page = await context.newPage();
       const check = async (what) => {
-        await page.evaluate(axe);
-        const rules = { "target-size": { enabled: true } };
-        const { violations } = await page.evaluate((rules) => globalThis.axe.run({ rules }), rules);
-        const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
-        assert.deepEqual(found, [], what);
-        const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        assert.ok(wider <= 0, `${what} is ${wider} px wider than the window`);
+        await faultless(page, what);
         await page.screenshot({ path: join(OUT, `chat-${colorScheme}-${width}-${what}.png`) });
       };
       await page.goto(chat);

@@ -3,8 +3,9 @@
 //! Owns the list and the check of tokens. Must never keep a token, only its digest, and never let a list
 //! that has become unusable let anybody in.
 
-use std::{fmt::Write as _, path::Path};
+use std::path::Path;
 
+use hitl_api::hex;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -104,12 +105,7 @@ fn read(text: &str) -> Result<Vec<Listed>, String> {
 }
 
 fn sha256(text: &str) -> String {
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(text) {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
+    hex(&Sha256::digest(text))
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ pub(crate) fn check(user: &str, tool: &str, arguments: &Value) -> CheckRequest {
 
 fn sha256(text: &str) -> String {
     use sha2::{Digest as _, Sha256};
-    Sha256::digest(text).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    hitl_api::hex(&Sha256::digest(text))
 }
 
 /// A browser without scripts.

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     cluster::{Cluster, Named, objects},
-    json::{hex, name, text},
+    json::{name, text},
     lab::{Place, write_private},
     platform::Source,
     shell::{command, output},
@@ -43,7 +43,7 @@ impl Release {
             Source::Here(path) => hash_files(path, &mut hash)?,
         }
         hash.update(format!("\n{:?}\n{}", self.version, self.values));
-        let digest = hex(&hash.finalize());
+        let digest = hitl_api::hex(&hash.finalize());
         // As much as tells releases apart.
         Ok(format!("hitl-lab {}", digest.get(..16).unwrap_or(&digest)))
     }

@@ -18,14 +18,3 @@ pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 pub(crate) fn name(object: &Value) -> &str {
     text(object, "/metadata/name")
 }
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut digits = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-    digits
-}

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    json::{hex, set},
+    json::set,
     lab::Record,
     options::{CHAT_NODE_PORT, GATEWAY_NODE_PORT, GatewayKind, Part},
 };
@@ -54,7 +54,7 @@ pub(crate) fn namespaces(lab: &Record) -> Vec<Value> {
 
 /// The digest of a token, as the gate knows a reviewer by.
 fn digest(token: &str) -> String {
-    hex(&Sha256::digest(token))
+    hitl_api::hex(&Sha256::digest(token))
 }
 
 fn secret(name: &str, namespace: &str, data: &BTreeMap<&str, String>) -> Value {
