@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent_and_asks_before_truncating() {
+    fn no_flag_contradicts_another_and_truncating_is_asked_about() {
         Config::command().debug_assert();
         assert_eq!(Config::parse_from(["x"]).require_approval(), ["truncate_table"]);
         let nothing = Config::parse_from(["x", "--require-approval=", "--tools="]);

@@ -2,7 +2,17 @@
 //!
 //! Owns the names on the wire, for the gate that serves them and for the queue, the command line
 //! and the tests that read them; how the audit's rows follow each other; and how text of somebody
-//! else is shown. No I/O, no decisions. Field names that people know from the original lab are kept (`receivedAt`, `rpcMethod`, `toolName`, `toolArgs`).
+//! else is shown. No I/O, no decisions. Field names that people know from the original lab are kept
+//! (`receivedAt`, `rpcMethod`, `toolName`, `toolArgs`).
+//!
+//! ```text
+//! lib          requests, votes, decisions, lists of them, insights
+//! audit        rows of the audit, and whether each follows the one before
+//! ruling       what rules ask for, and whether it is met
+//! preapproval  what is approved before it comes, and which calls that is about
+//! webhooks     messages that did not arrive
+//! reveal       other people's text, with nothing in it hidden
+//! ```
 
 pub mod audit;
 mod preapproval;

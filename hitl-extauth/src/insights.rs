@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_has_a_length_and_steps() {
+    fn a_span_that_is_empty_or_cut_too_finely_is_refused() {
         assert_eq!(Span::new(at(1), at(1), 1), Err(NoSpan::Empty));
         assert_eq!(Span::new(at(2), at(1), 1), Err(NoSpan::Empty));
         assert_eq!(Span::new(at(1), at(2), 0), Err(NoSpan::Steps));

@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent_and_has_reasons_to_begin_with() {
+    fn no_flag_contradicts_another_and_there_are_reasons_to_begin_with() {
         Config::command().debug_assert();
         assert_eq!(Config::parse_from(["x"]).reasons.len(), 4);
     }

@@ -207,7 +207,7 @@ fn quorum(approvals: u32, groups: &[&str]) -> Quorum {
 }
 
 #[test]
-fn the_table_of_outcomes() {
+fn of_rules_that_match_a_denial_wins_then_the_strictest_demand_and_last_what_allows() {
     // No rule matches: one approval, by anybody.
     assert_eq!(ruled("v2"), Ruling::default());
     // Allowed, and nothing else matches.

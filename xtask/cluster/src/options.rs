@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn no_flag_contradicts_another() {
         Cli::command().debug_assert();
     }
 
