@@ -103,7 +103,11 @@ pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], claims: &PersonCla
         let found = match source {
             IdentitySource::Jwt(claim) => arrived.claims.get(claim).and_then(Value::as_str),
             IdentitySource::Mtls => arrived.principal.as_deref(),
-            IdentitySource::Header(name) => arrived.headers.all(name).next(),
+            // One that came twice says two names, and nobody's.
+            IdentitySource::Header(name) => {
+                let mut names = arrived.headers.all(name);
+                names.next().filter(|_| names.next().is_none())
+            }
         };
         let assurance = source.assurance();
         if let Some(name) = found.map(str::trim).filter(|name| !name.is_empty()) {
@@ -227,6 +231,8 @@ mod tests {
         arrived.headers.push("x-user-id", "addr:10.0.0.7");
         let key = |arrived: &Arrived| resolve(arrived, &sources(), &claims()).key;
         assert_eq!(key(&arrived), "header:x-user-id:addr:10.0.0.7");
+        arrived.headers.push("x-user-id", "alice");
+        assert_eq!(key(&arrived), "addr:10.0.0.7");
         let mut arrived = Arrived::default();
         arrived.headers.push("x-user-id", "  ");
         assert_eq!(key(&arrived), NOBODY);

@@ -148,6 +148,18 @@ async fn a_token_of_the_provider_says_who_somebody_is_and_what_they_may_do() {
     let call = gate.hold(migrate("bob", "v3", 1)).await;
     let id = gate.waiting_one().await;
     assert_eq!(decide(&gate, &viewer, &id).await.0, 403);
+    // Nor anything else that changes something.
+    let (_, admin, http) = gate.doors();
+    let like = json!({"condition": "true", "uses": 1, "seconds": 60, "reason": "all of them"});
+    let changes = [
+        (format!("requests/{id}/preapprove"), like.to_string()),
+        ("webhooks/redeliver".to_owned(), "{}".to_owned()),
+    ];
+    for (path, body) in changes {
+        let request = http.post(format!("{admin}/{path}")).bearer_auth(&viewer);
+        let request = request.header("content-type", "application/json").body(body);
+        assert_eq!(request.send().await.unwrap().status(), 403, "{path}");
+    }
     assert_eq!(decide(&gate, &dana, &id).await.0, 204);
     assert!(call.await.unwrap().is_allowed());
     let request = gate.json(&format!("/requests/{id}")).await;
