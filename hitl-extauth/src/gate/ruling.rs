@@ -154,7 +154,13 @@ impl Gate {
         let older = |id| if id == own { None } else { self.parking.claim(id) };
         let (digest, crowd) = (new.digest.clone(), new.crowd().map(str::to_owned));
         let arrival = self.store.arrive(new, self.settings.terms, self.store.now()).await?;
-        if matches!(arrival, Arrival::Joined(_) | Arrival::Denied(_)) {
+        // What the rules deny is a request of its own each time, and counted as such.
+        let met_again = match &arrival {
+            Arrival::Joined(_) => true,
+            Arrival::Denied(request) => request.id != own,
+            Arrival::New { .. } | Arrival::Granted(_) | Arrival::Full(_) => false,
+        };
+        if met_again {
             self.allowances.repeated(&digest, crowd.as_deref(), Instant::now());
         }
         Ok(match arrival {
