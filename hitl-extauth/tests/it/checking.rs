@@ -169,6 +169,10 @@ async fn a_call_held_long_enough_is_told_to_come_back_and_its_retry_joins_the_sa
     let pending = gate.pending().await;
     assert_eq!((pending.len(), &pending[0]["waiting"]), (1, &json!(false)));
 
+    // By a gate that holds for as long as this takes.
+    gate.terminate();
+    assert!(gate.exited().await.success());
+    let gate = lab.start(&[]);
     let retry = gate.hold(migrate("alice", "v3", 2)).await;
     assert_eq!(gate.waiting_one().await, id_of(&pending[0]));
     assert_eq!(gate.decide("dana", &id_of(&pending[0]), true, "").await.0, 204);
@@ -199,7 +203,7 @@ async fn a_hundred_identical_retries_of_one_approval_let_one_call_pass() {
     let lab = Lab::new();
     let gate = lab.start(&["--hold", "2", "--max-held-per-requester", "1000"]);
     let call = gate.hold(migrate("alice", "v3", 0)).await;
-    let id = gate.waiting_one().await;
+    let id = gate.pending_one().await;
     call.abort();
     gate.waiting(0).await;
     assert_eq!(gate.decide("dana", &id, true, "").await.0, 204);
@@ -354,7 +358,7 @@ async fn of_calls_that_join_while_it_is_decided_one_passes_and_nothing_is_given_
     for round in 0..12 {
         let version = format!("v{round}");
         let first = gate.hold(migrate("alice", &version, 0)).await;
-        let id = gate.waiting_one().await;
+        let id = gate.pending_one().await;
         let check = |number| {
             let (mut gateway, check) = (gateway.clone(), migrate("alice", &version, number));
             async move { gateway.check(check).await.unwrap().into_inner() }

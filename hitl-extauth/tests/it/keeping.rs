@@ -185,6 +185,9 @@ async fn the_audit_is_a_chain_that_holds_every_event_and_stays_as_it_is() {
     let lab = Lab::new();
     let gate = lab.start(&["--hold", "1"]);
     gate.check(migrate("alice", "v3", 1)).await.denial();
+    gate.terminate();
+    assert!(gate.exited().await.success());
+    let gate = lab.start(&[]);
     let call = gate.hold(migrate("alice", "v3", 2)).await;
     let id = gate.waiting_one().await;
     gate.decide("lee", &id, false, "no").await;

@@ -75,7 +75,7 @@ async fn of_a_hundred_retries_at_three_replicas_one_passes() {
     for round in 0..5 {
         let version = format!("v{round}");
         let call = gates[0].hold(migrate("alice", &version, 1)).await;
-        let id = gates[1].waiting_one().await;
+        let id = gates[1].pending_one().await;
         call.abort();
         gates[2].waiting(0).await;
         gates[2].decide("dana", &id, true, "").await;

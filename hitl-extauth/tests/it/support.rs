@@ -236,6 +236,19 @@ impl Gate {
         tokio::time::timeout(PATIENCE, found).await.expect("requests to wait")
     }
 
+    /// The id of the one request that is to be decided, whether or not its caller waits still.
+    pub(crate) async fn pending_one(&self) -> String {
+        let found = async {
+            loop {
+                if let [request] = &self.pending().await[..] {
+                    return id_of(request);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("one request")
+    }
+
     /// The id of the one request that waits.
     pub(crate) async fn waiting_one(&self) -> String {
         id_of(&self.waiting(1).await[0])
