@@ -240,7 +240,10 @@ pub struct Config {
 
     /// MCP methods that pass without approval, in place of the list built in
     ///
-    /// A method, or the beginning of one followed by `*`. tools/call is always held.
+    /// A method, or the beginning of one followed by `*`. tools/call is always held. What is given replaces
+    /// all of completion/complete, initialize, logging/setLevel, notifications/*, ping, prompts/list,
+    /// resources/list, resources/templates/list, server/discover, tasks/cancel, tasks/get and tools/list:
+    /// repeat those that your clients need.
     #[arg(
         long = "harmless-method",
         env = "HITL_HARMLESS_METHODS",

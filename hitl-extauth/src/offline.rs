@@ -203,10 +203,14 @@ pub async fn recall(database: &Database, args: &PostgresArgs) -> Result<(), Reca
 }
 
 fn used_no_more(recalled: Recalled) -> String {
+    let Recalled { approvals, preapprovals } = recalled;
+    let why = if approvals + preapprovals > 0 {
+        " Since the backup they may have been used."
+    } else {
+        ""
+    };
     format!(
-        "Approvals that lapsed: {}; pre-approvals that were ended: {}. Since the backup they may have been \
-         used.\n",
-        recalled.approvals, recalled.preapprovals,
+        "Approvals that lapsed: {approvals}; pre-approvals that were ended: {preapprovals}.{why}\n"
     )
 }
 

@@ -34,9 +34,13 @@ enum Command {
     ///
     /// Chat, queue, gate, gateway, tools, and a model if there is no key for one.
     Up(lab::UpArgs),
-    /// Say what of the lab is up (--json on kind)
+    /// Say what of the lab is up; ends with 1 where nothing is
+    ///
+    /// With a lab on kind: `status --json`, for programs, and `--name`.
     Status,
     /// End what `up` has started
+    ///
+    /// With a lab on kind: `teardown --yes` asks nothing, and `--name` says which.
     Teardown,
     /// Play the four scenes against what is up
     Scenes(lab::ScenesArgs),

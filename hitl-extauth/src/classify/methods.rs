@@ -110,6 +110,10 @@ mod tests {
             let error = open.parse::<MethodPattern>().unwrap_err();
             assert!(matches!(error, MethodPatternError::OpensTheGate(_)), "{open}");
         }
+        // Whoever writes a list of their own begins with this one.
+        let told = include_str!("../../../README.md");
+        let untold = DEFAULT.iter().find(|method| !told.contains(&format!("`{method}`")));
+        assert_eq!(untold, None, "the README does not name it");
         for malformed in ["*", "", "t*", "tools*", "a b", "tools/call\u{200b}", "notifications/**"]
         {
             assert!(malformed.parse::<MethodPattern>().is_err(), "{malformed}");

@@ -172,7 +172,7 @@ pub enum ReviewCommand {
         id: RequestId,
 
         /// Why; kept in the audit
-        #[arg(long, default_value = "", value_name = "TEXT")]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         reason: String,
     },
     /// Deny a request; the agent is told why, word for word
@@ -186,7 +186,7 @@ pub enum ReviewCommand {
         id: RequestId,
 
         /// Why; kept in the audit and told to the agent
-        #[arg(long, default_value = "", value_name = "TEXT")]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         reason: String,
     },
     /// Approve calls like a request, before they come

@@ -25,7 +25,7 @@ const PIECE: usize = 64 * 1024;
 /// Whose logs
 #[derive(Args)]
 pub(crate) struct LogsArgs {
-    /// The part
+    /// The part; on kind also controller, kagent and metallb
     #[arg(value_enum)]
     part: Part,
 
