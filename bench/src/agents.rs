@@ -19,7 +19,10 @@ use hitl_conversations::{
 };
 use lab::scenes::chat::Chat;
 
-use crate::{aim, process::Process};
+use crate::{
+    process::Process,
+    report::{Figure, Report, mebibytes, short},
+};
 
 /// Starts of each agent, of which the median counts.
 const STARTS: usize = 5;
@@ -57,8 +60,13 @@ struct Figures {
     turn: Duration,
 }
 
-/// Measures and prints.
-pub(crate) async fn run(bin: &Path, folder: &Path, programs: &Programs) -> anyhow::Result<()> {
+/// Measures.
+pub(crate) async fn run(
+    report: &mut Report,
+    bin: &Path,
+    folder: &Path,
+    programs: &Programs,
+) -> anyhow::Result<()> {
     let folder = folder.join("agents");
     std::fs::create_dir_all(&folder)?;
     // No gateway: what it adds is not the agents'.
@@ -71,38 +79,39 @@ pub(crate) async fn run(bin: &Path, folder: &Path, programs: &Programs) -> anyho
         model: format!("http://{}", serve(scripted_model::routes::router()).await?),
         controller: format!("http://{}", serve(Controller::default().router()).await?),
     };
-    println!(
-        "\nagents: median of {STARTS} starts; memory when idle and after {TURNS} turns with one call \
+    report.part(&format!(
+        "Agents: median of {STARTS} starts; memory when nobody has asked and after {TURNS} turns with one call \
          each; median of these turns, with a model that answers at once"
-    );
-    println!("{:<24}{:>12}{:>14}{:>14}{:>12}", "", "start", "idle KiB", "after KiB", "turn");
+    ));
     let given = [
         (Kind::Rust, Some(bin.join("dba-assistant"))),
         (Kind::Langgraph, programs.langgraph.clone()),
         (Kind::AdkPython, programs.adk_python.clone()),
         (Kind::AdkGo, programs.adk_go.clone()),
     ];
-    let mut rust = None;
     for (kind, program) in given {
         let Some(program) = program else {
-            println!("{:<24}{:>12}", kind.name(), "not given");
+            report.add(Figure::new(kind.name(), "not given"));
             continue;
         };
         let figures = measure(&Agent { kind, program }, &around).await.context(kind.name())?;
         let Figures { start, idle, after, turn } = figures;
-        println!("{:<24}{start:>12.1?}{idle:>14}{after:>14}{turn:>12.1?}", kind.name());
+        let name = kind.name();
+        let mut begins = Figure::new(format!("{name}: start to first answer"), short(start));
+        let mut holds = Figure::new(
+            format!("{name}: resident memory, idle, after the turns"),
+            format!("{}, {}", mebibytes(idle), mebibytes(after)),
+        );
+        // The aims are of the one whose making is ours.
         if kind == Kind::Rust {
-            rust = Some((start, idle, after));
+            begins = begins.aim(format!("under {}", short(START_AIM)), start < START_AIM);
+            holds =
+                holds.aim(format!("under {}", mebibytes(MEMORY_AIM)), idle.max(after) < MEMORY_AIM);
         }
+        report.add(begins);
+        report.add(holds);
+        report.add(Figure::new(format!("{name}: a turn"), short(turn)));
     }
-    let (start, idle, after) = rust.context("the agent in Rust was not measured")?;
-    aim(
-        &format!("the agent in Rust: {idle} KiB idle, {after} KiB after {TURNS} turns"),
-        &format!("under {MEMORY_AIM} KiB"),
-        idle.max(after) < MEMORY_AIM,
-    );
-    let what = format!("the agent in Rust: {start:.1?} from start to its first answer");
-    aim(&what, &format!("under {START_AIM:?}"), start < START_AIM);
     Ok(())
 }
 

@@ -13,6 +13,8 @@ use tokio::{
     task::JoinSet,
 };
 
+use crate::report::{count, short};
+
 /// One connection and what is left in its buffer.
 pub(crate) struct Client {
     stream: TcpStream,
@@ -97,6 +99,17 @@ impl Latencies {
         self.0.len() as f64 / time.as_secs_f64()
     }
 
+    /// As a row of the table: how many in each of these seconds, the median, and one in a hundred.
+    pub(crate) fn row(&mut self, seconds: u64) -> String {
+        let each = count(self.count() as u64 / seconds.max(1));
+        format!("{each}, {}", self.quantiles())
+    }
+
+    /// The median, and one in a hundred.
+    pub(crate) fn quantiles(&mut self) -> String {
+        format!("{}, {}", short(self.quantile(0.5)), short(self.quantile(0.99)))
+    }
+
     pub(crate) fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
@@ -113,6 +126,11 @@ impl Latencies {
         let index = (self.0.len() as f64 * share) as usize;
         self.0.get(index.min(self.0.len().saturating_sub(1))).copied().unwrap_or_default()
     }
+}
+
+/// So many connections, in words.
+pub(crate) fn connections(count: usize) -> String {
+    if count == 1 { "1 connection".to_owned() } else { format!("{count} connections") }
 }
 
 /// Lets `clients` send `request` for a while.

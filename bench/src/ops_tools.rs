@@ -5,9 +5,9 @@ use std::{path::Path, time::Duration};
 use serde_json::json;
 
 use crate::{
-    aim,
-    load::{self, Client, Latencies, tools_call},
+    load::{self, Client, Latencies, connections, tools_call},
     process::Process,
+    report::{self, Figure, Report, mebibytes, short},
 };
 
 /// Rounds in which the two servers take turns, so that noise falls on both.
@@ -29,7 +29,6 @@ const START_AIM: Duration = Duration::from_millis(50);
 const ADDRESS: [&str; 1] = ["address"];
 
 struct Subject {
-    name: &'static str,
     process: Process,
     request: Vec<u8>,
 }
@@ -46,8 +45,8 @@ impl Figures {
     }
 }
 
-/// Measures and prints.
-pub(crate) async fn run(bin: &Path, seconds: u64) -> anyhow::Result<()> {
+/// Measures.
+pub(crate) async fn run(report: &mut Report, bin: &Path, seconds: u64) -> anyhow::Result<()> {
     let ops_tools = bin.join("mcp-ops-tools");
     // Logs as in production, to a pipe that is read.
     let args = ["--listen", "127.0.0.1:0"];
@@ -55,53 +54,56 @@ pub(crate) async fn run(bin: &Path, seconds: u64) -> anyhow::Result<()> {
     let query = json!({"sql": "SELECT * FROM orders"});
     let subjects = [
         Subject {
-            name: "cluster_db_query",
             process: Process::start(&ops_tools, &args, &ADDRESS)?,
             request: tools_call("/public/mcp", "cluster_db_query", &query),
         },
         Subject {
-            name: "bare rmcp, no-op tool",
             process: Process::start(&noop, &["serve-noop"], &ADDRESS)?,
             request: tools_call("/public/mcp", "noop", &json!({})),
         },
     ];
     let idle = subjects.each_ref().map(|subject| subject.process.resident());
 
-    println!(
-        "mcp-ops-tools: {ROUNDS} rounds, the two servers taking turns, {seconds} s each figure"
+    report.part(
+        "mcp-ops-tools: `cluster_db_query`, beside a tool of a bare rmcp server that does nothing",
     );
-    println!(
-        "{:<24}{:>8}{:>16}{:>12}{:>12}{:>12}",
-        "", "clients", "calls/CPU-s", "calls/s", "p50", "p99"
-    );
-    let mut ratios = Vec::new();
     for clients in [1, 16] {
-        let [query, noop] = measure(&subjects, clients, seconds).await?;
-        let ratio = noop.calls_per_cpu_second() / query.calls_per_cpu_second();
-        for (subject, mut figures) in subjects.iter().zip([query, noop]) {
-            println!(
-                "{:<24}{clients:>8}{:>16.0}{:>12}{:>12?}{:>12?}",
-                subject.name,
-                figures.calls_per_cpu_second(),
-                figures.latencies.count() as u64 / seconds,
-                figures.latencies.quantile(0.5),
-                figures.latencies.quantile(0.99),
-            );
-        }
-        ratios.push((clients, ratio));
+        let [mut query, mut noop] = measure(&subjects, clients, seconds).await?;
+        let [rate, bare] = [&query, &noop].map(Figures::calls_per_cpu_second);
+        let cost = bare / rate;
+        report.add(
+            Figure::new(
+                format!("calls per CPU second, {}", connections(clients)),
+                report::rate(rate),
+            )
+            .beside(report::rate(bare))
+            .aim(format!("{cost:.2} no-op calls a query, at most {COST_AIM}"), cost <= COST_AIM),
+        );
+        let all = [&mut query, &mut noop].map(|figures| figures.latencies.row(seconds));
+        let [here, limit] = all;
+        report.add(
+            Figure::new(format!("calls/s, p50, p99, {}", connections(clients)), here).beside(limit),
+        );
     }
-    for (clients, ratio) in ratios {
-        let what = format!("a query costs {ratio:.2} no-op calls at {clients} clients");
-        aim(&what, &format!("at most {COST_AIM}"), ratio <= COST_AIM);
-    }
-    for (subject, idle) in subjects.iter().zip(idle) {
-        let (idle, after) = (idle?, subject.process.resident()?);
-        let what = format!("{}: {idle} KiB idle, {after} KiB after load", subject.name);
-        aim(&what, &format!("under {MEMORY_AIM} KiB idle"), idle < MEMORY_AIM);
-    }
+    let [idle, bare_idle] = idle;
+    let (idle, bare_idle) = (idle?, bare_idle?);
+    report.add(
+        Figure::new("resident memory, idle", mebibytes(idle))
+            .beside(mebibytes(bare_idle))
+            .aim(format!("under {}", mebibytes(MEMORY_AIM)), idle < MEMORY_AIM),
+    );
+    let [after, bare_after] = subjects.each_ref().map(|subject| subject.process.resident());
+    report.add(
+        Figure::new("resident memory, after the load", mebibytes(after?))
+            .beside(mebibytes(bare_after?)),
+    );
     let start = cold_start(&ops_tools, &args, &subjects[0].request).await?;
-    let what = format!("mcp-ops-tools: {start:?} from start to the first answered query");
-    aim(&what, &format!("under {START_AIM:?}"), start < START_AIM);
+    let bare = cold_start(&noop, &["serve-noop"], &subjects[1].request).await?;
+    report.add(
+        Figure::new(format!("start to first answer, median of {STARTS}"), short(start))
+            .beside(short(bare))
+            .aim(format!("under {}", short(START_AIM)), start < START_AIM),
+    );
     Ok(())
 }
 

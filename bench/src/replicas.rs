@@ -15,6 +15,7 @@ use crate::{
     gate::{Gateway, call, connect, decision, get, held, passes, start, start_on, waiting},
     load::{Client, Latencies},
     process::Process,
+    report::{Figure, Report, count, rate},
 };
 
 /// Calls held at once, and the connections they come by, over all replicas.
@@ -36,31 +37,49 @@ struct Setting {
     gates: Vec<Process>,
 }
 
-/// Measures and prints.
-pub(crate) async fn run(bin: &Path, folder: &Path, programs: &Path) -> anyhow::Result<()> {
+/// Measures.
+pub(crate) async fn run(
+    report: &mut Report,
+    bin: &Path,
+    folder: &Path,
+    programs: &Path,
+) -> anyhow::Result<()> {
     let postgres = Postgres::start(programs, &folder.join("postgres"))?;
     let over = |name: &str, count: usize| -> anyhow::Result<Vec<Process>> {
         let url = postgres.database(name)?;
-        (0..count).map(|_| start_on(bin, &url)).collect()
+        (0..count).map(|_| start_on(bin, &url, &[])).collect()
     };
-    println!(
-        "\nhitl-extauth over PostgreSQL: {HELD} calls held at once by {CONNECTIONS} connections; \
-         {DECISIONS} decisions, one after the other, at another replica than the one that holds"
-    );
-    println!("{:<28}{:>16}{:>20}{:>12}", "", "holds a second", "release p50", "p99");
+    report.part(&format!(
+        "hitl-extauth over PostgreSQL, beside a file: {DECISIONS} decisions, one after the other, at another \
+         replica than the one that holds; {} calls at once",
+        count(HELD as u64)
+    ));
     let settings = [
-        Setting { name: "a file, one process", gates: vec![start(bin, &folder.join("one"))?] },
+        Setting { name: "a file, one process", gates: vec![start(bin, &folder.join("one"), &[])?] },
         Setting { name: "PostgreSQL, one replica", gates: over("one", 1)? },
         Setting { name: "PostgreSQL, three replicas", gates: over("three", 3)? },
     ];
+    let mut file: Option<(String, String)> = None;
     for Setting { name, gates } in &settings {
-        let mut releases = releases(gates).await?;
-        let rate = holds(gates).await?;
-        println!(
-            "{name:<28}{rate:>16.0}{:>20?}{:>12?}",
-            releases.quantile(0.5),
-            releases.quantile(0.99)
-        );
+        let release = releases(gates).await?.quantiles();
+        let holds = rate(holds(gates).await?);
+        let what = [
+            format!("decision to release, p50, p99: {name}"),
+            format!("calls held a second, each durable first: {name}"),
+        ];
+        match &file {
+            None => {
+                file = Some((release.clone(), holds.clone()));
+                let [release_of, holds_of] = what;
+                report.add(Figure::new(release_of, release));
+                report.add(Figure::new(holds_of, holds));
+            }
+            Some((file_release, file_holds)) => {
+                let [release_of, holds_of] = what;
+                report.add(Figure::new(release_of, release).beside(file_release));
+                report.add(Figure::new(holds_of, holds).beside(file_holds));
+            }
+        }
     }
     Ok(())
 }

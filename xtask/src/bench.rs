@@ -17,8 +17,12 @@ pub(crate) struct BenchArgs {
     seconds: u64,
 
     /// The service to measure; all when none is named
-    #[arg(value_name = "SERVICE", value_parser = ["mcp-ops-tools", "hitl-extauth", "replicas", "agents"])]
+    #[arg(value_name = "SERVICE", value_parser = ["mcp-ops-tools", "hitl-extauth", "hitl-ui", "replicas", "agents"])]
     service: Option<String>,
+
+    /// Put the table into docs/performance.md, in place of the last run's
+    #[arg(long, conflicts_with = "service")]
+    record: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> {
@@ -27,6 +31,12 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
     let mut bench = workspace.command(bin.join("hitl-bench"));
     bench.arg("run").arg("--bin").arg(&bin).args(["--seconds", &args.seconds.to_string()]);
     bench.arg("--folder").arg(workspace.target().join("bench"));
+    bench.arg("--commit").arg(commit(workspace)?);
+    let compiler = workspace::output(workspace.command("rustc").arg("--version"))?;
+    bench.arg("--compiler").arg(compiler.split(" (").next().unwrap_or_default().trim());
+    if args.record {
+        bench.arg("--record").arg(workspace.path("docs/performance.md"));
+    }
     if let Some(service) = &args.service {
         bench.args(["--only", service]);
     }
@@ -42,4 +52,13 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
     }
     workspace::run(&mut bench)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is measured: the commit, and whether there is more than that.
+fn commit(workspace: &Workspace) -> anyhow::Result<String> {
+    let git = |args: &[&str]| workspace::output(workspace.command("git").args(args));
+    let commit = git(&["rev-parse", "--short", "HEAD"])?;
+    let changed = git(&["status", "--porcelain"])?;
+    let more = if changed.trim().is_empty() { "" } else { " and changes" };
+    Ok(format!("{}{more}", commit.trim()))
 }
