@@ -212,6 +212,12 @@ impl Requester {
         let person = person.to_lowercase();
         std::iter::once(&self.name).chain(&self.also).any(|name| name.to_lowercase() == person)
     }
+
+    /// The network address, where the name is one that nobody has verified: whoever makes up names is one
+    /// of a crowd.
+    pub fn crowd<'a>(&self, address: Option<&'a str>) -> Option<&'a str> {
+        (self.assurance != Assurance::Verified).then(|| address.unwrap_or_default())
+    }
 }
 
 /// What one reviewer said.

@@ -212,7 +212,10 @@ impl Gate {
         let mut deadline = begun + settings.hold;
         // However short the hold, the store gets its time.
         let patience = deadline.max(Instant::now() + LAST_WORD);
-        let mut place = match self.parking.enter(&identity.key, identity.crowd(&arrived)) {
+        let mut place = match self
+            .parking
+            .enter(&identity.key, identity.requester.crowd(arrived.address.as_deref()))
+        {
             Ok(place) => place,
             Err(full) => return Outcome::Denied(full_house(None, &full)).into(),
         };

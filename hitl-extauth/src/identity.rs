@@ -80,13 +80,6 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The network address, where the name is one that nobody has verified: whoever makes up names is one
-    /// of a crowd.
-    pub fn crowd<'a>(&self, arrived: &'a Arrived) -> Option<&'a str> {
-        let claimed = self.requester.assurance != Assurance::Verified;
-        claimed.then(|| arrived.address.as_deref().unwrap_or_default())
-    }
-
     /// Whether nothing at all is known, not even an address.
     pub fn is_nobody(&self) -> bool {
         self.key == NOBODY

@@ -19,8 +19,7 @@ mod work;
 use std::sync::Arc;
 
 use hitl_api::{
-    Asked, Assurance, Event, Head, Insights, PreapprovalId, Request, RequestId, Requester, Ruling,
-    State, Vote,
+    Asked, Event, Head, Insights, PreapprovalId, Request, RequestId, Requester, Ruling, State, Vote,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -84,11 +83,9 @@ pub struct NewCall {
 }
 
 impl NewCall {
-    /// The network address, where the name is one that nobody has verified: whoever makes up names is one
-    /// of a crowd.
+    /// The crowd whose limits its requester shares, if any.
     pub fn crowd(&self) -> Option<&str> {
-        let claimed = self.requester.assurance != Assurance::Verified;
-        claimed.then(|| self.address.as_deref().unwrap_or_default())
+        self.requester.crowd(self.address.as_deref())
     }
 
     /// What pre-approvals are compared with.

@@ -10,7 +10,6 @@
 //! the head is not whole. That is exact, whatever comes before: bodies, early answers, 100-continue.
 
 use std::{
-    io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -18,7 +17,6 @@ use std::{
 };
 
 use hyper::rt::{Sleep, Timer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How long a head may take from its first byte, and how long a connection may be without one.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +66,8 @@ impl Progress {
         standing.whole = clean;
     }
 
-    fn read(&self, bytes: &[u8]) {
+    /// This was read; none at the end of it.
+    pub(crate) fn read(&self, bytes: &[u8]) {
         let mut standing = self.standing();
         if standing.waiting && standing.whole && !standing.begun {
             standing.lines = Lines::default();
@@ -166,56 +165,6 @@ impl Future for Waiting {
             self.sleep.as_mut().reset(deadline);
         }
         self.sleep.as_mut().poll(context)
-    }
-}
-
-/// A stream that tells what is read from it.
-#[derive(Debug)]
-pub(crate) struct Told<S> {
-    pub(crate) stream: S,
-    pub(crate) progress: Progress,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Told<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.progress.read(buffer.filled().get(before..).unwrap_or_default());
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Told<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 }
 

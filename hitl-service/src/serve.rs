@@ -26,10 +26,11 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
+use tokio_util::io::InspectReader;
 
 use crate::{
     connections::{Limits, Listener, allow_files},
-    head::{HeadTimer, Patience, Progress, Told},
+    head::{HeadTimer, Patience, Progress},
 };
 
 /// Largest head of a request, in bytes; a larger one is answered with 431.
@@ -192,7 +193,7 @@ fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     app: Router,
     patience: Patience,
 ) -> Connection<
-    TokioIo<Told<S>>,
+    TokioIo<impl AsyncRead + AsyncWrite + Unpin>,
     impl HttpService<
         Incoming,
         ResBody = axum::body::Body,
@@ -202,7 +203,8 @@ fn connection<S: AsyncRead + AsyncWrite + Unpin>(
 > {
     let progress = Progress::default();
     let timer = HeadTimer { progress: progress.clone(), patience };
-    let stream = TokioIo::new(Told { stream, progress: progress.clone() });
+    let read = progress.clone();
+    let stream = TokioIo::new(InspectReader::new(stream, move |bytes: &[u8]| read.read(bytes)));
     let app = TowerToHyperService::new(app);
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         progress.complete(request.body().size_hint().exact());
