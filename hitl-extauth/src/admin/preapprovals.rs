@@ -29,6 +29,7 @@ impl From<PreapproveError> for Problem {
             | PreapproveError::Over(_)
             | PreapproveError::Changed
             | PreapproveError::Refused(_)
+            | PreapproveError::Taken
             | PreapproveError::Full => StatusCode::CONFLICT,
             PreapproveError::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
             PreapproveError::Store(error) => return error.clone().into(),
@@ -77,7 +78,7 @@ pub(super) async fn list(
         (status = UNAUTHORIZED, body = hitl_api::Problem),
         (status = FORBIDDEN, description = "Not yours to decide", body = hitl_api::Problem),
         (status = NOT_FOUND, body = hitl_api::Problem),
-        (status = CONFLICT, description = "The rules do not let anybody", body = hitl_api::Problem),
+        (status = CONFLICT, description = "The rules do not let anybody, or its id is another's", body = hitl_api::Problem),
         (status = UNSUPPORTED_MEDIA_TYPE, body = hitl_api::Problem),
         (status = UNPROCESSABLE_ENTITY, description = "It goes too far, or its condition is none", body = hitl_api::Problem),
         (status = SERVICE_UNAVAILABLE, description = "The store is away", body = hitl_api::Problem),

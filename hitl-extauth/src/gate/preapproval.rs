@@ -73,6 +73,9 @@ pub enum PreapproveError {
     /// It says something that cannot be.
     #[error("{0}")]
     Wrong(String),
+    /// Its id is another's.
+    #[error("this id is another pre-approval's; send one of its own, or none")]
+    Taken,
     /// There are too many.
     #[error("there are {MOST} pre-approvals in force; end one first")]
     Full,
@@ -214,6 +217,7 @@ impl Gate {
             ended_by: None,
         };
         let made = self.store.preapprove(preapproval, now).await?;
+        let made = made.ok_or(PreapproveError::Taken)?;
         // It is made, whether or not that can be read now.
         self.refreshed().await;
         Ok(made)

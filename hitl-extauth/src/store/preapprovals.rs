@@ -30,12 +30,13 @@ pub struct Ender {
 /// Pre-approvals.
 #[tonic::async_trait]
 pub trait Preapproving: Send + Sync {
-    /// Keeps a new one; gives the one that is there where it was sent before. `now` as everywhere in [`super::Store`].
+    /// Keeps a new one; gives the one that is there where it was sent before, and nothing where its id is
+    /// another's. `now` as everywhere in [`super::Store`].
     async fn preapprove(
         &self,
         preapproval: Preapproval,
         now: Timestamp,
-    ) -> Result<Preapproval, StoreError>;
+    ) -> Result<Option<Preapproval>, StoreError>;
 
     /// Ends one, and gives it as it is then; nothing where there is none.
     async fn end_preapproval(

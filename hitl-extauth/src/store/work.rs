@@ -191,14 +191,13 @@ pub(super) fn preapprove(
     rows: &mut impl Rows,
     preapproval: Preapproval,
     now: Timestamp,
-) -> Result<Preapproval, StoreError> {
+) -> Result<Option<Preapproval>, StoreError> {
     if let Some(there) = rows.preapproval(preapproval.id)? {
         let same = there.request == preapproval.request
             && there.condition == preapproval.condition
             && there.uses == preapproval.uses
             && there.vote.reviewer == preapproval.vote.reviewer;
-        let taken = || StoreError::Unavailable("this id is another pre-approval's".to_owned());
-        return same.then_some(there).ok_or_else(taken);
+        return Ok(same.then_some(there));
     }
     let mut data = object(json!({
         "preapproval": preapproval.id, "requester": preapproval.requester,
@@ -210,7 +209,7 @@ pub(super) fn preapprove(
     data.extend(said(Some(&preapproval.vote)));
     rows.keep(preapproval.clone())?;
     append(rows, preapproval.request, "preapproval_made", data, now)?;
-    Ok(preapproval)
+    Ok(Some(preapproval))
 }
 
 /// Somebody ends a pre-approval. One that has ended stays as it is.

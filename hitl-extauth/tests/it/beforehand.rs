@@ -310,6 +310,18 @@ async fn nobody_approves_the_like_of_their_own_requests_and_nobody_goes_too_far(
     assert_eq!(gate.preapprove("dana", unknown, &wanted("true", 1, 600)).await.0, 404);
     assert_eq!(gate.preapprove("mallory", &id, &wanted("true", 1, 600)).await.0, 401);
     assert_eq!(used(&gate).await, []);
+    // What is sent twice is made once; another is not made under its id.
+    let mut sent = wanted("true", 1, 600);
+    sent["id"] = unknown.into();
+    for _ in 0..2 {
+        let (status, made) = gate.preapprove("dana", &id, &sent).await;
+        assert_eq!((status, made["id"].as_str()), (201, Some(unknown)));
+    }
+    sent["uses"] = 2.into();
+    let (status, body) = gate.preapprove("dana", &id, &sent).await;
+    assert_eq!(status, 409);
+    assert!(body["error"].as_str().unwrap().contains("another pre-approval's"), "{body}");
+    assert_eq!(gate.preapprove("lee", &id, &sent).await.0, 409);
     gate.kill();
     let gate = lab.start(&["--preapproval-uses", "0"]);
     let (status, body) = gate.preapprove("dana", &id, &wanted("true", 1, 600)).await;

@@ -6,6 +6,7 @@ mod beforehand;
 mod crowd;
 mod deciding;
 mod looking_back;
+mod lying;
 mod settings;
 mod signing_in;
 mod support;

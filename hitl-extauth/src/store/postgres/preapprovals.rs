@@ -105,7 +105,7 @@ impl Preapproving for PostgresStore {
         &self,
         preapproval: Preapproval,
         _: Timestamp,
-    ) -> Result<Preapproval, StoreError> {
+    ) -> Result<Option<Preapproval>, StoreError> {
         let id = preapproval.id;
         let (vote, condition) = (&preapproval.vote, &preapproval.condition);
         super::keepable([vote.reviewer.as_str(), &vote.reason, condition])?;

@@ -75,7 +75,7 @@ impl Preapproving for SqliteStore {
         &self,
         preapproval: Preapproval,
         now: Timestamp,
-    ) -> Result<Preapproval, StoreError> {
+    ) -> Result<Option<Preapproval>, StoreError> {
         self.write(move |connection| work::preapprove(&mut Within(connection), preapproval, now))
             .await
     }

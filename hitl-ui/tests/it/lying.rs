@@ -1,0 +1,147 @@
+//! A provider that answers another question than the one that was asked: nobody is signed in by it.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{Json, Router, extract::State, routing};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use reqwest::{StatusCode, Url, header};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::support::{Browser, Lab};
+
+/// What the provider says of whoever comes, and how often it was asked.
+#[derive(Clone, Default)]
+struct Provider {
+    url: String,
+    claims: Arc<Mutex<Value>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Provider {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let provider = Self { url, ..Self::default() };
+        let app = Router::new()
+            .route("/.well-known/openid-configuration", routing::get(Self::about))
+            .route("/token", routing::post(Self::token))
+            .with_state(provider.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        provider
+    }
+
+    async fn about(State(Self { url, .. }): State<Self>) -> Json<Value> {
+        let at = |path: &str| format!("{url}{path}");
+        Json(json!({
+            "issuer": url, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
+        }))
+    }
+
+    async fn token(State(provider): State<Self>) -> Json<Value> {
+        provider.asked.fetch_add(1, Ordering::SeqCst);
+        let claims = provider.claims.lock().unwrap().to_string();
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let token = format!("{}.{}.{}", part(r#"{"alg":"ES256"}"#), part(&claims), part("signed"));
+        Json(json!({"id_token": token, "access_token": "x", "token_type": "Bearer"}))
+    }
+
+    /// Begins to sign in: what the queue asks for.
+    async fn begin(&self, browser: &mut Browser) -> Question {
+        let answer = browser.get("/login/begin?next=%2Fhistory").await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        browser.keep_cookie(&answer);
+        let location = answer.headers()[header::LOCATION].to_str().unwrap();
+        assert!(location.starts_with(&format!("{}/authorize?", self.url)), "{location}");
+        let url = Url::parse(location).unwrap();
+        let of = |name: &str| {
+            let found = url.query_pairs().find(|(key, _)| key == name);
+            found.unwrap().1.into_owned()
+        };
+        Question { state: of("state"), nonce: of("nonce") }
+    }
+
+    /// Says this of whoever comes.
+    fn says(&self, issuer: &str, nonce: Option<&str>) {
+        let mut claims =
+            json!({"iss": issuer, "aud": "hitl-ui", "sub": "dana", "exp": 4_102_444_800_i64});
+        if let Some(nonce) = nonce {
+            claims["nonce"] = nonce.into();
+        }
+        *self.claims.lock().unwrap() = claims;
+    }
+}
+
+struct Question {
+    state: String,
+    nonce: String,
+}
+
+/// Comes back with this; gives the status and the page.
+async fn back(browser: &Browser, query: &str) -> (StatusCode, String) {
+    let answer = browser.get(&format!("/callback?{query}")).await;
+    let status = answer.status();
+    (status, answer.text().await.unwrap())
+}
+
+const NOT_BEGUN: &str = "was not begun here";
+
+#[tokio::test]
+async fn an_answer_to_another_question_signs_nobody_in() {
+    let provider = Provider::start().await;
+    let issuer = format!("--oidc-issuer={}", provider.url);
+    let lab = Lab::start_with(&[&issuer, "--url=http://localhost:8090"]);
+
+    // The same way with nothing wrong about it leads to the gate, which knows no such token: to be begun
+    // again, and not refused here.
+    let mut browser = lab.browser();
+    let Question { state, nonce } = provider.begin(&mut browser).await;
+    provider.says(&provider.url, Some(&nonce));
+    let (status, page) = back(&browser, &format!("code=c&state={state}")).await;
+    let asked = provider.asked.load(Ordering::SeqCst);
+    assert_eq!((status, asked), (StatusCode::SEE_OTHER, 1), "{page}");
+
+    // An ID token that was made for somebody else's question, or for none.
+    let mut other = lab.browser();
+    let another = provider.begin(&mut other).await.nonce;
+    for nonce in [Some(another.as_str()), Some(""), None] {
+        let mut browser = lab.browser();
+        let Question { state, .. } = provider.begin(&mut browser).await;
+        provider.says(&provider.url, nonce);
+        let (status, page) = back(&browser, &format!("code=c&state={state}")).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{nonce:?}");
+        assert!(page.contains(NOT_BEGUN), "{nonce:?}: {page}");
+        assert_eq!(browser.get("/queue").await.status(), StatusCode::SEE_OTHER);
+    }
+
+    // One that says it is another issuer's.
+    let mut browser = lab.browser();
+    let Question { state, nonce } = provider.begin(&mut browser).await;
+    provider.says("https://login.example", Some(&nonce));
+    let (status, page) = back(&browser, &format!("code=c&state={state}")).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY);
+    assert!(page.contains("another issuer"), "{page}");
+
+    // Whoever comes back from another provider, or with another's state, or without having gone, brings
+    // no code to ours.
+    let asked = provider.asked.load(Ordering::SeqCst);
+    let mut browser = lab.browser();
+    let Question { state, nonce } = provider.begin(&mut browser).await;
+    provider.says(&provider.url, Some(&nonce));
+    let elsewhere = format!("code=c&state={state}&iss=https%3A%2F%2Flogin.example");
+    for (browser, query) in [
+        (&browser, elsewhere.as_str()),
+        (&browser, "code=c&state="),
+        (&browser, "code=c"),
+        (&other, &format!("code=c&state={state}")),
+        (&lab.browser(), &format!("code=c&state={state}")),
+    ] {
+        let (status, page) = back(browser, query).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{query}");
+        assert!(page.contains(NOT_BEGUN), "{query}: {page}");
+    }
+    assert_eq!(provider.asked.load(Ordering::SeqCst), asked);
+}
