@@ -45,6 +45,19 @@ pub struct Terms {
     pub pending_per_requester: u32,
 }
 
+/// Says in the log that a database has got a newer schema: from then on an older gate does not open it.
+fn tell_of_schema(database: &str, report: &refinery::Report) {
+    let applied = report.applied_migrations();
+    if let Some(last) = applied.last() {
+        tracing::info!(
+            database,
+            schema = last.version(),
+            migrations = applied.len(),
+            "the database has got this version's schema; older gates do not open it any more"
+        );
+    }
+}
+
 /// A gated call as it arrives, before the store knows of it.
 #[derive(Clone, Debug)]
 pub struct NewCall {

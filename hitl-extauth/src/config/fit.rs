@@ -7,14 +7,27 @@ use crate::store::database::{Database, PostgresArgs};
 
 /// A setting that would be passed over in silence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{setting} (or {variable}) is about a PostgreSQL, and --database is the file {file}: name the PostgreSQL \
-     with --database postgres://USER@HOST/NAME, or leave {setting} out"
-)]
-pub struct Misfit {
-    setting: &'static str,
-    variable: &'static str,
-    file: String,
+pub enum Misfit {
+    /// One of a PostgreSQL's, beside a file.
+    #[error(
+        "{setting} (or {variable}) is about a PostgreSQL, and --database is the file {file}: name the \
+         PostgreSQL with --database postgres://USER@HOST/NAME, or leave {setting} out"
+    )]
+    File {
+        /// As it is written on the command line.
+        setting: &'static str,
+        /// As it is called in the environment.
+        variable: &'static str,
+        /// The file.
+        file: String,
+    },
+    /// Certificates, where none is asked for.
+    #[error(
+        "--database-ca (or HITL_DATABASE_CA) says who vouches for the PostgreSQL, and nobody is asked: it is \
+         reached in plain text, since its URL says sslmode=disable, or names this machine and no sslmode. \
+         Write sslmode=verify-full in the URL, or leave --database-ca out"
+    )]
+    Plain,
 }
 
 impl Config {
@@ -23,14 +36,21 @@ impl Config {
     /// # Errors
     /// See [`Misfit`].
     pub fn check(&self) -> Result<(), Misfit> {
-        let Database::Sqlite(file) = &self.database else { return Ok(()) };
         let PostgresArgs { database_password_file, database_ca, .. } = &self.postgres;
+        let file = match &self.database {
+            Database::Sqlite(file) => file,
+            Database::Postgres(url) if url.is_plain() && database_ca.is_some() => {
+                return Err(Misfit::Plain);
+            }
+            Database::Postgres(_) => return Ok(()),
+        };
         for (given, setting, variable) in [
             (database_password_file, "--database-password-file", "HITL_DATABASE_PASSWORD_FILE"),
             (database_ca, "--database-ca", "HITL_DATABASE_CA"),
         ] {
             if given.is_some() {
-                return Err(Misfit { setting, variable, file: file.display().to_string() });
+                let file = file.display().to_string();
+                return Err(Misfit::File { setting, variable, file });
             }
         }
         Ok(())
@@ -61,6 +81,14 @@ mod tests {
         let url = "postgres://gate@db.example/hitl";
         let fits = ["--database", url, "--database-ca", "c", "--database-password-file", "p"];
         assert_eq!(misfit(&fits), None);
+        for url in
+            ["postgres://gate@db.example/hitl?sslmode=disable", "postgres://gate@127.0.0.1/hitl"]
+        {
+            let text = misfit(&["--database", url, "--database-ca", "c"]).unwrap();
+            assert!(text.contains("reached in plain text"), "{text}");
+        }
+        let url = "postgres://gate@127.0.0.1/hitl?sslmode=verify-full";
+        assert_eq!(misfit(&["--database", url, "--database-ca", "c"]), None);
         assert_eq!(misfit(&[]), None);
     }
 }

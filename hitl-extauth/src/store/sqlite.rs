@@ -213,7 +213,7 @@ fn claim(connection: &mut Connection, name: &str) -> Result<(), OpenError> {
         // A migration in the file that this version does not have: a newer version wrote it.
         .set_abort_missing(true)
         .run(connection)
-        .map(drop)
+        .map(|report| super::tell_of_schema(name, &report))
         .map_err(|error| OpenError::Migrate(name.to_owned(), error.to_string()))
 }
 

@@ -106,7 +106,7 @@ async fn migrate(client: &mut Client) -> Result<(), SchemaError> {
         .set_abort_missing(true)
         .run_async(client)
         .await
-        .map(drop)
+        .map(|report| crate::store::tell_of_schema("PostgreSQL", &report))
         .map_err(|error| SchemaError::Migrate(error.to_string()))
 }
 
