@@ -1,8 +1,11 @@
 //! A provider that answers another question than the one that was asked: nobody is signed in by it.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    future::{Ready, ready},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{Json, Router, extract::State, routing};
@@ -34,19 +37,19 @@ impl Provider {
         provider
     }
 
-    async fn about(State(Self { url, .. }): State<Self>) -> Json<Value> {
+    fn about(State(Self { url, .. }): State<Self>) -> Ready<Json<Value>> {
         let at = |path: &str| format!("{url}{path}");
-        Json(json!({
+        ready(Json(json!({
             "issuer": url, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
-        }))
+        })))
     }
 
-    async fn token(State(provider): State<Self>) -> Json<Value> {
+    fn token(State(provider): State<Self>) -> Ready<Json<Value>> {
         provider.asked.fetch_add(1, Ordering::SeqCst);
         let claims = provider.claims.lock().unwrap().to_string();
         let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let token = format!("{}.{}.{}", part(r#"{"alg":"ES256"}"#), part(&claims), part("signed"));
-        Json(json!({"id_token": token, "access_token": "x", "token_type": "Bearer"}))
+        ready(Json(json!({"id_token": token, "access_token": "x", "token_type": "Bearer"})))
     }
 
     /// Begins to sign in: what the queue asks for.
