@@ -397,7 +397,10 @@ pub trait Store: outbox::Outbox + preapprovals::Preapproving {
     /// A page of the requests that a filter lets through.
     async fn list(&self, filter: Filter, page: Page) -> Result<Listed, StoreError>;
 
-    /// How many requests there are, by state and tool.
+    /// How many requests wait for a decision.
+    async fn pending(&self) -> Result<u64, StoreError>;
+
+    /// How many requests there are, by state and tool. Whoever names the tools says how many that are.
     async fn counts(&self) -> Result<Vec<Count>, StoreError>;
 
     /// What became of requests that were settled in a span, and how many wait now.

@@ -104,10 +104,9 @@ pub(super) async fn pending(
     let page = query.page(Order::Oldest)?;
     let filter = Filter { states: vec![State::Pending], ..Filter::default() };
     let store = admin.gate.store();
-    let (listed, counts) = tokio::join!(store.list(filter, page), store.counts());
+    let (listed, total) = tokio::join!(store.list(filter, page), store.pending());
     let (mut pending, next) = admin.shown(listed?).await?;
-    let waiting = counts?.into_iter().filter(|count| count.state == State::Pending);
-    let total = waiting.map(|count| count.requests).sum();
+    let total = total?;
     // What has run out a moment ago is no longer decidable, whether or not it is settled yet.
     let now = store.now();
     pending.retain(|request| request.expires_at > now);

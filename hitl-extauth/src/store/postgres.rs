@@ -440,6 +440,12 @@ impl Store for PostgresStore {
         Ok(Listed { requests, more })
     }
 
+    async fn pending(&self) -> Result<u64, StoreError> {
+        let found = self.listed(writer::PENDING, &[]).await?;
+        let pending = found.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
+        Ok(pending.unwrap_or_default().unsigned_abs())
+    }
+
     async fn counts(&self) -> Result<Vec<Count>, StoreError> {
         let found = self.listed("SELECT state, tool, requests FROM tally", &[]).await?;
         let count = |row: &tokio_postgres::Row| {

@@ -334,6 +334,10 @@ impl Store for SqliteStore {
         Self::read(&self.lists, move |connection| list::list(connection, &filter, page)).await
     }
 
+    async fn pending(&self) -> Result<u64, StoreError> {
+        Self::read(&self.lists, rows::pending).await.map(u64::from)
+    }
+
     async fn counts(&self) -> Result<Vec<Count>, StoreError> {
         Self::read(&self.lists, rows::counts).await
     }

@@ -291,6 +291,10 @@ async fn the_queue_has_room_for_so_many(mut keeper: impl Keeper) {
     assert!(matches!(arrive(&mut keeper, "alice", "v0").await, Arrival::Joined(_)));
     let counts = keeper.store().await.counts().await.unwrap();
     assert_eq!(counts.iter().map(|count| count.requests).sum::<u64>(), 50);
+    let Arrival::Joined(id) = arrive(&mut keeper, "alice", "v1").await else { panic!("not there") };
+    let no = vote("dana", false, keeper.now());
+    keeper.store().await.vote(id, no, true, None, TERMS).await.unwrap();
+    assert_eq!(keeper.store().await.pending().await.unwrap(), 49);
 }
 
 async fn listed(keeper: &mut impl Keeper, filter: Filter) -> Vec<RequestId> {

@@ -61,7 +61,7 @@ const FREE: &str = "
         AND a.xact_start < clock_timestamp() - interval '15 seconds'";
 
 const HEAD: &str = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1";
-const PENDING: &str =
+pub(super) const PENDING: &str =
     "SELECT coalesce(sum(requests), 0)::bigint FROM tally WHERE state = 'pending'";
 // Name by name: joined as a set, a database that has not counted its rows yet reads all that wait.
 const PENDING_OF: &str = "

@@ -303,7 +303,7 @@ pub(super) fn settled(
 }
 
 /// How many requests wait for a decision.
-fn pending(connection: &Connection) -> rusqlite::Result<u32> {
+pub(super) fn pending(connection: &Connection) -> rusqlite::Result<u32> {
     connection
         .prepare_cached("SELECT coalesce(sum(requests), 0) FROM tally WHERE state = 'pending'")?
         .query_row([], |row| row.get(0))
