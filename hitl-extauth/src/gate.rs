@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     classify::{JsonError, Refusal, ToolCall},
     identity::{self, Identity, IdentitySource, PersonClaims},
-    parking::{Delivery, Parking, Place, Release},
+    parking::{Delivery, Known, Parking, Place, Release},
     policy,
     redact::Redaction,
     request::Arrived,
@@ -128,6 +128,7 @@ enum Met {
     Granted(Delivery),
     Pending {
         id: RequestId,
+        known: Known,
         joined: bool,
         hold: Option<u32>,
     },
@@ -237,22 +238,22 @@ impl Gate {
         }
         // Before the request can be seen, so that no decision comes between.
         place.wait_on(new.id);
-        let gate = self.clone();
+        let (gate, arriving) = (self.clone(), place.arriving());
         // In a task of its own: should the caller go now, what it may just have spent is delivered
-        // to nobody, and goes back.
+        // to nobody, and goes back; and that nobody waits is written down, too.
         let arrival = tokio::spawn(async move {
             // Counted until it is done, whether or not anybody waits for it.
             let (_turn, _load) = (turn, load);
             let new = gate.ruled(new).await?;
-            gate.meet(new).await
+            gate.meet(new, arriving).await
         });
         let met = match timeout_at(patience, arrival).await {
             Ok(met) => met.unwrap_or_else(|error| Err(unfinished(&error))),
             Err(_) => Err(busy()),
         };
         match met {
-            Ok(Met::Pending { id, joined, hold }) => {
-                place.known();
+            Ok(Met::Pending { id, known, joined, hold }) => {
+                place.known(known);
                 if let Some(hold) = hold {
                     deadline = deadline.min(begun + Duration::from_secs(hold.into()));
                 }

@@ -5,6 +5,7 @@
 //! held call is a courtesy, the request is in the store. Must never keep a call out for want of a
 //! seat before it is known whether it needs one: an approval may be there for it.
 
+mod arriving;
 mod seats;
 
 use std::{
@@ -22,7 +23,10 @@ use tokio::sync::{mpsc, oneshot};
 use self::seats::{Seats, Who};
 use crate::store::Note;
 
-pub use self::seats::{Full, Limits};
+pub use self::{
+    arriving::{Arriving, Known},
+    seats::{Full, Limits},
+};
 
 /// How a held call is answered.
 #[derive(Debug)]
@@ -330,11 +334,6 @@ impl Place {
         }
         state.seats.take(&self.who);
         Ok(())
-    }
-
-    /// The store knows the request: should the caller go, that is worth writing down.
-    pub fn known(&mut self) {
-        self.known = true;
     }
 
     /// Waits on another request instead: the one its call turned out to belong to.

@@ -15,6 +15,7 @@ use tokio::{sync::Semaphore, task};
 
 use super::{Gate, Met, unfinished};
 use crate::{
+    parking::Arriving,
     rules::Facts,
     store::{Arrival, NewCall, StoreError},
 };
@@ -141,7 +142,11 @@ impl Gate {
     }
 
     /// Shows a call to the store, and tells those whose requests that has settled.
-    pub(super) async fn meet(&self, mut new: NewCall) -> Result<Met, StoreError> {
+    pub(super) async fn meet(
+        &self,
+        mut new: NewCall,
+        arriving: Arriving,
+    ) -> Result<Met, StoreError> {
         let (own, hold) = (new.id, new.ruling.hold);
         if let Some(reason) = new.ruling.denied.clone() {
             if !self.allowances.denial(&new, Instant::now()) {
@@ -177,9 +182,9 @@ impl Gate {
                 {
                     claim.settle(*expired);
                 }
-                Met::Pending { id, joined: false, hold }
+                Met::Pending { id, known: arriving.at(id), joined: false, hold }
             }
-            Arrival::Joined(id) => Met::Pending { id, joined: true, hold },
+            Arrival::Joined(id) => Met::Pending { id, known: arriving.at(id), joined: true, hold },
             Arrival::Denied(request) => {
                 if let Some(claim) = older(request.id) {
                     claim.settle(request.clone());

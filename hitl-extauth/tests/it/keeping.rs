@@ -10,7 +10,7 @@ use hitl_api::{Event, audit::Verifier};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{Gate, Lab, PATIENCE, command, migrate, random};
+use crate::support::{Gate, Lab, PATIENCE, command, migrate, post, random};
 
 async fn audit(gate: &Gate) -> Vec<Event> {
     let (status, text) = gate.get("/audit").await;
@@ -211,6 +211,31 @@ fn stall(lab: &Lab) -> rusqlite::Connection {
     let outside = rusqlite::Connection::open(lab.path("gate.db")).unwrap();
     outside.execute_batch("BEGIN IMMEDIATE").unwrap();
     outside
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_goes_while_its_request_is_written_down_is_known_to_have_gone() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let outside = stall(&lab);
+    let mut call = gate.hold(migrate("alice", "v3", 1)).await;
+    // The gate has it, and cannot write it down yet.
+    assert!(tokio::time::timeout(BRIEFLY, &mut call).await.is_err());
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    // By a connection that comes after that one's end.
+    let list = post(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#, &[]);
+    assert!(gate.check(list).await.is_allowed());
+    outside.execute_batch("ROLLBACK").unwrap();
+    let written = async {
+        while audit(&gate).await.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, written).await.unwrap();
+    let kinds: Vec<_> = audit(&gate).await.into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, ["received", "caller_left"]);
+    assert_eq!(gate.pending().await[0]["waiting"], false);
 }
 
 /// Longest that somebody waits who then hangs up.
