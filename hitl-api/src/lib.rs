@@ -413,6 +413,9 @@ pub struct Me {
     /// Whether they came by a token of the list although there is an identity provider.
     #[serde(default)]
     pub break_glass: bool,
+    /// Whether the gate asks nobody who they are: whoever can reach it may decide.
+    #[serde(default)]
+    pub anybody: bool,
     /// Most calls that one pre-approval may be for; 0: none can be made.
     #[serde(default)]
     pub preapproval_uses: u32,

@@ -37,7 +37,7 @@ use crate::{
     store::{ChangeError, StoreError},
 };
 
-use self::local::only_local;
+use self::local::only_private;
 pub use self::openapi::document;
 
 /// What the handlers share; a cheap handle.
@@ -77,7 +77,7 @@ impl Admin {
     /// The API as a router, for a listener at this address.
     pub fn router(self, at: SocketAddr) -> Router {
         // Where nobody is asked who they are, a page in a browser here must not ask in their stead.
-        let only_here = self.reviewers.anybody && at.ip().is_loopback();
+        let anybody = self.reviewers.anybody;
         let api = Router::new()
             .route("/pending", get(queue::pending))
             .route("/decide/{id}", post(queue::decide))
@@ -102,7 +102,7 @@ impl Admin {
             .route("/metrics", get(health::metrics))
             .fallback(async || Problem::new(StatusCode::NOT_FOUND, "nothing is here"))
             .with_state(self);
-        if only_here { only_local(api) } else { api }
+        if anybody { only_private(api, at.ip()) } else { api }
     }
 
     /// What is not secret: health, metrics, and the keys that receipts are verified with.

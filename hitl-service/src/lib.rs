@@ -10,6 +10,7 @@ pub mod connections;
 pub mod given;
 mod head;
 pub mod healthcheck;
+pub mod hosts;
 pub mod pages;
 pub mod serve;
 pub mod settings;

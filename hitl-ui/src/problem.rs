@@ -43,6 +43,13 @@ pub enum Problem {
     /// Nobody was signed in.
     #[error("{0}")]
     SigningIn(#[from] OidcError),
+    /// A name that somebody else may have made, where nobody is asked who they are.
+    #[error(
+        "the gate asks nobody who they are, so nobody is signed in under a name that anybody may register: open \
+         this page by its address or as localhost, start it with --url (the address that people open it at), or \
+         give the gate a list of reviewers"
+    )]
+    Host,
     /// A page could not be written.
     #[error("this page could not be written: {0}")]
     Template(#[from] askama::Error),
@@ -112,7 +119,7 @@ impl IntoResponse for Problem {
             Self::SigningIn(OidcError::Provider(_)) => {
                 (StatusCode::BAD_GATEWAY, "Not signed in", false)
             }
-            Self::SigningIn(_) => (StatusCode::FORBIDDEN, "Not signed in", false),
+            Self::SigningIn(_) | Self::Host => (StatusCode::FORBIDDEN, "Not signed in", false),
             Self::Seal(_) | Self::Template(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "This did not work", false)
             }

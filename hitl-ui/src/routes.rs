@@ -8,6 +8,7 @@ use axum::{
     routing::{get, post},
 };
 use hitl_client::{Client, ClientError};
+use hitl_service::given::url::SiteUrl;
 use hitl_service::pages;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,8 @@ pub struct App {
     pub gate: Client,
     /// Who is signed in.
     pub sessions: Sessions,
+    /// Address that people open this at, where it was said.
+    pub home: Option<SiteUrl>,
     /// Who signs people in, if somebody does.
     pub oidc: Option<Oidc>,
     /// What a migration would run.
@@ -75,6 +78,7 @@ pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, St
     let app = App {
         gate,
         sessions: Sessions::new(config)?,
+        home: config.oidc.url.clone(),
         oidc: Oidc::of(&config.oidc)?,
         plans: Plans::new(http.clone(), ops_tools),
         tools: Tools::new(http, mcp),

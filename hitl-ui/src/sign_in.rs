@@ -10,6 +10,7 @@ use axum::{
     response::{AppendHeaders, Html, IntoResponse, Redirect, Response},
 };
 use hitl_client::Token;
+use hitl_service::hosts;
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -129,9 +130,21 @@ pub(crate) async fn sign_in(
         }
         Err(error) => return Err(error.into()),
     };
+    if me.anybody && !is_ours(&app, &headers) {
+        return Err(Problem::Host);
+    }
     tracing::info!(reviewer = %me.name, "signed in");
     let set = app.sessions.begin(Tokens::listed(token), me)?;
     Ok((AppendHeaders(cookies(set)), Redirect::to(next)).into_response())
+}
+
+/// Whether this page was asked for by a name that is known to be its own. Where a token proves who somebody is,
+/// a page under another name that leads here has none; where any will do, it would sign itself in.
+fn is_ours(app: &App, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let home = app.home.as_ref().and_then(|home| home.url().host_str());
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    hosts::is_private(host) || home.is_some_and(|home| home.eq_ignore_ascii_case(name))
 }
 
 /// Every form of a session carries its token.

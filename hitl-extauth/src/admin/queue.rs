@@ -78,6 +78,7 @@ pub(super) async fn me(Ctx(admin): Ctx<Admin>, reviewer: Reviewer) -> Json<Me> {
         also: reviewer.also,
         may_decide: reviewer.role == Role::Decide,
         break_glass: reviewer.break_glass,
+        anybody: admin.reviewers.anybody,
         preapproval_uses: settings.beforehand.uses,
         preapproval_seconds: settings.beforehand.lasts.as_secs(),
     })

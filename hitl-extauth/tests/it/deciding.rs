@@ -27,7 +27,7 @@ async fn a_decision_needs_a_known_token_a_known_request_and_a_whole_body() {
     }
     let me = json!({
         "name": "dana", "groups": [], "holdSeconds": 240, "grantSeconds": 900, "mayDecide": true,
-        "breakGlass": false, "preapprovalUses": 100, "preapprovalSeconds": 8 * 3600,
+        "breakGlass": false, "anybody": false, "preapprovalUses": 100, "preapprovalSeconds": 8 * 3600,
     });
     assert_eq!(gate.json("/me").await, me);
     for path in ["/openapi.json", "/.well-known/jwks.json", "/metrics", "/healthz", "/readyz"] {
@@ -278,16 +278,21 @@ async fn the_second_address_serves_what_is_not_secret_and_nothing_else() {
 #[tokio::test]
 async fn where_nobody_is_asked_who_they_are_a_page_under_another_name_gets_no_answer() {
     let lab = Lab::new();
-    let mut command = command();
-    command.args(["--insecure-no-reviewer-auth", "--grpc-listen", "127.0.0.1:0"]);
-    command.args(["--admin-listen", "127.0.0.1:0", "--database"]).arg(lab.path("gate.db"));
-    let gate = Process::start(command.arg("--receipt-key").arg(lab.path("key.pem")));
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let asked = async |host: &str| {
-        let request = http.get(format!("{}/pending", gate.url("admin"))).header("host", host);
-        request.send().await.unwrap().status()
-    };
-    assert_eq!(asked("localhost:8081").await, 200);
-    assert_eq!(asked("127.0.0.1").await, 200);
-    assert_eq!(asked("rebound.example:8081").await, 403);
+    // On loopback; and where others come from, too, which this address says that it is not.
+    for (listen, of_a_network) in [("127.0.0.1:0", 403), ("[::ffff:127.0.0.1]:0", 200)] {
+        let mut command = command();
+        command.args(["--insecure-no-reviewer-auth", "--grpc-listen", "127.0.0.1:0"]);
+        command.args(["--admin-listen", listen, "--database"]).arg(lab.path("gate.db"));
+        let gate = Process::start(command.arg("--receipt-key").arg(lab.path("key.pem")));
+        let asked = async |host: &str| {
+            let request = http.get(format!("{}/pending", gate.url("admin"))).header("host", host);
+            request.send().await.unwrap().status()
+        };
+        assert_eq!(asked("localhost:8081").await, 200);
+        assert_eq!(asked("127.0.0.1").await, 200);
+        assert_eq!(asked("rebound.example:8081").await, 403);
+        assert_eq!(asked("hitl-extauth-admin.hitl.svc:8081").await, of_a_network);
+        assert_eq!(asked("10.0.0.7:8081").await, of_a_network);
+    }
 }

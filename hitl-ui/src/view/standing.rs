@@ -88,6 +88,7 @@ mod tests {
             also: Vec::new(),
             may_decide: true,
             break_glass: false,
+            anybody: false,
             preapproval_uses: 0,
             preapproval_seconds: 0,
         }

@@ -31,6 +31,40 @@ async fn a_token_opens_the_queue_and_nothing_else_does() {
 }
 
 #[tokio::test]
+async fn where_nobody_is_asked_who_they_are_a_page_of_another_name_does_not_sign_itself_in() {
+    let lab = Lab::start();
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Lab::open_gate(folder.path());
+    let queue = |more: &'static str| {
+        Lab::service("hitl-ui", &["--listen=127.0.0.1:0", "--gate", &gate.url("admin"), more])
+    };
+    let (_plain, plain) = queue("--reason=because");
+    let (_named, named) = queue("--url=https://queue.example.com");
+    for (url, host, signed_in) in [
+        (&plain, "localhost:8090", true),
+        (&plain, "127.0.0.1:8090", true),
+        (&plain, "10.0.0.7", true),
+        (&plain, "evil.example:8090", false),
+        (&plain, "queue.example.com", false),
+        (&named, "Queue.example.com", true),
+        (&named, "evil.example", false),
+    ] {
+        // As the page itself sends it, to where its name leads by now.
+        let origin = format!("http://{host}");
+        let from = [("host", host), ("origin", origin.as_str()), ("sec-fetch-site", "same-origin")];
+        let browser = lab.browser_at(url);
+        let answer =
+            browser.post_from("/login", &[("token", "any"), ("next", "/queue")], &from).await;
+        let kept = answer.headers().get(header::SET_COOKIE).is_some();
+        let expected = if signed_in { StatusCode::SEE_OTHER } else { StatusCode::FORBIDDEN };
+        assert_eq!((answer.status(), kept), (expected, signed_in), "{host}");
+        if !signed_in {
+            assert!(answer.text().await.unwrap().contains("anybody may register"), "{host}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn signing_out_ends_the_session_and_needs_a_form_of_ones_own() {
     let lab = Lab::start();
     let browser = lab.signed_in("dana").await;
