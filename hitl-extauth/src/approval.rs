@@ -104,6 +104,8 @@ pub enum Change {
     Lapsed,
     /// Not to be used any more: nobody knows whether it was.
     Recalled,
+    /// Not to be decided any more by what was said before: nobody knows whether it was decided since.
+    Outdated,
     /// Taken back.
     Withdrawn,
 }
@@ -283,6 +285,12 @@ impl Life {
             (Happening::Recall, State::Approved) => {
                 self.state = State::Lapsed;
                 changes.push(Change::Recalled);
+                Ok(())
+            }
+            // Rules that ask for less by now would let its call pass, with nobody having looked since.
+            (Happening::Recall, State::Pending) if self.votes.iter().any(|vote| vote.approved) => {
+                self.settle(State::Expired, now);
+                changes.push(Change::Outdated);
                 Ok(())
             }
             (Happening::Spend { .. } | Happening::Restore { .. }, state) => {

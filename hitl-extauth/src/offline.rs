@@ -59,15 +59,24 @@ pub enum AuditError {
     Output(io::Error),
 }
 
+/// Why a public key is not printed.
+#[derive(Debug, thiserror::Error)]
+pub enum PublicKeyError {
+    /// There is none.
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    /// The output cannot be written.
+    #[error("the output cannot be written: {0}")]
+    Output(io::Error),
+}
+
 /// Prints the public half of a key of receipts.
 ///
 /// # Errors
 /// When it cannot be read, or is none.
-pub fn public_key(file: &Path) -> Result<(), ReceiptError> {
+pub fn public_key(file: &Path) -> Result<(), PublicKeyError> {
     let jwks = receipt::public_key(file)?;
-    // Whoever reads it may have gone.
-    let _ = writeln!(io::stdout(), "{jwks:#}");
-    Ok(())
+    writeln!(io::stdout(), "{jwks:#}").map_err(PublicKeyError::Output)
 }
 
 /// Does what was asked, and prints it.
@@ -203,14 +212,15 @@ pub async fn recall(database: &Database, args: &PostgresArgs) -> Result<(), Reca
 }
 
 fn used_no_more(recalled: Recalled) -> String {
-    let Recalled { approvals, preapprovals } = recalled;
-    let why = if approvals + preapprovals > 0 {
+    let Recalled { approvals, pending, preapprovals } = recalled;
+    let why = if approvals + pending + preapprovals > 0 {
         " Since the backup they may have been used."
     } else {
         ""
     };
     format!(
-        "Approvals that lapsed: {approvals}; pre-approvals that were ended: {preapprovals}.{why}\n"
+        "Approvals that lapsed: {approvals}; pre-approvals that were ended: {preapprovals}; requests that \
+         expired since they had some of their approvals: {pending}.{why}\n"
     )
 }
 

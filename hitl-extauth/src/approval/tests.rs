@@ -222,6 +222,11 @@ fn what_comes_back_from_a_backup_lapses_if_it_was_granted_and_waits_if_it_waited
     assert_eq!((recalled, changes, result), (waits.clone(), vec![], Ok(())));
     let (granted, _) = after(&waits, &vote("dana", true, false, 1), 1);
     assert_eq!(granted.state, State::Approved);
+    // Somebody has said yes and that was not enough: with rules that ask for less it would be.
+    let mut partly = waits.clone();
+    partly.votes = granted.votes.clone();
+    let (outdated, changes) = after(&partly, &Happening::Recall, 2);
+    assert_eq!((outdated.state, changes), (State::Expired, vec![Change::Outdated]));
     let (lapsed, changes) = after(&granted, &Happening::Recall, 2);
     assert_eq!((lapsed.state, changes), (State::Lapsed, vec![Change::Recalled]));
     let (_, _, spent) = lapsed.step(&spend(), at(3));

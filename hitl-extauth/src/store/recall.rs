@@ -1,7 +1,8 @@
 //! What a database holds of approvals that may have been used since: none of it is used any more.
 //!
-//! For a database that has come back from a backup. Owns that every approval which nobody had used lapses, and
-//! that every pre-approval ends, each with its row of the audit. Must never touch what waits for a decision.
+//! For a database that has come back from a backup. Owns that every approval which nobody had used lapses, that
+//! what waits and was approved by somebody already expires, and that every pre-approval ends, each with its row
+//! of the audit. Must never touch what waits for a first decision.
 
 use hitl_api::{PreapprovalId, RequestId, State};
 use jiff::Timestamp;
@@ -28,6 +29,8 @@ pub(super) const WHY: &str =
 pub struct Recalled {
     /// Approvals that nobody had used.
     pub approvals: u64,
+    /// Requests that waited for more than the approvals they had.
+    pub pending: u64,
     /// What was approved beforehand.
     pub preapprovals: u64,
 }
@@ -41,6 +44,17 @@ pub enum RecallError {
     /// The PostgreSQL cannot be used.
     #[error(transparent)]
     Postgres(#[from] postgres::OpenError),
+    /// There is none.
+    #[error(
+        "there is no gate's schema (\"hitl\") in {0}: restore the backup first, or name the database that it is in"
+    )]
+    NotThere(String),
+    /// Gates are running.
+    #[error(
+        "{0} gates have this database open, or had it a moment ago: stop all of them, wait a few seconds, and \
+         give the same command again"
+    )]
+    InUse(i64),
     /// It could be used, and then not.
     #[error("not every approval has lapsed: {0}. Start no gate; give the same command again")]
     Store(StoreError),
@@ -71,17 +85,29 @@ pub(crate) async fn run(
     }
 }
 
-/// Lets an approval lapse that nobody has used; whether it was one. What waits still waits.
+impl Recalled {
+    /// Counts a request that is another by now.
+    pub(super) fn count(&mut self, became: Option<State>) {
+        match became {
+            Some(State::Lapsed) => self.approvals += 1,
+            Some(_) => self.pending += 1,
+            None => {}
+        }
+    }
+}
+
+/// Lets an approval lapse that nobody has used, and a request expire that had some of those it needs; what it
+/// became. What waits for a first one still waits.
 pub(super) fn lapse(
     rows: &mut impl Rows,
     id: RequestId,
     now: Timestamp,
-) -> Result<bool, StoreError> {
-    let Some(request) = rows.request(id)? else { return Ok(false) };
+) -> Result<Option<State>, StoreError> {
+    let Some(request) = rows.request(id)? else { return Ok(None) };
     let before = request.state;
     // Nothing is refused here: one in another state stays in it.
     let (after, _) = work::step(rows, request, &Happening::Recall, now)?;
-    Ok(before == State::Approved && after.state == State::Lapsed)
+    Ok((after.state != before).then_some(after.state))
 }
 
 /// Ends a pre-approval; whether it was in force.

@@ -381,7 +381,7 @@ fn kind(change: Change) -> &'static str {
         Change::Spent => "spent",
         Change::Restored => "restored",
         Change::Denied => "denied",
-        Change::Expired => "expired",
+        Change::Expired | Change::Outdated => "expired",
         Change::Lapsed | Change::Recalled => "lapsed",
         Change::Withdrawn => "withdrawn",
     }
@@ -403,7 +403,7 @@ fn particulars(change: Change, life: &Life) -> Map<String, Value> {
             "ruling": life.ruling,
         }),
         Change::Restored => json!({"grantExpiresAt": life.grant_expires_at}),
-        Change::Recalled => json!({"reason": recall::WHY}),
+        Change::Recalled | Change::Outdated => json!({"reason": recall::WHY}),
         Change::Spent | Change::Expired | Change::Lapsed | Change::Withdrawn => json!({}),
     };
     object(data)

@@ -21,7 +21,7 @@ const AT_ONCE: i64 = 100;
 /// Whoever reads the output may take their time, and a large table its own.
 const UNHURRIED: &str = "SET idle_in_transaction_session_timeout TO 0; SET statement_timeout TO 0";
 
-async fn connect(url: &PostgresUrl, args: &PostgresArgs) -> Result<Pooled, OpenError> {
+pub(super) async fn connect(url: &PostgresUrl, args: &PostgresArgs) -> Result<Pooled, OpenError> {
     let pool: Pool = Connector::new(url, args)?.with(UNHURRIED).pool(1)?;
     pool.get().await.map_err(|error| match error {
         deadpool::managed::PoolError::Backend(error) => OpenError::Connect(url.to_string(), error),

@@ -118,12 +118,11 @@ pub(in crate::store) fn recall(
     Ok(recalled)
 }
 
-/// Lets every approval that nobody has used lapse, and ends every pre-approval, in the transaction that was
-/// begun.
+/// Recalls what somebody has approved, and every pre-approval, in the transaction that was begun.
 pub(super) fn settle(connection: &Connection, now: Timestamp) -> Result<Recalled, StoreError> {
     let mut recalled = Recalled::default();
-    for id in rows::granted(connection)? {
-        recalled.approvals += u64::from(recall::lapse(&mut Within(connection), id, now)?);
+    for id in rows::approved_by_any(connection)? {
+        recalled.count(recall::lapse(&mut Within(connection), id, now)?);
     }
     for id in in_force(connection, now)? {
         let ended = recall::end(&mut Within(connection), id, now)?;

@@ -261,10 +261,13 @@ pub(super) fn due(
         .collect()
 }
 
-/// Approvals that nobody has used.
-pub(super) fn granted(connection: &Connection) -> rusqlite::Result<Vec<RequestId>> {
+/// What somebody has approved and nobody has used: grants, and what waits for more approvals.
+pub(super) fn approved_by_any(connection: &Connection) -> rusqlite::Result<Vec<RequestId>> {
     connection
-        .prepare_cached("SELECT id FROM requests WHERE state = 'approved' ORDER BY id")?
+        .prepare_cached(
+            "SELECT id FROM requests r WHERE state = 'approved' OR state = 'pending'
+             AND EXISTS (SELECT 1 FROM votes v WHERE v.request = r.id AND v.approved) ORDER BY id",
+        )?
         .query_map([], |row| read_id(row, "id"))?
         .collect()
 }
