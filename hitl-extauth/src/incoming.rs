@@ -127,11 +127,11 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     /// A server that takes connections within these limits.
-    async fn server(limits: Limits) -> SocketAddr {
+    async fn server(limits: Limits, prompt: Duration) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_, health) = tonic_health::server::health_reporter();
-        let connections = within(listener, limits, SHORT);
+        let connections = within(listener, limits, prompt);
         tokio::spawn(Server::builder().add_service(health).serve_with_incoming(connections));
         address
     }
@@ -143,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_open_in_time_is_closed_and_a_gateway_stays() {
-        let address = server(Limits::default()).await;
+        let address = server(Limits::default(), SHORT).await;
         let url = format!("http://{address}");
         let gateway = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
         let silent = TcpStream::connect(address).await.unwrap();
@@ -158,7 +158,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_address_has_so_many_connections_and_no_more() {
-        let address = server(Limits { of_one_address: 1, in_all: 2 }).await;
+        let address =
+            server(Limits { of_one_address: 1, in_all: 2 }, Duration::from_hours(1)).await;
         let url = format!("http://{address}");
         let _gateway = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
         // Turned away at once, not for being slow.

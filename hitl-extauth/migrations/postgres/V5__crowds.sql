@@ -1,5 +1,9 @@
 -- How many requests wait that come from one address, of requesters whose names nobody has verified. Kept by
 -- the database itself, in the transaction of every change, so that nobody ever has to count them.
+-- Whoever is writing is waited for, and nobody else begins until the triggers are there: what an older gate
+-- changes meanwhile would be counted by neither.
+LOCK TABLE requests IN SHARE ROW EXCLUSIVE MODE;
+
 CREATE TABLE crowds (
     address  text NOT NULL PRIMARY KEY,
     requests bigint NOT NULL

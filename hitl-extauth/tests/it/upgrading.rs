@@ -67,9 +67,9 @@ fn older(path: &Path, newer: &Path, all: &[Migration], version: i32) {
     old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
     old.pragma_update(None, "journal_mode", "wal").unwrap();
     old.execute("ATTACH ?1 AS newer", [newer.to_str().unwrap()]).unwrap();
-    // The tally keeps itself.
+    // The tally and the crowds keep themselves.
     let tables = "SELECT name FROM main.sqlite_schema WHERE type = 'table'
-                  AND name NOT IN ('refinery_schema_history', 'tally', 'probe') ORDER BY name";
+                  AND name NOT IN ('refinery_schema_history', 'tally', 'crowds', 'probe') ORDER BY name";
     let names = |sql: &str| -> Vec<String> {
         let mut statement = old.prepare(sql).unwrap();
         let names = statement.query_map([], |row| row.get(0)).unwrap();
@@ -84,12 +84,26 @@ fn older(path: &Path, newer: &Path, all: &[Migration], version: i32) {
     }
 }
 
+/// That how many of each crowd wait is what the requests say.
+fn crowds_are_counted(path: &Path) {
+    let counted = "SELECT address, requests FROM crowds";
+    let there = "SELECT coalesce(address, ''), count(*) FROM requests
+                 WHERE state = 'pending' AND assurance <> 'verified' GROUP BY 1";
+    let differ = format!(
+        "SELECT count(*) FROM (SELECT * FROM ({counted} EXCEPT {there})
+         UNION ALL SELECT * FROM ({there} EXCEPT {counted}))"
+    );
+    let database = Connection::open(path).unwrap();
+    assert_eq!(database.query_row(&differ, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn from_every_older_schema_the_chain_verifies_what_waits_is_decided_and_grants_pass_once() {
     let lab = Lab::new();
     let requests = filled(&lab).await;
     let of = |state: &str| &requests.iter().find(|(_, is)| *is == state).unwrap().0;
     let newest = lab.path("gate.db");
+    crowds_are_counted(&newest);
     let (whole, said) = run(&["audit", "verify", newest.to_str().unwrap()]);
     assert!(whole, "{said}");
     let head = said.trim().rsplit(' ').next().unwrap();
@@ -128,6 +142,7 @@ async fn from_every_older_schema_the_chain_verifies_what_waits_is_decided_and_gr
         assert!(gate.exited().await.success());
         let (whole, said) = run(&["audit", "verify", &database, "--head", head]);
         assert!(whole, "{version}: {said}");
+        crowds_are_counted(&path);
 
         // And the way back to before the upgrade.
         let (done, said) = run(&["restore", "--database", &database, "--replace", &backup]);
