@@ -176,6 +176,8 @@ pub struct Config {
     denial_cooldown: u32,
 
     /// Most calls held at a time; 0: none, as with --hold 0
+    ///
+    /// Requesters of one address whose names nobody has verified have three quarters of it together.
     #[arg(long, env = "HITL_MAX_HELD", default_value_t = 20_000, value_name = "CALLS")]
     max_held: u32,
 
@@ -185,7 +187,8 @@ pub struct Config {
 
     /// Most requests that wait for a decision at a time, with or without a caller
     ///
-    /// At least 1: where none may wait, nobody could approve anything.
+    /// At least 1: where none may wait, nobody could approve anything. Requesters of one address whose names nobody
+    /// has verified have three quarters of it together.
     #[arg(long, env = "HITL_MAX_PENDING", default_value_t = 50_000, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
     max_pending: u32,
 

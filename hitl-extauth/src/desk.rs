@@ -167,11 +167,12 @@ fn card(out: &mut impl Write, request: &Request, now: Timestamp) -> io::Result<(
         if request.waiting { "the caller waits" } else { "kept for the caller's next try" };
     writeln!(
         out,
-        "{}  {}\n    for {} ({sure}), at {}\n    asked {} ago, expires in {}; {waiting}",
+        "{}  {}\n    for {} ({sure}), at {}, on {}\n    asked {} ago, expires in {}; {waiting}",
         request.id,
         reveal(&request.tool_name),
         reveal(&request.requester.name),
         reveal(&request.route),
+        reveal(&request.server),
         rough(now.duration_since(request.received_at)),
         rough(request.expires_at.duration_since(now)),
     )?;

@@ -89,6 +89,13 @@ impl Identity {
 /// The key of a caller of whom nothing is known.
 const NOBODY: &str = "addr:";
 
+/// The name in a header. One that came twice says two names, and nobody's.
+fn named<'a>(arrived: &'a Arrived, source: &'a IdentitySource) -> Option<&'a str> {
+    let IdentitySource::Header(name) = source else { return None };
+    let mut names = arrived.headers.all(name);
+    names.next().filter(|_| names.next().is_none()).map(str::trim).filter(|name| !name.is_empty())
+}
+
 /// The first requester that the sources give; the caller's address when none does. Groups are those of the
 /// verified token that names the requester, and nobody else's.
 pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], claims: &PersonClaims) -> Identity {
@@ -96,11 +103,7 @@ pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], claims: &PersonCla
         let found = match source {
             IdentitySource::Jwt(claim) => arrived.claims.get(claim).and_then(Value::as_str),
             IdentitySource::Mtls => arrived.principal.as_deref(),
-            // One that came twice says two names, and nobody's.
-            IdentitySource::Header(name) => {
-                let mut names = arrived.headers.all(name);
-                names.next().filter(|_| names.next().is_none())
-            }
+            IdentitySource::Header(_) => named(arrived, source),
         };
         let assurance = source.assurance();
         if let Some(name) = found.map(str::trim).filter(|name| !name.is_empty()) {
@@ -112,6 +115,11 @@ pub fn resolve(arrived: &Arrived, sources: &[IdentitySource], claims: &PersonCla
                 IdentitySource::Header(_) | IdentitySource::Mtls => Vec::new(),
             };
             let mut also = claims.others.iter().flat_map(|c| texts(arrived, c)).collect::<Vec<_>>();
+            if matches!(source, IdentitySource::Mtls) {
+                // Whoever asks by way of an agent's certificate may be a reviewer: whatever name comes with
+                // the call is one that may not approve it. It gives nothing, so it need not be proven.
+                also.extend(sources.iter().filter_map(|source| named(arrived, source)).map(cut));
+            }
             also.retain(|other| *other != name);
             also.sort();
             also.dedup();
@@ -216,6 +224,25 @@ mod tests {
         let requester = resolve(&arrived, &sources(), &claims()).requester;
         assert_eq!(requester.also, ["Alice@example.com", "bob"]);
         assert!(requester.is("BOB") && requester.is("alice@example.com") && requester.is("alice"));
+    }
+
+    #[test]
+    fn whoever_asks_by_an_agents_certificate_is_kept_from_approving_what_they_ask_for() {
+        let sources = ["mtls", "header:x-user-id"].map(|s| s.parse().unwrap());
+        let mut arrived =
+            Arrived { principal: Some("spiffe://lab/agent".into()), ..Arrived::default() };
+        arrived.headers.push("x-user-id", " Alice ");
+        let identity = resolve(&arrived, &sources, &claims());
+        let Requester { name, assurance, also, .. } = &identity.requester;
+        assert_eq!((name.as_str(), *assurance), ("spiffe://lab/agent", Assurance::Verified));
+        assert_eq!(also, &["Alice"]);
+        assert!(identity.requester.is("alice"));
+        // What it is bound to is what is verified.
+        assert_eq!(identity.key, "mtls:spiffe://lab/agent");
+        // A token says itself whom somebody acts for.
+        let sources = ["jwt:sub", "header:x-user-id"].map(|s| s.parse().unwrap());
+        arrived.claims.insert("sub".into(), json!("bob"));
+        assert!(resolve(&arrived, &sources, &claims()).requester.also.is_empty());
     }
 
     #[test]

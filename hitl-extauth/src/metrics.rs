@@ -61,6 +61,7 @@ pub struct Metrics {
     grants: Gauge,
     audit_rows: Gauge,
     store: Histogram,
+    store_up: Gauge,
     rules: RuleCounts,
     hooks: HookCounts,
 }
@@ -137,6 +138,7 @@ impl Default for Metrics {
             grants: Gauge::default(),
             audit_rows: Gauge::default(),
             store: Histogram::new(WRITE),
+            store_up: Gauge::default(),
             rules: RuleCounts::default(),
             hooks: HookCounts::default(),
             registry: Registry::default(),
@@ -188,6 +190,11 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.store.clone(),
         );
+        registry.register(
+            "store_up",
+            "1 while the database answers, 0 while it does not",
+            metrics.store_up.clone(),
+        );
         registry.register("audit_rows", "Rows of the audit", metrics.audit_rows.clone());
         Self { registry, ..metrics }
     }
@@ -230,13 +237,21 @@ impl Metrics {
         self.store.clone()
     }
 
-    /// The text a scraper reads, with what is true right now.
+    /// The text a scraper reads, with what is true right now. Without `counts`, where the store does not say
+    /// them, there are none of requests.
     ///
     /// # Errors
     /// When the text cannot be formatted.
-    pub fn text(&self, held: u32, counts: &[Count], audit_rows: u64) -> Result<String, fmt::Error> {
+    pub fn text(
+        &self,
+        held: u32,
+        counts: Option<&[Count]>,
+        audit_rows: u64,
+    ) -> Result<String, fmt::Error> {
         self.held.set(i64::from(held));
         self.audit_rows.set(gauge(audit_rows));
+        self.store_up.set(i64::from(counts.is_some()));
+        let counts = counts.unwrap_or_default();
         let grants = counts.iter().filter(|count| count.state == State::Approved);
         self.grants.set(gauge(grants.map(|count| count.requests).sum()));
         let mut requests = BTreeMap::<_, u64>::new();

@@ -2,6 +2,8 @@
 //!
 //! Must never refuse a command for a setting of the serving gate: they share their variables.
 
+use std::net::SocketAddr;
+
 use super::Config;
 use crate::store::database::{Database, PostgresArgs};
 
@@ -21,6 +23,9 @@ pub enum Misfit {
         /// The file.
         file: String,
     },
+    /// One address for two things.
+    #[error("{0} and {1} are the same address, {2}: give each a port of its own")]
+    SameAddress(&'static str, &'static str, SocketAddr),
     /// Certificates, where none is asked for.
     #[error(
         "--database-ca (or HITL_DATABASE_CA) says who vouches for the PostgreSQL, and nobody is asked: it is \
@@ -36,6 +41,16 @@ impl Config {
     /// # Errors
     /// See [`Misfit`].
     pub fn check(&self) -> Result<(), Misfit> {
+        let (grpc, admin) = (self.grpc_listen(), self.admin_listen());
+        let status = self.status_listen.map(|status| ("--status-listen", status));
+        let all = [Some(("--grpc-listen", grpc)), Some(("--admin-listen", admin)), status];
+        let all: Vec<_> = all.into_iter().flatten().filter(|(_, at)| at.port() != 0).collect();
+        for (number, (other, address)) in all.iter().enumerate() {
+            let before = all.iter().take(number);
+            if let Some((one, _)) = before.into_iter().find(|(_, before)| before == address) {
+                return Err(Misfit::SameAddress(one, other, *address));
+            }
+        }
         let PostgresArgs { database_password_file, database_ca, .. } = &self.postgres;
         let file = match &self.database {
             Database::Sqlite(file) => file,
@@ -90,5 +105,15 @@ mod tests {
         let url = "postgres://gate@127.0.0.1/hitl?sslmode=verify-full";
         assert_eq!(misfit(&["--database", url, "--database-ca", "c"]), None);
         assert_eq!(misfit(&[]), None);
+        let text = misfit(&["--http-port", "9001", "--grpc-port", "9001"]).unwrap();
+        assert!(
+            text.starts_with("--grpc-listen and --admin-listen are the same address"),
+            "{text}"
+        );
+        let text =
+            misfit(&["--status-listen", "127.0.0.1:9001", "--grpc-listen", "127.0.0.1:9001"]);
+        assert!(text.unwrap().starts_with("--grpc-listen and --status-listen"));
+        let free = ["--status-listen=127.0.0.1:0", "--grpc-port=0", "--http-port=0"];
+        assert_eq!(misfit(&free), None);
     }
 }

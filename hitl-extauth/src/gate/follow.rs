@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use hitl_api::{RequestId, State};
+use hitl_api::{Head, RequestId, State};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::Gate;
@@ -45,8 +45,12 @@ impl Gate {
             if *latest.borrow_and_update() == seen && latest.changed().await.is_err() {
                 return;
             }
-            let now = *latest.borrow();
-            if now < seen {
+            // What is told may come a moment after what was read: whether it is less, the store itself knows.
+            let told = *latest.borrow();
+            if told < seen
+                && let Ok(Head { seq: now, .. }) = self.store.head().await
+                && now < seen
+            {
                 // Another primary that does not have the last rows: what they said is not so.
                 tracing::warn!(seen, now, "the audit is shorter than it was");
                 seen = now;

@@ -85,6 +85,9 @@ fn read(text: &str) -> Result<Vec<Listed>, String> {
         // Names are compared with requesters', which have no space around them either.
         reviewer.name = reviewer.name.trim().to_owned();
     }
+    if reviewers.is_empty() {
+        tracing::warn!("the list of reviewers names nobody: no token of it decides anything");
+    }
     for (number, reviewer) in reviewers.iter().enumerate() {
         if reviewer.name.is_empty() {
             return Err(malformed(format!("reviewer {} has no name", number + 1)));

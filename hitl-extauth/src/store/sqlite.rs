@@ -13,7 +13,7 @@ mod source;
 mod writer;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use std::{
 use hitl_api::{Event, Head, Insights, Request, RequestId, Ruling, Vote};
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::{sync::watch, task};
 
 use self::{rows::Within, writer::Writer};
@@ -104,7 +104,13 @@ pub struct SqliteStore {
     lists: Reader,
     latest: watch::Receiver<u64>,
     latency: Histogram,
+    /// The file.
+    path: PathBuf,
 }
+
+/// Room that a disk must have for a call to be kept, in bytes. A probe is small: it goes into what the log has
+/// set aside before, where a call does not fit.
+const ROOM: u64 = 256 * 1024;
 
 /// A connection that reads, for one at a time.
 type Reader = Arc<tokio::sync::Mutex<Connection>>;
@@ -136,7 +142,7 @@ impl SqliteStore {
         let (seen, latest) = watch::channel(head.seq);
         let checkpoints = Connection::open_with_flags(path, flags).map_err(sqlite)?;
         let writer = Writer::start(writer, checkpoints, seen)?;
-        Ok(Self { writer, reader, lists, latest, latency })
+        Ok(Self { writer, reader, lists, latest, latency, path: path.to_owned() })
     }
 
     /// Runs `work` in a transaction and answers when that is durable.
@@ -184,30 +190,52 @@ impl SqliteStore {
     }
 }
 
-/// Makes sure that the file is ours and of this version's schema.
-fn claim(connection: &mut Connection, name: &str) -> Result<(), OpenError> {
+/// Whose a file is that may be opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// Ours.
+    Ours,
+    /// Nobody's yet: it is new, with nothing in it.
+    Nobody,
+}
+
+/// Looks whose a file is.
+fn owner(connection: &Connection, name: &str) -> Result<Owner, OpenError> {
     let sqlite = |error| OpenError::Sqlite(name.to_owned(), error);
     let application: i64 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(sqlite)?;
     let objects: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(sqlite)?;
-    if application == MOVED_ID {
-        return Err(OpenError::Moved(name.to_owned()));
+    match application {
+        APPLICATION_ID => Ok(Owner::Ours),
+        MOVED_ID => Err(OpenError::Moved(name.to_owned())),
+        REPLACED_ID => Err(OpenError::Replaced(name.to_owned())),
+        0 if objects == 0 => Ok(Owner::Nobody),
+        _ => Err(OpenError::Foreign(name.to_owned())),
     }
-    if application == REPLACED_ID {
-        return Err(OpenError::Replaced(name.to_owned()));
+}
+
+/// Makes sure that the file is ours and of this version's schema.
+fn claim(connection: &mut Connection, name: &str) -> Result<(), OpenError> {
+    let sqlite = |error| OpenError::Sqlite(name.to_owned(), error);
+    if owner(connection, name)? == Owner::Nobody {
+        // Between looking and taking it nobody else may.
+        let taking =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        if owner(&taking, name)? == Owner::Nobody {
+            taking.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
+        }
+        taking.commit().map_err(sqlite)?;
     }
-    if application != APPLICATION_ID && (application != 0 || objects != 0) {
-        return Err(OpenError::Foreign(name.to_owned()));
-    }
-    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
         .map_err(sqlite)?;
     if mode != "wal" {
         return Err(OpenError::NoWal(name.to_owned(), mode));
     }
+    // One that was put aside while it was opened is not gone on with.
+    owner(connection, name)?;
     writer::prepare(connection).map_err(sqlite)?;
     migrations::migrations::runner()
         // A migration in the file that this version does not have: a newer version wrote it.
@@ -370,7 +398,10 @@ impl Store for SqliteStore {
     }
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.write(move |connection| rows::probe(connection, now)).await
+        self.write(move |connection| rows::probe(connection, now)).await?;
+        // A disk that does not say how much is free is asked no more than that.
+        let free = rustix::fs::statvfs(&self.path).map(|disk| disk.f_bavail * disk.f_frsize);
+        if free.is_ok_and(|free| free < ROOM) { Err(StoreError::Full) } else { Ok(()) }
     }
 }
 

@@ -39,7 +39,7 @@ async fn a_reviewer_lists_approves_and_rejects_on_the_command_line() {
     assert!(good, "{text}");
     for shown in [
         &format!("{id}  run_migration\n"),
-        "for alice (as they claim), at gateway.example:8080/privileged/mcp\n",
+        "for alice (as they claim), at gateway.example:8080/privileged/mcp, on mcp-ops-tools\n",
         "expires in 23 h; the caller waits\n",
         "    version: \"v3\"\n",
     ] {

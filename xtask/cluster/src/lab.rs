@@ -158,7 +158,8 @@ impl Record {
 /// # Errors
 /// When none is, with what to do.
 pub(crate) fn written_down(place: &Place) -> anyhow::Result<Record> {
-    Record::read(place).context("no lab on kind is known here: `cargo xtask up` brings one up")
+    Record::read(place).context("no lab on kind is known here: `cargo xtask up` brings one up (of a lab on this machine alone, \
+         `cargo xtask status` without more words says what there is)")
 }
 
 impl UpArgs {

@@ -1,13 +1,16 @@
 //! What there is to see of a lab: parts, versions, health, addresses, and what waits.
 
+use std::time::Duration;
+
 use hitl_client::{Client, Query, Token};
 use reqwest::Url;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::{
     cluster::{Cluster, named},
-    conditions,
+    conditions::{self, Verdict},
     json::{name, text},
     lab::{Place, Record, written_down},
     objects::REVIEWERS,
@@ -21,6 +24,9 @@ pub(crate) const GATE_PODS: &str = "app.kubernetes.io/name=hitl,app.kubernetes.i
 /// The gate's admin port.
 pub(crate) const GATE_ADMIN: u16 = 8081;
 
+/// How long the gate is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Everything that `status` says.
 #[derive(Debug, Serialize)]
 pub(crate) struct Status {
@@ -32,6 +38,9 @@ pub(crate) struct Status {
     urls: Urls,
     /// Requests that wait for a decision; none where the gate cannot be asked.
     pending: Option<u64>,
+    /// Why the gate cannot be asked, or takes no decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gate_problem: Option<String>,
     scripted_model: bool,
 }
 
@@ -74,11 +83,7 @@ pub(crate) async fn look(lab: &Record, cluster: &Cluster) -> anyhow::Result<Stat
         if deployments.is_empty() {
             parts.push(absent(namespace));
         }
-        parts.extend(
-            deployments
-                .iter()
-                .map(|object| part(object, namespace, conditions::deployment(object))),
-        );
+        parts.extend(deployments.iter().map(|object| part(object, namespace, running(object))));
         parts.extend(
             sets.iter().map(|object| part(object, namespace, conditions::daemon_set(object))),
         );
@@ -100,9 +105,19 @@ pub(crate) async fn look(lab: &Record, cluster: &Cluster) -> anyhow::Result<Stat
         state: format!("{}/state", local(lab.ports.tools)),
         gateway: local(lab.ports.gateway),
     };
-    let pending = if lab.has(Part::Hitl) { pending(cluster, &token).await.ok() } else { None };
-    let healthy =
-        parts.iter().all(|part| part.healthy) && (pending.is_some() || !lab.has(Part::Hitl));
+    let (mut pending, mut gate_problem) = (None, None);
+    if lab.has(Part::Hitl) {
+        match timeout(PATIENCE, asked(cluster, &token)).await {
+            Ok(Ok(found)) => (pending, gate_problem) = found,
+            Ok(Err(error)) => {
+                gate_problem = Some(format!("it cannot be asked what waits: {error:#}"));
+            }
+            Err(_) => {
+                gate_problem = Some(format!("it has not answered in {} s", PATIENCE.as_secs()));
+            }
+        }
+    }
+    let healthy = parts.iter().all(|part| part.healthy) && gate_problem.is_none();
     Ok(Status {
         cluster: lab.name.clone(),
         healthy,
@@ -110,6 +125,7 @@ pub(crate) async fn look(lab: &Record, cluster: &Cluster) -> anyhow::Result<Stat
         left_out: lab.left_out.clone(),
         urls,
         pending,
+        gate_problem,
         scripted_model: lab.scripted,
     })
 }
@@ -159,10 +175,30 @@ fn part(object: &Value, namespace: &str, verdict: conditions::Verdict) -> PartSt
     }
 }
 
-async fn pending(cluster: &Cluster, token: &str) -> anyhow::Result<u64> {
+/// A Deployment of which nothing is to run is no part that works.
+fn running(object: &Value) -> Verdict {
+    conditions::deployment(object)?;
+    match object.pointer("/spec/replicas").and_then(Value::as_i64) {
+        Some(0) => Err("stopped: scaled to no replica".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// How many requests wait at the gate, and why it takes no decision where it does not.
+async fn asked(cluster: &Cluster, token: &str) -> anyhow::Result<(Option<u64>, Option<String>)> {
     let forward = cluster.forward("hitl", GATE_PODS, GATE_ADMIN).await?;
-    let gate = Client::new(Url::parse(&forward.url())?, Some(Token::new(token)))?;
-    Ok(gate.pending(&Query::default()).await?.total)
+    let url = Url::parse(&forward.url())?;
+    let ready = hitl_client::plain_http()?.get(url.join("/readyz")?).send().await?;
+    let problem = if ready.status().is_success() {
+        None
+    } else {
+        let text = ready.text().await?;
+        let said: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let said = said.get("error").and_then(serde_json::Value::as_str).unwrap_or(&text);
+        Some(format!("it takes no call and no decision: {said}"))
+    };
+    let gate = Client::new(url, Some(Token::new(token)))?;
+    Ok((Some(gate.pending(&Query::default()).await?.total), problem))
 }
 
 /// What is shown when a lab is up.
@@ -216,10 +252,9 @@ pub(crate) fn shown(status: &Status) -> String {
     });
     let out =
         status.left_out.iter().map(|(part, why)| format!("-     {part} is left out: {why}\n"));
-    let pending = match status.pending {
-        Some(pending) => format!("{pending} waiting for a decision"),
-        None => "the gate cannot be asked what waits".to_owned(),
-    };
+    let waiting = status.pending.map(|pending| format!("{pending} waiting for a decision"));
+    let problem = status.gate_problem.as_ref().map(|problem| format!("DOWN  the gate: {problem}"));
+    let pending = problem.into_iter().chain(waiting).collect::<Vec<_>>().join("\n");
     format!(
         "{}{}{}\n{pending}\n",
         parts.collect::<String>(),
@@ -287,6 +322,7 @@ mod tests {
                 gateway: "http://localhost:8088".into(),
             },
             pending: Some(2),
+            gate_problem: None,
             scripted_model: true,
         };
         insta::assert_snapshot!(shown(&status));
