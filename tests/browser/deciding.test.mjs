@@ -415,6 +415,12 @@ test("a link with a token signs in, and leaves no token in the address", async (
   await page.waitForURL("**/history");
   await page.goBack();
   assert.ok(!page.url().includes("token"), page.url());
+  // As `base64` writes them, too. (From a page without one: a change behind the # loads nothing.)
+  await page.goto("/login");
+  await page.goto("about:blank");
+  await page.goto("/login#token=a+b/c%2F==");
+  await page.locator("button:focus", { hasText: "Sign in" }).waitFor();
+  assert.equal(await page.getByLabel("Token").inputValue(), "a+b/c/==");
   await page.goto("/login");
   await page.getByLabel("Token").fill("wrong");
   await page.getByRole("button", { name: "Sign in" }).click();

@@ -74,6 +74,11 @@ async fn while_postgresql_is_away_calls_are_refused_held_ones_stay_and_nothing_i
         assert!(gate.check(post(list, &[])).await.is_allowed());
         assert_eq!(gate.decide("dana", &id, true, "").await.0, 503);
         assert_eq!(gate.get_as("nobody", "/healthz").await.0, 200);
+        // What is counted here is there all the same, and says why the rest is not.
+        let (status, metrics) = gate.get_as("nobody", "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(metrics.contains("hitl_store_up 0\n") && metrics.contains("hitl_checks_total{"));
+        assert!(!metrics.contains("hitl_requests{"), "{metrics}");
     }
     // One whose hold ends meanwhile is told to come back.
     let (_, particulars) = brief.await.unwrap().denial();
@@ -83,6 +88,8 @@ async fn while_postgresql_is_away_calls_are_refused_held_ones_stay_and_nothing_i
     server.revive();
     for gate in [&a, &b, &c] {
         gate.until_ready(true).await;
+        let metrics = gate.get_as("nobody", "/metrics").await.1;
+        assert!(metrics.contains("hitl_store_up 1\n"), "{metrics}");
     }
     // It has left: that is known once the database is back.
     b.waiting(1).await;

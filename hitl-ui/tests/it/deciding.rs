@@ -77,6 +77,9 @@ async fn a_rejection_reaches_the_agent_with_its_reason() {
     let (passed, answer) = call.await.unwrap();
     assert!(!passed && answer.contains("Reason: Schema freeze: until\\nMonday"), "{answer}");
     assert!(dana.page(&format!("/requests/{id}")).await.contains("rejected by dana"));
+    // The card that is left in the list says the same.
+    let card = dana.page(&format!("/queue/cards?ids={id}")).await;
+    assert!(card.contains("rejected by dana") && !card.contains("you have approved"), "{card}");
 }
 
 #[tokio::test]
