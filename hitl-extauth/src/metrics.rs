@@ -251,9 +251,11 @@ impl Metrics {
         self.held.set(i64::from(held));
         self.audit_rows.set(gauge(audit_rows));
         self.store_up.set(i64::from(counts.is_some()));
+        if let Some(counts) = counts {
+            let grants = counts.iter().filter(|count| count.state == State::Approved);
+            self.grants.set(gauge(grants.map(|count| count.requests).sum()));
+        }
         let counts = counts.unwrap_or_default();
-        let grants = counts.iter().filter(|count| count.state == State::Approved);
-        self.grants.set(gauge(grants.map(|count| count.requests).sum()));
         let mut requests = BTreeMap::<_, u64>::new();
         let named = most_used(counts);
         for count in counts {

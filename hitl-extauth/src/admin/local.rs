@@ -30,8 +30,8 @@ async fn check(at: IpAddr, request: Request, next: Next) -> Response {
         (hosts::is_this_machine as fn(&str) -> bool, text)
     } else {
         let text = "nobody is asked who they are here, so nothing is answered under a name that anybody may \
-                    register: ask by address or by the name inside the cluster, or start the gate with \
-                    --reviewers or --oidc-issuer";
+                    register: ask by address or by the whole name inside the cluster (NAME.NAMESPACE.svc), or \
+                    start the gate with --reviewers or --oidc-issuer";
         (hosts::is_private as fn(&str) -> bool, text)
     };
     if host.is_some_and(is_known) {
