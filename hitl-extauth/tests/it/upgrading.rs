@@ -5,7 +5,10 @@ use std::path::Path;
 use refinery::{Migration, Runner, Target};
 use rusqlite::Connection;
 
-use crate::support::{Gate, Lab, command, id_of, migrate};
+use crate::{
+    postgres::Server,
+    support::{Gate, Lab, PATIENCE, command, id_of, migrate},
+};
 
 /// A gate's, and no other program's.
 const APPLICATION_ID: i64 = 0x4741_5445;
@@ -152,4 +155,54 @@ async fn from_every_older_schema_the_chain_verifies_what_waits_is_decided_and_gr
         assert!(!gate.check(migrate("approved", "v3", 5)).await.is_allowed(), "{version}");
         gate.kill();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "of the suite postgres"]
+async fn what_an_older_gate_writes_while_the_crowds_are_first_counted_is_counted() {
+    const OURS: &str = "SET search_path TO hitl, pg_catalog";
+    let server = Server::start();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres");
+    let all = refinery::load_sql_migrations(folder).unwrap();
+    let mut newer = server.client().await;
+    newer.batch_execute(&format!("CREATE SCHEMA hitl; {OURS}")).await.unwrap();
+    Runner::new(&all).set_target(Target::Version(4)).run_async(&mut newer).await.unwrap();
+
+    let older = server.client().await;
+    older.batch_execute(OURS).await.unwrap();
+    let insert = "INSERT INTO requests (id, digest, state, received_at, expires_at, needed, requester, assurance,
+        route, server, method, path, address, headers, body, tool, arguments)
+        SELECT gen_random_uuid(), n::text, 'pending', n, 9, 1, 'alice', 'claimed', '', '', 'POST', '/', '10.0.0.7',
+        '{}', '', 'run_migration', '{}' FROM generate_series(1, 5) AS n";
+    older.batch_execute(insert).await.unwrap();
+    // It is in the middle of denying three of them.
+    let denying =
+        "BEGIN; UPDATE requests SET state = 'denied', settled_at = 9 WHERE received_at <= 3";
+    older.batch_execute(denying).await.unwrap();
+    let bringing = tokio::spawn(async move {
+        Runner::new(&all).run_async(&mut newer).await.unwrap();
+        newer
+    });
+    let looker = server.client().await;
+    let waits = async {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        while looker.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.unwrap();
+    older.batch_execute("COMMIT").await.unwrap();
+    let newer = tokio::time::timeout(PATIENCE, bringing).await.unwrap().unwrap();
+
+    let counted = async || {
+        let rows = newer.query("SELECT address, requests FROM crowds", &[]).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect::<Vec<(String, i64)>>()
+    };
+    assert_eq!(counted().await, [("10.0.0.7".to_owned(), 2)]);
+    // And the rest of them are counted as they are settled, whoever does so.
+    older
+        .batch_execute("UPDATE requests SET state = 'expired' WHERE state = 'pending'")
+        .await
+        .unwrap();
+    assert_eq!(counted().await, []);
 }
