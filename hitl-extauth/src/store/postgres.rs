@@ -54,12 +54,6 @@ pub use self::{
 
 pub(super) use self::{offline::Target, recall::recall};
 
-/// This replica lives.
-const SEEN: &str = "
-    INSERT INTO replicas (id, seen_at)
-    VALUES ($1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
-    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at";
-
 /// Connections of each pool; lists have the others.
 const WRITING: usize = 2;
 const CALLS: usize = 2;

@@ -12,7 +12,7 @@ use tokio_postgres::AsyncMessage;
 use super::{
     Shared,
     connect::{ConnectError, ask, explain},
-    rows::CLOCK,
+    rows::{CLOCK, SEEN},
 };
 use crate::store::StoreError;
 
@@ -112,7 +112,7 @@ pub(super) async fn look(shared: Arc<Shared>) {
 impl Shared {
     /// Says that this replica lives. A write: where it succeeds, writing works.
     pub(super) async fn live(&self) -> Result<(), StoreError> {
-        ask(&self.writing, PATIENCE, super::SEEN, &[&self.replica]).await?;
+        ask(&self.writing, PATIENCE, SEEN, &[&self.replica]).await?;
         let forget = "DELETE FROM replicas
             WHERE seen_at < extract(epoch FROM clock_timestamp()) * 1000 - $1::bigint";
         ask(&self.writing, PATIENCE, forget, &[&FORGOTTEN]).await?;

@@ -15,6 +15,12 @@ pub(super) const CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp(
 /// A replica that has not been seen for so many milliseconds holds no calls any more.
 pub(super) const REPLICA_LIVES: i64 = 10_000;
 
+/// This replica lives.
+pub(super) const SEEN: &str = "
+    INSERT INTO replicas (id, seen_at)
+    VALUES ($1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at";
+
 /// What of a request is read: its row, its votes, and the replica at which a call waits on it, if
 /// that one lives.
 ///

@@ -446,7 +446,7 @@ async fn flush(client: &Pooled, view: &View) -> Result<(), Flown> {
         (preapprovals::KEEP, &given_values, !given.is_empty()),
         (APPEND, &event_values, !view.events.is_empty()),
         (NOTIFY, &notify, !view.events.is_empty()),
-        (super::SEEN, &seen, view.probed),
+        (rows::SEEN, &seen, view.probed),
     ] {
         if any {
             steps.push((sql, step(client, sql, values).await?));

@@ -7,7 +7,7 @@ use hitl_api::Head;
 use super::{AGAIN, LOCK, Value, bare, first, fly, step, timed};
 use crate::store::{
     StoreError,
-    postgres::{SEEN, Shared, connect::discard},
+    postgres::{Shared, connect::discard, rows::SEEN},
 };
 
 /// What became of a commit that was not answered: asked until the database says. Under the lock,
