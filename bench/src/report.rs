@@ -115,7 +115,12 @@ impl Run {
             processor: field("/proc/cpuinfo", "model name")?,
             cores: std::thread::available_parallelism()?.get(),
             memory: memory.trim_end_matches(" kB").parse::<u64>().unwrap_or_default() / 1024 / 1024,
-            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            // Without what whoever has built it calls it.
+            kernel: read("/proc/sys/kernel/osrelease")?
+                .split(['-', '\n'])
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             busy: busy.split(' ').next().unwrap_or_default().to_owned(),
             seconds,
         })
