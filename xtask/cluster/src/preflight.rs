@@ -20,7 +20,7 @@ const MEMORY: [u64; 2] = [6 * 1024, 3 * 1024];
 
 /// Least free disk where images are made, in MiB: with kagent's among them or compiled in containers, and
 /// neither.
-// Compiled on the host the lab takes three: the compiler's files are the half of it, the nodes the other.
+// Compiled on the host, the compiler's own files are 1.5 GiB of it; the rest is for images and the nodes.
 const DISK: [u64; 2] = [8 * 1024, 4 * 1024];
 
 /// Versions that are known to do: the oldest of each.
