@@ -63,23 +63,12 @@ pub(crate) async fn run(
     for Setting { name, gates } in &settings {
         let release = releases(gates).await?.quantiles();
         let holds = rate(holds(gates).await?);
-        let what = [
-            format!("decision to release, p50, p99: {name}"),
-            format!("calls held a second, each durable first: {name}"),
-        ];
-        match &file {
-            None => {
-                file = Some((release.clone(), holds.clone()));
-                let [release_of, holds_of] = what;
-                report.add(Figure::new(release_of, release));
-                report.add(Figure::new(holds_of, holds));
-            }
-            Some((file_release, file_holds)) => {
-                let [release_of, holds_of] = what;
-                report.add(Figure::new(release_of, release).beside(file_release));
-                report.add(Figure::new(holds_of, holds).beside(file_holds));
-            }
-        }
+        let (file_release, file_holds) = file.clone().unzip();
+        let what = format!("decision to release, p50, p99: {name}");
+        report.add(Figure::new(what, release.clone()).beside_any(file_release));
+        let what = format!("calls held a second, each durable first: {name}");
+        report.add(Figure::new(what, holds.clone()).beside_any(file_holds));
+        file.get_or_insert((release, holds));
     }
     Ok(())
 }

@@ -27,6 +27,14 @@ impl Figure {
         self
     }
 
+    /// The same where there is something beside it.
+    pub(crate) fn beside_any(self, limit: Option<impl Into<String>>) -> Self {
+        match limit {
+            Some(limit) => self.beside(limit),
+            None => self,
+        }
+    }
+
     /// What it should be.
     pub(crate) fn aim(mut self, aim: impl Into<String>, met: bool) -> Self {
         self.aim = Some((aim.into(), met));

@@ -131,12 +131,8 @@ pub(super) async fn run(report: &mut Report, bin: &Path, folder: &Path) -> anyho
             format!("calls/s, p50, p99, by {}", kind.what),
         ];
         for (at, (what, here)) in what.into_iter().zip(&here).enumerate() {
-            let figure = Figure::new(what, here);
             let beside = limit.as_ref().and_then(|limit| limit.get(at));
-            report.add(match beside {
-                Some(beside) => figure.beside(beside),
-                None => figure,
-            });
+            report.add(Figure::new(what, here).beside_any(beside));
         }
         limit.get_or_insert(here);
     }

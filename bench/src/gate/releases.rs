@@ -78,11 +78,8 @@ pub(super) async fn run(report: &mut Report, bin: &Path, folder: &Path) -> anyho
         ("a check that passes at once; p50, p99", check, None),
     ];
     for (name, here, limit) in parts {
-        let figure = Figure::new(name, here.quantiles());
-        report.add(match limit {
-            Some(limit) => figure.beside(limit.quantiles()),
-            None => figure,
-        });
+        let limit = limit.map(Latencies::quantiles);
+        report.add(Figure::new(name, here.quantiles()).beside_any(limit));
     }
     Ok(())
 }
