@@ -54,8 +54,19 @@ impl Workspace {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
+        env::vars_os().filter(|(name, _)| is_of_this_run(name)).for_each(|(name, _)| {
+            command.env_remove(name);
+        });
         command
     }
+}
+
+/// Whether cargo has set a variable for this very program. A cargo that inherits it takes its own
+/// build scripts' environment for a new one, and compiles ring and all that stands on it again.
+fn is_of_this_run(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let of_the_package = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_"];
+    name == "CARGO_PRIMARY_PACKAGE" || of_the_package.iter().any(|own| name.starts_with(own))
 }
 
 /// A command as a person would type it.
