@@ -93,7 +93,7 @@ pub fn requested(message: &Message) -> Vec<Call> {
         if !asks {
             return None;
         }
-        serde_json::from_value(data.get("args")?.get("originalFunctionCall")?.clone()).ok()
+        hitl_core::json::typed(data.get("args")?.get("originalFunctionCall")?.clone()).ok()
     };
     message.parts.iter().filter_map(asks).collect()
 }

@@ -171,7 +171,7 @@ impl Model {
         while let Some(event) = events.next().await {
             let event = event.map_err(|error| self.unreachable(&error))?;
             let Some(data) = event.data else { continue };
-            let data: Value = serde_json::from_str(&data)
+            let data: Value = hitl_core::json::read(&data)
                 .map_err(|error| ModelError::Foreign(error.to_string()))?;
             if let Some(text) = listening.take(&data)? {
                 heard(text);
@@ -190,7 +190,7 @@ impl Model {
 
 /// The sentence in an error of the API.
 fn said_in(text: &str) -> String {
-    let error: Value = serde_json::from_str(text).unwrap_or_default();
+    let error: Value = hitl_core::json::read(text).unwrap_or_default();
     let message = error.get("error").and_then(|error| error.get("message")?.as_str());
     message.map_or_else(|| text.chars().take(200).collect(), str::to_owned)
 }
@@ -270,7 +270,7 @@ impl Listening {
                         )));
                     }
                     let json = if json.is_empty() { "{}".to_owned() } else { json };
-                    let args = serde_json::from_str(&json).map_err(|error| {
+                    let args = hitl_core::json::read(&json).map_err(|error| {
                         ModelError::Foreign(format!("the arguments of {name}: {error}"))
                     })?;
                     said.push(Said::Call(Call { id, name, args }));

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Router,
     body::Bytes,
     extract::{DefaultBodyLimit, State},
     http::HeaderMap,
@@ -14,6 +14,7 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{Stream, StreamExt as _, stream};
+use hitl_service::Json;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -91,7 +92,7 @@ fn answer(id: &Value, result: Result<Value, RpcError>) -> Value {
 }
 
 fn params<T: DeserializeOwned>(request: &RpcRequest) -> Result<T, RpcError> {
-    serde_json::from_value(request.params.clone())
+    hitl_core::json::typed(request.params.clone())
         .map_err(|error| RpcError::Params(format!("params: {error}")))
 }
 
@@ -119,12 +120,12 @@ async fn rpc(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Respons
         Ok(user) => user,
         Err(error) => return Json(answer(&Value::Null, Err(error))).into_response(),
     };
-    let request: RpcRequest = match serde_json::from_slice::<Value>(&body) {
+    let request: RpcRequest = match hitl_core::json::read::<Value>(&body) {
         Err(error) => {
             return Json(answer(&Value::Null, Err(RpcError::Parse(error.to_string()))))
                 .into_response();
         }
-        Ok(value) => match serde_json::from_value(value) {
+        Ok(value) => match hitl_core::json::typed(value) {
             Ok(request) => request,
             Err(error) => {
                 let error = RpcError::Request(error.to_string());

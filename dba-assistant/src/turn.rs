@@ -259,7 +259,7 @@ impl Turn {
 
     /// As it was kept.
     pub fn of(metadata: &Map<String, Value>) -> Option<Self> {
-        serde_json::from_value(metadata.get(KEY)?.clone()).ok()
+        hitl_core::json::typed(metadata.get(KEY)?.clone()).ok()
     }
 }
 

@@ -41,6 +41,16 @@ pub enum Broken {
     /// The canonical form cannot be written.
     #[error("row {0} has no canonical form")]
     NotCanonical(u64),
+    /// The data of some rows cannot be read, so it is not known whether it was changed. Every other
+    /// row fits.
+    #[error("{}; every other row is as it was written", unreadable(.0))]
+    Unreadable(Vec<(u64, String)>),
+}
+
+/// The rows that cannot be read, in a sentence.
+fn unreadable(rows: &[(u64, String)]) -> String {
+    let row = |(number, why): &(u64, String)| format!("row {number} cannot be read ({why})");
+    rows.iter().map(row).collect::<Vec<_>>().join(", ")
 }
 
 /// Makes the row that follows `head`.
@@ -63,6 +73,7 @@ pub fn follow(
         data,
         previous: head.hash.clone(),
         hash: String::new(),
+        unreadable: None,
     };
     event.hash = hash(&event)?;
     Ok(event)
@@ -89,13 +100,19 @@ pub struct Verifier {
     head: Head,
     noted: Option<Head>,
     noted_seen: bool,
+    unreadable: Vec<(u64, String)>,
 }
 
 impl Verifier {
     /// Starts before the first row. With `noted`, a head from earlier must be among the rows.
     pub fn new(noted: Option<Head>) -> Self {
         let noted_seen = noted.as_ref().is_none_or(|head| head.seq == 0);
-        Self { head: Head { seq: 0, hash: GENESIS.to_owned() }, noted, noted_seen }
+        Self {
+            head: Head { seq: 0, hash: GENESIS.to_owned() },
+            noted,
+            noted_seen,
+            unreadable: Vec::new(),
+        }
     }
 
     /// The last row taken.
@@ -115,8 +132,10 @@ impl Verifier {
         if event.previous != self.head.hash {
             return Err(Broken::Link(event.seq));
         }
-        if hash(event)? != event.hash {
-            return Err(Broken::Content(event.seq));
+        match &event.unreadable {
+            Some(why) => self.unreadable.push((event.seq, why.clone())),
+            None if hash(event)? != event.hash => return Err(Broken::Content(event.seq)),
+            None => {}
         }
         self.head = Head { seq: event.seq, hash: event.hash.clone() };
         self.noted_seen |= self.noted.as_ref() == Some(&self.head);
@@ -126,10 +145,12 @@ impl Verifier {
     /// The end, when every row has been taken.
     ///
     /// # Errors
-    /// [`Broken::Head`] when the head noted earlier was not among the rows.
+    /// [`Broken::Head`] when the head noted earlier was not among the rows,
+    /// [`Broken::Unreadable`] when rows could not be read.
     pub fn finish(self) -> Result<Head, Broken> {
         match self.noted {
             Some(noted) if !self.noted_seen => Err(Broken::Head { noted: noted.seq }),
+            _ if !self.unreadable.is_empty() => Err(Broken::Unreadable(self.unreadable)),
             _ => Ok(self.head),
         }
     }
@@ -180,6 +201,17 @@ mod tests {
         let mut swapped = chain(5);
         swapped.swap(1, 2);
         assert_eq!(verify(&swapped, None), Err(Broken::Gap { expected: 2, found: 3 }));
+    }
+
+    #[test]
+    fn rows_that_cannot_be_read_are_named_and_the_others_verified() {
+        let mut events = chain(5);
+        events[2].unreadable = Some("data: torn".to_owned());
+        events[2].data.clear();
+        let Err(broken) = verify(&events, None) else { panic!() };
+        assert!(broken.to_string().starts_with("row 3 cannot be read (data: torn); every other"));
+        events[4].data.clear();
+        assert_eq!(verify(&events, None), Err(Broken::Content(5)));
     }
 
     #[test]

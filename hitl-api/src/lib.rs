@@ -326,6 +326,10 @@ pub struct Request {
     /// While it waits: nobody who may decide listens at the replica that was asked.
     #[serde(default, skip_serializing_if = "is_false")]
     pub nobody_present: bool,
+    /// Why its stored content cannot be read. Headers, arguments and votes may then be missing; it
+    /// can be denied, and never approved or used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
 }
 
 /// A page of requests.
@@ -381,6 +385,9 @@ pub struct Event {
     pub previous: String,
     /// Hash of this row.
     pub hash: String,
+    /// Why its stored data cannot be read; `data` is empty then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
 }
 
 /// The end of the audit's chain. Note it elsewhere, and a removed tail shows.

@@ -30,7 +30,7 @@ impl Events {
     pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
         loop {
             if let Some(data) = self.lines.next_data() {
-                let event = serde_json::from_str(&data);
+                let event = hitl_core::json::read(&data);
                 return event.map(Some).map_err(|error| foreign(&self.url, &error));
             }
             let chunk = self.response.chunk().await;

@@ -347,7 +347,7 @@ pub fn plain_http() -> Result<reqwest::Client, ClientError> {
 async fn told<T: DeserializeOwned>(url: Url, request: RequestBuilder) -> Result<T, ClientError> {
     let answer = answered(&url, request.timeout(PATIENCE)).await?;
     let body = answer.bytes().await.map_err(|error| unreachable(&url, &error))?;
-    serde_json::from_slice(&body).map_err(|error| foreign(&url, &error))
+    hitl_core::json::read(&body).map_err(|error| foreign(&url, &error))
 }
 
 /// Sends a request; an answer that is no success is an error.
@@ -358,7 +358,7 @@ async fn answered(url: &Url, request: RequestBuilder) -> Result<Response, Client
         return Ok(answer);
     }
     let body = answer.bytes().await.map_err(|error| unreachable(url, &error))?;
-    match serde_json::from_slice(&body) {
+    match hitl_core::json::read(&body) {
         Ok(problem) => Err(ClientError::Refused { status: status.as_u16(), problem }),
         // What stands in front of a gate that is away.
         Err(_) if status.is_server_error() => {

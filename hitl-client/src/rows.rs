@@ -41,7 +41,7 @@ impl Rows {
             let rest = self.begun.split_off(end + 1);
             let lines = std::mem::replace(&mut self.begun, rest);
             let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-            let rows = lines.map(serde_json::from_slice).collect::<Result<_, _>>();
+            let rows = lines.map(hitl_core::json::read).collect::<Result<_, _>>();
             return rows.map(Some).map_err(|error| foreign(&self.url, &error));
         }
     }

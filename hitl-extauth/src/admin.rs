@@ -18,13 +18,14 @@ mod webhooks;
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{FromRequestParts, State as Ctx},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
 use hitl_api::{Request, RequestId, State};
+use hitl_service::Json;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 

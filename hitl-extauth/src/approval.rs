@@ -77,6 +77,17 @@ pub enum Happening {
     Age,
 }
 
+impl Happening {
+    /// Whether a call may be released by this, now or later.
+    pub fn may_release(&self) -> bool {
+        match self {
+            Self::Vote { vote, .. } => vote.approved,
+            Self::Arrive { .. } | Self::Spend { .. } => true,
+            Self::Restore { .. } | Self::Recall | Self::Withdraw | Self::Age => false,
+        }
+    }
+}
+
 /// What a step changed; one row of the audit each, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -134,6 +145,9 @@ pub enum Refused {
     /// An approval needs a reason here.
     #[error("the rules ask for a reason with every approval of this call")]
     ReasonNeeded,
+    /// What is stored of it cannot be read.
+    #[error("the stored request cannot be read and can only be denied: {0}")]
+    Unreadable(String),
 }
 
 impl Life {

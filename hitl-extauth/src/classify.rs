@@ -6,15 +6,13 @@
 //! differently is refused. No I/O, no clock, no panic.
 
 mod headers;
-mod json;
 mod methods;
-mod number;
 
+use hitl_core::json::{self, JsonError};
 use serde_json::{Map, Value};
 
 pub use self::{
     headers::Headers,
-    json::JsonError,
     methods::{HarmlessMethods, MethodPattern, MethodPatternError},
 };
 
@@ -198,7 +196,7 @@ fn decide(subject: &Subject<'_>, harmless: &HarmlessMethods) -> Result<Class, Re
         other => return Err(Refusal::HttpMethod(short(other))),
     }
     headers::plain_json(subject.headers)?;
-    let message = match json::parse(subject.body)? {
+    let message = match json::message(subject.body)? {
         Value::Object(message) => message,
         Value::Array(_) => return Err(Refusal::Batch),
         _ => return Err(Refusal::JsonRpc("it is not an object")),

@@ -15,6 +15,7 @@ mod words;
 use std::{sync::Arc, time::Duration};
 
 use hitl_api::{Request, RequestId, Requester, Ruling, State};
+use hitl_core::json::JsonError;
 use hitl_receipt::ArgsDigest;
 use jiff::{Timestamp, Unit};
 use serde_json::{Map, Value};
@@ -25,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    classify::{JsonError, Refusal, ToolCall},
+    classify::{Refusal, ToolCall},
     identity::{self, Identity, IdentitySource, PersonClaims},
     parking::{Delivery, Known, Parking, Place, Release},
     policy,

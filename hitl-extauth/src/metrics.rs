@@ -16,7 +16,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{rules::book::word, store::Count};
+use crate::{
+    rules::book::word,
+    store::{Count, unreadable},
+};
 
 /// `Content-Type` of the text format.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -62,6 +65,7 @@ pub struct Metrics {
     audit_rows: Gauge,
     store: Histogram,
     store_up: Gauge,
+    unreadable: Gauge,
     rules: RuleCounts,
     hooks: HookCounts,
 }
@@ -139,6 +143,7 @@ impl Default for Metrics {
             audit_rows: Gauge::default(),
             store: Histogram::new(WRITE),
             store_up: Gauge::default(),
+            unreadable: Gauge::default(),
             rules: RuleCounts::default(),
             hooks: HookCounts::default(),
             registry: Registry::default(),
@@ -194,6 +199,11 @@ impl Default for Metrics {
             "store_up",
             "1 while the database answers, 0 while it does not",
             metrics.store_up.clone(),
+        );
+        registry.register(
+            "unreadable_rows",
+            "Stored rows that this process has met and cannot read",
+            metrics.unreadable.clone(),
         );
         registry.register("audit_rows", "Rows of the audit", metrics.audit_rows.clone());
         Self { registry, ..metrics }
@@ -251,6 +261,7 @@ impl Metrics {
         self.held.set(i64::from(held));
         self.audit_rows.set(gauge(audit_rows));
         self.store_up.set(i64::from(counts.is_some()));
+        self.unreadable.set(gauge(unreadable::count()));
         if let Some(counts) = counts {
             let grants = counts.iter().filter(|count| count.state == State::Approved);
             self.grants.set(gauge(grants.map(|count| count.requests).sum()));

@@ -41,7 +41,7 @@ pub enum AuditError {
     Broken(#[from] Broken),
     /// A line of an export is no row.
     #[error("line {0} of the export is not a row of the audit: {1}")]
-    Line(usize, serde_json::Error),
+    Line(usize, hitl_core::json::JsonError),
     /// The file cannot be read.
     #[error("{0} cannot be read: {1}")]
     File(String, io::Error),
@@ -102,9 +102,7 @@ pub async fn run(command: &AuditCommand) -> Result<(), AuditError> {
         AuditCommand::Export { source, postgres } => {
             let mut out = io::BufWriter::new(io::stdout());
             let print = |event: Event| {
-                let line =
-                    serde_json::to_string(&event).map_err(|error| AuditError::Line(0, error))?;
-                writeln!(out, "{line}").map_err(AuditError::Output)
+                writeln!(out, "{}", serde_json::json!(event)).map_err(AuditError::Output)
             };
             match source {
                 Database::Sqlite(path) => events_of(path, print)?,
@@ -239,7 +237,7 @@ pub fn verify(path: &Path, noted: Option<Head>) -> Result<Head, AuditError> {
     } else {
         let lines = BufReader::new(File::open(path).map_err(file)?).lines();
         for (number, line) in lines.enumerate() {
-            let event: Event = serde_json::from_str(&line.map_err(file)?)
+            let event: Event = hitl_core::json::read(line.map_err(file)?)
                 .map_err(|error| AuditError::Line(number + 1, error))?;
             verifier.next(&event)?;
         }

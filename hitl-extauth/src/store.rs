@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod preapprovals;
 pub mod recall;
 pub mod sqlite;
+pub mod unreadable;
 mod work;
 
 use std::sync::Arc;

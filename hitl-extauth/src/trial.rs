@@ -42,7 +42,7 @@ pub enum TrialError {
     #[error(
         "{0} is no call: {1}. It is JSON with tool, arguments, server, route, requester, headers"
     )]
-    Call(String, serde_json::Error),
+    Call(String, hitl_core::json::JsonError),
     /// The gate cannot be asked.
     #[error(transparent)]
     Desk(#[from] DeskError),
@@ -68,7 +68,7 @@ pub async fn run(command: &RulesCommand) -> Result<(), TrialError> {
             (None, Some(path)) => {
                 let text = fs::read_to_string(path)
                     .map_err(|error| TrialError::File(path.display().to_string(), error))?;
-                let call: WrittenCall = serde_json::from_str(&text)
+                let call: WrittenCall = hitl_core::json::read(&text)
                     .map_err(|error| TrialError::Call(path.display().to_string(), error))?;
                 explain(&read(rules)?, &call.facts(Timestamp::now()), &mut out)
             }

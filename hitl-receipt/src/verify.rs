@@ -34,7 +34,7 @@ struct PublicKey {
 pub enum KeySetError {
     /// It is not a JWK set.
     #[error("not a JWK set (RFC 7517, `{{\"keys\":[…]}}`): {0}")]
-    NotAJwks(#[from] serde_json::Error),
+    NotAJwks(#[from] hitl_core::json::JsonError),
     /// It holds no key that could have signed a receipt.
     #[error("the JWK set holds no Ed25519 key with a `kid` (kty OKP, crv Ed25519)")]
     NoUsableKey,
@@ -54,7 +54,7 @@ impl KeySet {
     /// # Errors
     /// See [`KeySetError`].
     pub fn parse(jwks: &str) -> Result<Self, KeySetError> {
-        let set: JwkSet = serde_json::from_str(jwks)?;
+        let set: JwkSet = hitl_core::json::read(jwks)?;
         let mut keys = BTreeMap::new();
         for jwk in set.keys {
             let (Some(kid), AlgorithmParameters::OctetKeyPair(pair)) =

@@ -11,7 +11,10 @@ pub mod given;
 mod head;
 pub mod healthcheck;
 pub mod hosts;
+pub mod json;
 pub mod pages;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;
+
+pub use self::json::Json;

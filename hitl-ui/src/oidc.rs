@@ -278,7 +278,7 @@ impl Oidc {
 
     fn claims(&self, token: &str) -> Result<Claims, OidcError> {
         let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-        let claims = payload.and_then(|bytes| serde_json::from_slice::<Claims>(&bytes).ok());
+        let claims = payload.and_then(|bytes| hitl_core::json::read::<Claims>(&bytes).ok());
         let claims =
             claims.ok_or_else(|| OidcError::Provider("its ID token cannot be read".to_owned()))?;
         if claims.iss != self.0.issuer.as_str() {
@@ -303,11 +303,11 @@ impl Oidc {
     async fn ask(&self, url: &Url, form: &[(&str, &str)]) -> Result<Answer, OidcError> {
         let (status, body) = self.fetch(self.form(url, form)).await?;
         if !status.is_success() {
-            let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let said: Value = hitl_core::json::read(&body).unwrap_or_default();
             let error = said.get("error").and_then(Value::as_str).unwrap_or("no reason");
             return Err(OidcError::Refused(format!("{error} ({status})")));
         }
-        serde_json::from_slice(&body).map_err(|_| {
+        hitl_core::json::read(&body).map_err(|_| {
             let text = "it gives no ID token; is openid among the scopes, also after a refresh?";
             OidcError::Provider(text.to_owned())
         })
@@ -365,7 +365,7 @@ impl Oidc {
         if !status.is_success() {
             return Err(OidcError::Provider(format!("{url} answers {status}")));
         }
-        let metadata: Metadata = serde_json::from_slice(&body)
+        let metadata: Metadata = hitl_core::json::read(&body)
             .map_err(|error| OidcError::Provider(format!("{url}: {error}")))?;
         if metadata.issuer != self.0.issuer.as_str() {
             return Err(OidcError::Provider(format!("{url} speaks of another issuer")));

@@ -109,10 +109,10 @@ impl Plans {
             }
         }
         if !status.is_success() {
-            let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            let said: serde_json::Value = hitl_core::json::read(&body).unwrap_or_default();
             let said = said.get("error").and_then(|error| error.as_str());
             return Err(format!("the tool server says: {}", said.unwrap_or(status.as_str())));
         }
-        serde_json::from_slice(&body).map_err(|error| format!("not a plan: {error}"))
+        hitl_core::json::read(&body).map_err(|error| format!("not a plan: {error}"))
     }
 }

@@ -71,7 +71,7 @@ impl<'a> Shown<'a> {
 
     /// What the call carries besides its arguments.
     fn meta(&self) -> Tree {
-        let body: serde_json::Value = serde_json::from_str(&self.request.body).unwrap_or_default();
+        let body: serde_json::Value = hitl_core::json::read(&self.request.body).unwrap_or_default();
         let meta = body.get("params").and_then(|params| params.get("_meta")?.as_object());
         meta.map(Tree::of).unwrap_or_default()
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! routes    path -> handler            guard     exact paths, known hosts
-//! tools     MCP call -> answer         receipt   is the call covered by an approval?
+//! reading   a message has one meaning  receipt   is the call covered by an approval?
+//! tools     MCP call -> answer
 //! database  reads, changes, audit      metrics   calls by tool and outcome
 //! ```
 //!
@@ -18,6 +19,7 @@ pub mod database;
 pub mod guard;
 pub mod metrics;
 pub mod problem;
+pub mod reading;
 pub mod receipt;
 pub mod routes;
 pub mod tools;

@@ -4,10 +4,8 @@
 
 use std::fmt;
 
-use axum::{
-    Json,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
+use hitl_service::Json;
 use http::StatusCode;
 use serde_json::json;
 

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Path, State},
     http::{StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
+use hitl_service::Json;
 use rmcp::transport::streamable_http_server::{
     StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
 };
@@ -23,6 +24,7 @@ use crate::{
     guard::{Guard, guard},
     metrics::{self, Metrics},
     problem::Problem,
+    reading::strictly,
     receipt::Receipts,
     tools::{Endpoint, Privileged, Public, Toolset},
 };
@@ -57,6 +59,7 @@ impl Server {
             // `route_service`, not `nest_service`: exactly this path, nothing below it.
             .route_service("/public/mcp", mcp(public, metrics))
             .route_service("/privileged/mcp", mcp(privileged, metrics))
+            .layer(middleware::from_fn(strictly))
             .merge(account())
             .merge(health())
             .fallback(async |uri: Uri| Problem::not_found(uri.path()))

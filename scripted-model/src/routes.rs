@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::{
-    Json, Router,
+    Router,
     body::Bytes,
     extract::DefaultBodyLimit,
     http::{HeaderValue, Request, StatusCode, header},
@@ -15,6 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::stream;
+use hitl_service::Json;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -96,7 +97,7 @@ fn read(
         _ => Problem::invalid(rejection.to_string()),
     })?;
     let request: MessagesRequest =
-        serde_json::from_slice(&body).map_err(|error| Problem::invalid(error.to_string()))?;
+        hitl_core::json::read(&body).map_err(|error| Problem::invalid(error.to_string()))?;
     if request.messages.is_empty() {
         return Err(Problem::invalid("messages: at least one message is required"));
     }

@@ -95,7 +95,7 @@ fn says_so(answer: &str) -> bool {
     if answer.contains("rejected by user") {
         return true;
     }
-    let wrapped: Option<Map<String, Value>> = serde_json::from_str(answer).ok();
+    let wrapped: Option<Map<String, Value>> = hitl_core::json::read(answer).ok();
     wrapped.is_some_and(|fields| {
         fields.contains_key("error") || fields.get("isError") == Some(&Value::Bool(true))
     })

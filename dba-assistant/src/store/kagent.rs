@@ -78,7 +78,7 @@ impl KagentTasks {
             status if status.is_success() => {
                 let body = answer.bytes().await.map_err(|error| away(&error))?;
                 let envelope: Envelope<T> =
-                    serde_json::from_slice(&body).map_err(|error| away(&error))?;
+                    hitl_core::json::read(&body).map_err(|error| away(&error))?;
                 Ok(envelope.data)
             }
             status => Err(away(&status)),

@@ -86,7 +86,7 @@ fn broken(error: rusqlite::Error) -> StoreError {
 }
 
 fn read(text: &str) -> Result<Task, StoreError> {
-    serde_json::from_str(text).map_err(|error| StoreError::Database(error.to_string()))
+    hitl_core::json::read(text).map_err(|error| StoreError::Database(error.to_string()))
 }
 
 fn all(

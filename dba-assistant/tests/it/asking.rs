@@ -191,6 +191,18 @@ async fn what_is_no_request_is_an_error_of_json_rpc() {
         assert_eq!(answer["error"]["code"], code, "{method} {params}: {answer}");
         assert_eq!(answer["id"], "r");
     }
+    // What another program could read differently is no message.
+    let raw = async |body: &'static str| {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = http.post(lab.address()).body(body).send().await.unwrap();
+        serde_json::from_slice::<Value>(&answer.bytes().await.unwrap()).unwrap()
+    };
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"$serde_json::private::RawValue":"{}"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tasks/get","method":"tasks/cancel"}"#,
+    ] {
+        assert_eq!(raw(body).await["error"]["code"], -32700, "{body}");
+    }
     // kagent's controller reads nothing but events where it asked for a stream.
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "message/stream", "params": {}});

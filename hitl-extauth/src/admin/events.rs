@@ -5,7 +5,6 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Json,
     body::Body,
     extract::{Query, State as Ctx},
     http::{HeaderMap, header},
@@ -16,7 +15,9 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt as _, stream};
 use hitl_api::{Event, Head};
+use hitl_service::Json;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::time::MissedTickBehavior;
 use utoipa::IntoParams;
 
@@ -72,7 +73,7 @@ pub(super) async fn stream(
         let _here = &here;
 
         let sent = sse::Event::default().id(event.seq.to_string()).event(event.kind.clone());
-        Ok::<_, Infallible>(sent.json_data(&event).unwrap_or_default())
+        Ok::<_, Infallible>(sent.data(json!(event).to_string()))
     });
     let events = events.take_until(ended);
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())

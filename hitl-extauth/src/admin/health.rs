@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use axum::{
-    Json,
     extract::State as Ctx,
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use hitl_service::Json;
 use serde_json::{Value, json};
 use tokio::{sync::Mutex, time::timeout};
 

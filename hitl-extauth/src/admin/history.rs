@@ -1,11 +1,11 @@
 //! What became of every request.
 
 use axum::{
-    Json,
     extract::{Path, Query, State as Ctx},
     http::StatusCode,
 };
 use hitl_api::{Detail, History, State};
+use hitl_service::Json;
 use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;

@@ -1,11 +1,11 @@
 //! What became of requests, for whoever looks after the queue.
 
 use axum::{
-    Json,
     extract::{Query, State as Ctx},
     http::StatusCode,
 };
 use hitl_api::Insights;
+use hitl_service::Json;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use utoipa::IntoParams;

@@ -1,12 +1,12 @@
 //! What reviewers approve before the calls come.
 
 use axum::{
-    Json,
     body::Bytes,
     extract::{Path, State as Ctx},
     http::{HeaderMap, StatusCode},
 };
 use hitl_api::{Preapproval, Preapprovals, Preapprove};
+use hitl_service::Json;
 
 use super::{
     Admin, Problem, id,
@@ -92,7 +92,7 @@ pub(super) async fn make(
     body: Bytes,
 ) -> Result<(StatusCode, Json<Preapproval>), Problem> {
     json_only(&headers)?;
-    let wanted: Preapprove = serde_json::from_slice(&body).map_err(|error| {
+    let wanted: Preapprove = hitl_core::json::read(&body).map_err(|error| {
         let text = format!(
             "the body is not {{\"condition\", \"uses\", \"seconds\", \"reason\"}}: {error}"
         );

@@ -1,12 +1,12 @@
 //! The queue, and deciding about what is in it.
 
 use axum::{
-    Json,
     body::Bytes,
     extract::{Path, Query, State as Ctx},
     http::{HeaderMap, StatusCode, header},
 };
 use hitl_api::{Decision, Me, Pending, Request, State};
+use hitl_service::Json;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -145,7 +145,7 @@ pub(super) async fn decide(
     body: Bytes,
 ) -> Result<StatusCode, Problem> {
     json_only(&headers)?;
-    let decision: Decision = serde_json::from_slice(&body).map_err(|error| {
+    let decision: Decision = hitl_core::json::read(&body).map_err(|error| {
         let text = format!("the body is not {{\"approved\": bool, \"reason\": string}}: {error}");
         Problem::new(StatusCode::BAD_REQUEST, text)
     })?;

@@ -1,7 +1,8 @@
 //! Which rules are in force.
 
-use axum::{Json, extract::State as Ctx};
+use axum::extract::State as Ctx;
 use hitl_api::{RulesFile, RulesInForce};
+use hitl_service::Json;
 
 use super::Admin;
 use crate::{people::Reviewer, rules::book::Standing};

@@ -1,7 +1,8 @@
 //! Messages that did not arrive.
 
-use axum::{Json, extract::State as Ctx, http::HeaderMap, http::StatusCode};
+use axum::{extract::State as Ctx, http::HeaderMap, http::StatusCode};
 use hitl_api::{DeadLetter, DeadLetters, Redeliver, Redelivered};
+use hitl_service::Json;
 
 use super::{
     Admin, Problem,
@@ -63,7 +64,7 @@ pub(super) async fn redeliver(
 ) -> Result<Json<Redelivered>, Problem> {
     json_only(&headers)?;
     decides(&admin, &reviewer)?;
-    let Redeliver { id } = serde_json::from_slice(&body).map_err(|error| {
+    let Redeliver { id } = hitl_core::json::read(&body).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, format!("the body is not {{\"id\": …}}: {error}"))
     })?;
     // As receivers know it.

@@ -80,8 +80,8 @@ fn what_the_original_gate_let_through_is_refused() {
     let subject = Subject { stated_size: 70_105, ..subject };
     assert_eq!(label(&classify(&subject, &HarmlessMethods::default())), "size");
 
-    assert_eq!(of(&CALL.replace("}}}", r#"}},"Method":"ping"}"#)), "folded_key");
-    assert_eq!(of(&CALL.replace("}}}", r#"}},"Params":{"name":""}}"#)), "folded_key");
+    assert_eq!(of(&CALL.replace("}}}", r#"}},"Method":"ping"}"#)), "json");
+    assert_eq!(of(&CALL.replace("}}}", r#"}},"Params":{"name":""}}"#)), "json");
     assert_eq!(of(&format!("\u{feff}{CALL}")), "json");
     // Both orders of a repeated method.
     assert_eq!(of(&CALL.replace(r#""method""#, r#""method":"ping","method""#)), "json");
@@ -118,14 +118,42 @@ fn a_key_that_is_no_member_in_javascript_is_refused_at_any_depth() {
 }
 
 #[test]
+fn keys_with_a_private_meaning_to_a_library_are_refused_at_any_depth() {
+    let key = "$serde_json::private::RawValue";
+    let hidden = format!(r#"{{"filter":{{"{key}":"{{\"id\":5}}"}}}}"#);
+    assert_eq!(of(&CALL.replace(r#"{"version":"v3"}"#, &hidden)), "json");
+    let nested = format!(r#""_meta":{{"a":[{{"{key}":"no JSON"}}]}},"#);
+    assert_eq!(of(&CALL.replace(r#""params":{"#, &format!(r#""params":{{{nested}"#))), "json");
+    // As a text it is a text.
+    assert_eq!(of(&CALL.replace("v3", key)), "gate");
+}
+
+#[test]
 fn keys_that_another_server_reads_as_ours_are_refused() {
-    for key in ["Method", "METHOD", "Jsonrpc", "ID", "Result", "para\u{6d}S", "param\u{17f}"] {
+    for (key, why) in [
+        ("Method", "json"),
+        ("METHOD", "json"),
+        ("Jsonrpc", "json"),
+        ("ID", "json"),
+        ("Result", "folded_key"),
+        ("para\u{6d}S", "folded_key"),
+        ("param\u{17f}", "folded_key"),
+    ] {
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","{key}":{{}}}}"#);
-        assert_eq!(of(&body), "folded_key", "{key}");
+        assert_eq!(of(&body), why, "{key}");
     }
-    for key in ["Name", "argument\u{17f}", "ARGUMENTS", "_Meta"] {
+    for (key, why) in [
+        ("Name", "json"),
+        ("argument\u{17f}", "json"),
+        ("ARGUMENTS", "json"),
+        ("_Meta", "folded_key"),
+    ] {
         let body = CALL.replace(r#""params":{"#, &format!(r#""params":{{"{key}":"x","#));
-        assert_eq!(of(&body), "folded_key", "{key}");
+        assert_eq!(of(&body), why, "{key}");
+    }
+    // Among the arguments, where a rule reads the one and the server the other.
+    for two in [r#"{"version":"v1","Version":"v4"}"#, r#"{"a":[{"sql":1,"\u017fql":2}]}"#] {
+        assert_eq!(of(&CALL.replace(r#"{"version":"v3"}"#, two)), "json", "{two}");
     }
     for member in [r#""task":{"ttl":1},"#, r#""requestState":"x","#, r#""inputResponses":{},"#] {
         let body = CALL.replace(r#""params":{"#, &format!(r#""params":{{{member}"#));
@@ -133,7 +161,7 @@ fn keys_that_another_server_reads_as_ours_are_refused() {
     }
     assert_eq!(of(&CALL.replace("}}}", r#"}},"extra":1}"#)), "unknown_member");
     // What the tool itself takes is the tool's business, and shown as it is.
-    assert_eq!(of(&CALL.replace(r#""version":"v3""#, r#""version":"v3","Version":"v1""#)), "gate");
+    assert_eq!(of(&CALL.replace(r#""version":"v3""#, r#""Version":"v3","more":"v1""#)), "gate");
 }
 
 #[test]
@@ -297,7 +325,7 @@ proptest! {
     #[test]
     fn any_bytes_are_classified_without_a_panic_and_never_pass_unless_strict_json(body: Vec<u8>) {
         if let Class::Pass(_) = post(&body, &[]) {
-            prop_assert!(json::parse(&body).is_ok());
+            prop_assert!(json::message(&body).is_ok());
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) async fn send(http: &Client, hook: &Hook, message: &Message) -> Resul
             let request = authorized(http.post(url), hook).json(&backstage(message));
             let body = taken(request.send().await).await?;
             // An empty list: nobody was reached, and nobody will be.
-            match serde_json::from_slice::<Value>(&body) {
+            match hitl_core::json::read::<Value>(&body) {
                 Ok(Value::Array(reached)) if reached.is_empty() => {
                     Err(NotSent::Never("it was taken, and reaches nobody".to_owned()))
                 }
@@ -194,7 +194,7 @@ async fn servicenow(http: &Client, hook: &Hook, message: &Message) -> Result<(),
         authorized(request, hook).header(header::ACCEPT, "application/json")
     };
     let body = taken(ask(http.get(look)).send().await).await?;
-    let found: Value = serde_json::from_slice(&body)
+    let found: Value = hitl_core::json::read(&body)
         .map_err(|_| NotSent::Again("it answers something else than JSON".to_owned()))?;
     // A query that is not understood gives any row: it must be ours.
     let ours = found

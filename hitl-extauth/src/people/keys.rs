@@ -189,7 +189,7 @@ impl Keys {
                 return Err(format!("{url} answers more than {LARGEST} bytes"));
             }
         }
-        serde_json::from_slice(&body).map_err(|error| format!("{url} gives no JSON: {error}"))
+        hitl_core::json::read(&body).map_err(|error| format!("{url} gives no JSON: {error}"))
     }
 }
 
@@ -204,7 +204,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 /// A key that signatures can be verified with.
 fn usable(value: &Value) -> Option<Key> {
-    let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
+    let jwk: Jwk = hitl_core::json::typed(value.clone()).ok()?;
     if jwk.common.public_key_use.as_ref().is_some_and(|used| *used != PublicKeyUse::Signature) {
         return None;
     }

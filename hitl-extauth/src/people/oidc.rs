@@ -115,7 +115,7 @@ pub(super) fn issuer(token: &str) -> Option<String> {
     let mut parts = token.split('.');
     let (_, payload) = (parts.next()?, parts.next()?);
     let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
-    let payload: Value = serde_json::from_slice(&payload).ok()?;
+    let payload: Value = hitl_core::json::read(&payload).ok()?;
     Some(payload.get("iss")?.as_str()?.to_owned())
 }
 
@@ -234,7 +234,7 @@ impl Provider {
 /// Whether a token says that parts of its header must be understood (RFC 7515, 4.1.11). None are here.
 fn critical(token: &str) -> bool {
     let header = token.split('.').next().and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-    let header = header.and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).ok());
+    let header = header.and_then(|bytes| hitl_core::json::read::<Map<String, Value>>(&bytes).ok());
     header.is_none_or(|header| header.contains_key("crit"))
 }
 

@@ -3,6 +3,7 @@
 //! What is as usual is kept as nothing, so that most rows are short.
 
 use hitl_api::{Assurance, Preapproval, Quorum, Ruling};
+use hitl_core::json::JsonError;
 use jiff::Timestamp;
 
 /// How sure the gate is, in a row.
@@ -33,9 +34,9 @@ pub(super) struct KeptPreapproval<'a> {
 
 impl KeptPreapproval<'_> {
     /// The pre-approval.
-    pub(super) fn read(self) -> Result<Preapproval, serde_json::Error> {
+    pub(super) fn read(self) -> Result<Preapproval, JsonError> {
         let Self { said, expires_at, uses, used, ended_at, ended_by } = self;
-        let said: Preapproval = serde_json::from_str(said)?;
+        let said: Preapproval = hitl_core::json::read(said)?;
         Ok(Preapproval { expires_at, uses, used, ended_at, ended_by, ..said })
     }
 }
@@ -46,8 +47,8 @@ pub(super) fn groups(groups: &[String]) -> Result<Option<String>, serde_json::Er
 }
 
 /// Groups from a row.
-pub(super) fn read_groups(kept: Option<&str>) -> Result<Vec<String>, serde_json::Error> {
-    kept.map_or_else(|| Ok(Vec::new()), serde_json::from_str)
+pub(super) fn read_groups(kept: Option<&str>) -> Result<Vec<String>, JsonError> {
+    kept.map_or_else(|| Ok(Vec::new()), hitl_core::json::read)
 }
 
 /// A ruling in a row.
@@ -56,12 +57,12 @@ pub(super) fn ruling(ruling: &Ruling) -> Result<Option<String>, serde_json::Erro
 }
 
 /// A ruling from a row; of a row from before there were rules, the approvals it needed.
-pub(super) fn read_ruling(kept: Option<&str>, needed: u32) -> Result<Ruling, serde_json::Error> {
+pub(super) fn read_ruling(kept: Option<&str>, needed: u32) -> Result<Ruling, JsonError> {
     kept.map_or_else(
         || {
             let quorum = Quorum { approvals: needed.max(1), groups: Vec::new() };
             Ok(Ruling { quorums: vec![quorum], ..Ruling::default() })
         },
-        serde_json::from_str,
+        hitl_core::json::read,
     )
 }

@@ -426,11 +426,8 @@ impl Store for PostgresStore {
             Some(row) => row.try_get("found")?,
             None => 0,
         };
-        let requests: Vec<_> = found
-            .iter()
-            .map(|row| rows::read(row).map(|kept| kept.request))
-            .collect::<Result<_, _>>()?;
-        let more = u64::try_from(requests.len()).is_ok_and(|shown| shown < there.unsigned_abs());
+        let more = u64::try_from(found.len()).is_ok_and(|shown| shown < there.unsigned_abs());
+        let requests = found.iter().filter_map(rows::readable).map(|kept| kept.request).collect();
         Ok(Listed { requests, more })
     }
 
@@ -444,9 +441,10 @@ impl Store for PostgresStore {
         let found = self.listed("SELECT state, tool, requests FROM tally", &[]).await?;
         let count = |row: &tokio_postgres::Row| {
             let requests = row.try_get::<_, i64>("requests")?.unsigned_abs();
-            Ok(Count { state: rows::read_state(row)?, tool: row.try_get("tool")?, requests })
+            let tool = row.try_get("tool")?;
+            Ok(rows::read_state(row).ok().map(|state| Count { state, tool, requests }))
         };
-        found.iter().map(count).collect()
+        found.iter().filter_map(|row| count(row).transpose()).collect()
     }
 
     async fn insights(&self, span: Span) -> Result<Insights, StoreError> {
@@ -454,9 +452,10 @@ impl Store for PostgresStore {
         let sql = "SELECT tool, state, received_at, settled_at FROM requests
                    WHERE settled_at >= $1 AND settled_at < $2";
         for row in self.listed(sql, &[&millis(span.since()), &millis(span.until())]).await? {
+            let Ok(state) = rows::read_state(&row) else { continue };
             tally.settled(&Settled {
                 tool: row.try_get("tool")?,
-                state: rows::read_state(&row)?,
+                state,
                 received_at: moment(row.try_get("received_at")?),
                 settled_at: moment(row.try_get("settled_at")?),
             });

@@ -92,7 +92,8 @@ pub(super) fn arrive(
 ) -> Result<Arrival, StoreError> {
     let mut expired = None;
     let mut given = given(rows, &call, now)?;
-    if let Some(standing) = rows.standing(&call.digest)? {
+    let standing = rows.standing(&call.digest)?;
+    if let Some(standing) = standing.filter(|standing| standing.unreadable.is_none()) {
         let before = standing.state;
         // What somebody has said of this very call counts more than what was said before of many.
         if let Some(no) = standing.votes.iter().find(|vote| !vote.approved) {
@@ -343,7 +344,11 @@ pub(super) fn step(
         votes: request.votes.clone(),
         ruling: request.ruling.clone(),
     };
+    // What cannot be read cannot have been looked at: time passes, and nothing is approved or used.
+    let unreadable = request.unreadable.clone().filter(|_| happening.may_release());
+    let happening = if unreadable.is_some() { &Happening::Age } else { happening };
     let (life, changes, result) = before.step(happening, now);
+    let result = unreadable.map_or(result, |why| Err(Refused::Unreadable(why)));
     if changes.is_empty() {
         return Ok((request, result));
     }

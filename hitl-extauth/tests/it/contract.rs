@@ -7,6 +7,7 @@ mod audit;
 mod beforehand;
 mod outbox;
 mod ruling;
+mod unreadable;
 
 use std::sync::Arc;
 
@@ -36,6 +37,11 @@ use self::ruling::{
     an_approval_that_the_rules_find_too_little_lapses_and_the_call_asks_again,
     groups_and_rulings_are_kept_as_they_were, two_approvals_are_two_people,
     what_the_rules_settle_is_kept_and_counts_as_nothing_that_waits,
+};
+use self::unreadable::{
+    an_approval_of_a_row_that_cannot_be_read_any_more_is_not_used,
+    an_audit_names_the_rows_it_cannot_read_and_verifies_the_others,
+    rows_that_cannot_be_read_are_shown_and_stop_nothing,
 };
 use crate::keepers::{Keeper, Open, Postgres, Reopened, Replicas};
 
@@ -425,6 +431,9 @@ macro_rules! contract {
 }
 
 contract! {
+    an_approval_of_a_row_that_cannot_be_read_any_more_is_not_used
+    an_audit_names_the_rows_it_cannot_read_and_verifies_the_others
+    rows_that_cannot_be_read_are_shown_and_stop_nothing
     a_preapproval_is_used_as_often_as_it_says_and_no_more
     one_that_is_not_in_force_or_not_about_the_call_is_not_used
     what_happens_becomes_messages_once_for_each_webhook

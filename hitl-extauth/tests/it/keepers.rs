@@ -25,10 +25,24 @@ pub(crate) trait Keeper {
 
     /// Time passes.
     async fn pass(&mut self, seconds: i64);
+
+    /// Changes what is stored, past the store.
+    async fn sql(&mut self, statements: &str);
 }
 
 fn sqlite(path: &std::path::Path) -> SharedStore {
     Arc::new(SqliteStore::open(path, Metrics::default().store()).unwrap())
+}
+
+fn change(path: &std::path::Path, statements: &str) {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.busy_timeout(crate::support::PATIENCE).unwrap();
+    connection.execute_batch(statements).unwrap();
+}
+
+async fn change_shared(server: &Server, statements: &str) {
+    let statements = format!("SET search_path TO hitl; {statements}");
+    server.client().await.batch_execute(&statements).await.unwrap();
 }
 
 /// A clock of the caller's.
@@ -45,14 +59,14 @@ impl Clock {
 pub(crate) struct Open {
     store: SharedStore,
     clock: Clock,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Keeper for Open {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = sqlite(&folder.path().join("gate.db"));
-        Self { store, clock: Clock::default(), _folder: folder }
+        Self { store, clock: Clock::default(), folder }
     }
 
     async fn store(&mut self) -> SharedStore {
@@ -65,6 +79,10 @@ impl Keeper for Open {
 
     async fn pass(&mut self, seconds: i64) {
         self.clock.0 += seconds;
+    }
+
+    async fn sql(&mut self, statements: &str) {
+        change(&self.folder.path().join("gate.db"), statements);
     }
 }
 
@@ -108,6 +126,10 @@ impl Keeper for Reopened {
     async fn pass(&mut self, seconds: i64) {
         self.clock.0 += seconds;
     }
+
+    async fn sql(&mut self, statements: &str) {
+        change(&self.path(self.number), statements);
+    }
 }
 
 /// A PostgreSQL, by one replica.
@@ -145,6 +167,10 @@ impl Keeper for Postgres {
     async fn pass(&mut self, seconds: i64) {
         age(&self.server, seconds).await;
     }
+
+    async fn sql(&mut self, statements: &str) {
+        change_shared(&self.server, statements).await;
+    }
 }
 
 /// A PostgreSQL, by another replica at every step.
@@ -171,5 +197,9 @@ impl Keeper for Replicas {
 
     async fn pass(&mut self, seconds: i64) {
         age(&self.server, seconds).await;
+    }
+
+    async fn sql(&mut self, statements: &str) {
+        change_shared(&self.server, statements).await;
     }
 }

@@ -10,7 +10,7 @@ use hitl_api::{Event, audit::Verifier};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{Gate, Lab, PATIENCE, command, migrate, post, random};
+use crate::support::{Gate, Lab, PATIENCE, command, id_of, migrate, post, random};
 
 async fn audit(gate: &Gate) -> Vec<Event> {
     let (status, text) = gate.get("/audit").await;
@@ -354,6 +354,64 @@ async fn the_audit_is_verified_and_exported_without_a_gate_and_the_first_broken_
     assert!(!good && text.contains("head noted earlier is row 3"), "{text}");
     let (good, text) = verify("{}", &[]);
     assert!(!good && text.contains("line 1 of the export"), "{text}");
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_counted_named_by_the_audit_and_stops_no_answer() {
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let calls =
+        [gate.hold(migrate("mallory", "v3", 1)).await, gate.hold(migrate("alice", "v3", 2)).await];
+    let waiting = gate.waiting(2).await;
+    let of = |name: &str| {
+        id_of(waiting.iter().find(|request| request["requester"]["name"] == name).unwrap())
+    };
+    let (bad, good) = (of("mallory"), of("alice"));
+    gate.kill();
+    calls.into_iter().for_each(|call| call.abort());
+    // As a gate has stored it that read such keys as they are: request and audit alike.
+    let poison = r#"{"filter":{"$serde_json::private::RawValue":"no JSON"}}"#;
+    let file = rusqlite::Connection::open(lab.path("gate.db")).unwrap();
+    file.execute("UPDATE requests SET arguments = ?1 WHERE id = ?2", (poison, &bad)).unwrap();
+    let keeps: String = file
+        .query_row(
+            "SELECT sql FROM sqlite_master WHERE name = 'events_keep_what_they_say'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    file.execute_batch("DROP TRIGGER events_keep_what_they_say").unwrap();
+    file.execute(
+        "UPDATE events SET data = ?1 WHERE request = ?2 AND kind = 'received'",
+        (poison, &bad),
+    )
+    .unwrap();
+    file.execute_batch(&keeps).unwrap();
+    drop(file);
+
+    let gate = lab.start(&["--expire-after", "600"]);
+    for path in ["/pending", "/requests", "/insights", "/audit", "/readyz"] {
+        assert_eq!(gate.get(path).await.0, 200, "{path}");
+    }
+    assert!(gate.pending().await.iter().any(|request| request["unreadable"].is_string()));
+    let (status, why) = gate.decide("dana", &bad, true, "").await;
+    assert!(status == 409 && why["error"].as_str().unwrap().contains("cannot be read"), "{why}");
+    assert_eq!(gate.decide("dana", &bad, false, "").await.0, 204);
+    assert_eq!(gate.decide("dana", &good, true, "").await.0, 204);
+    assert!(gate.check(migrate("alice", "v3", 3)).await.is_allowed());
+    let (_, metrics) = gate.get("/metrics").await;
+    let counted = metrics.lines().find_map(|line| line.strip_prefix("hitl_unreadable_rows "));
+    assert_eq!(counted, Some("2"));
+    let seen: Vec<_> =
+        gate.lines().into_iter().filter(|line| line.contains("cannot be read")).collect();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    gate.kill();
+
+    let (good, text) = offline(&["verify", &lab.path("gate.db").display().to_string()]);
+    assert!(
+        !good && text.contains("cannot be read (data: ") && text.contains("every other row"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

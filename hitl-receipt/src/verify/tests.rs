@@ -131,6 +131,8 @@ fn no_algorithm_another_type_and_missing_claims_are_refused() {
 #[test]
 fn key_sets_without_an_ed25519_key_are_refused_and_others_in_the_set_ignored() {
     assert!(matches!(KeySet::parse("{}"), Err(KeySetError::NotAJwks(_))));
+    let hidden = r#"{"keys":[{"$serde_json::private::RawValue":"{}"}]}"#;
+    assert!(matches!(KeySet::parse(hidden), Err(KeySetError::NotAJwks(_))));
     assert!(matches!(KeySet::parse(r#"{"keys":[]}"#), Err(KeySetError::NoUsableKey)));
     let mut jwks = signer().jwks();
     jwks["keys"].as_array_mut().unwrap().push(json!({"kty": "oct", "kid": "s", "k": "c2VjcmV0"}));

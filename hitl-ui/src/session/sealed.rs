@@ -102,7 +102,7 @@ impl Keys {
             let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
             let mut text = text.to_vec();
             let text = key.open_in_place(nonce, Aad::from(name), &mut text).ok()?;
-            serde_json::from_slice(text).ok()
+            hitl_core::json::read(text).ok()
         })
     }
 }

@@ -8,8 +8,9 @@ use std::{
     },
 };
 
-use axum::{Json, Router, extract::State, routing};
+use axum::{Router, extract::State, routing};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hitl_service::Json;
 use reqwest::{StatusCode, Url, header};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;

@@ -10,3 +10,4 @@ mod lying;
 mod settings;
 mod signing_in;
 mod support;
+mod unreadable;

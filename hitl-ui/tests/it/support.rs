@@ -1,6 +1,6 @@
 //! Starts the real gate and the real queue, and reads pages as a browser without scripts does.
 
-use std::{path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use envoy_types::pb::envoy::service::auth::v3::{
     AttributeContext, CheckRequest,
@@ -138,6 +138,33 @@ impl Lab {
     /// A browser at another queue.
     pub(crate) fn browser_at(&self, url: &str) -> Browser {
         Browser { base: url.to_owned(), ..self.browser() }
+    }
+
+    /// Changes what the gate has stored, past the gate.
+    pub(crate) fn sql(&self, statements: &str) {
+        let file = rusqlite::Connection::open(self.folder.path().join("gate.db")).unwrap();
+        file.busy_timeout(PATIENCE).unwrap();
+        file.execute_batch(statements).unwrap();
+    }
+
+    /// The ids of pending requests by requester, once there are this many.
+    pub(crate) async fn pending(&self, number: usize) -> HashMap<String, String> {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let found = async {
+            loop {
+                let request = http.get(format!("{}/pending", self.gate_url()));
+                let answer = request.bearer_auth("dana-token").send().await.unwrap();
+                let all: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+                let all = all["pending"].as_array().unwrap();
+                if all.len() == number {
+                    let text = |value: &Value| value.as_str().unwrap().to_owned();
+                    let of = |r: &Value| (text(&r["requester"]["name"]), text(&r["id"]));
+                    return all.iter().map(of).collect();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap()
     }
 
     /// The gate's admin API.

@@ -125,14 +125,14 @@ pub(super) fn newest(connection: &Connection, limit: u32) -> rusqlite::Result<Ve
 fn read_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
     let json = |column: &str| -> rusqlite::Result<Value> {
         let text: Option<String> = row.get(column)?;
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null))
+        Ok(text.and_then(|text| hitl_core::json::read(&text).ok()).unwrap_or(Value::Null))
     };
     let id: Option<String> = row.get("approval_id")?;
     let approval = match id {
         None => None,
         Some(id) => Some(Approval {
             id,
-            approved_by: serde_json::from_value(json("approved_by")?).unwrap_or_default(),
+            approved_by: hitl_core::json::typed(json("approved_by")?).unwrap_or_default(),
             requester: row.get("approved_for")?,
         }),
     };

@@ -122,7 +122,7 @@ impl Call<'_> {
     /// be what has an effect.
     fn parse<T: DeserializeOwned>(&mut self, tool: &'static str) -> Result<T, ToolError> {
         let arguments = Value::Object(self.arguments.take().unwrap_or_default());
-        serde_json::from_value(arguments)
+        hitl_core::json::typed(arguments)
             .map_err(|error| ToolError::Arguments { tool, reason: error.to_string() })
     }
 }

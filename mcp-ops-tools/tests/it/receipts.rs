@@ -153,10 +153,10 @@ async fn a_receipt_covers_exactly_the_arguments_that_were_shown() {
     let more = json!({"version": "v3", "force": true});
     let refusal = server.call_with("run_migration", more, &headers).await.refusal();
     assert!(refusal.contains("other arguments"), "{refusal}");
-    // A repeated key: the last one is what would run, so the last one is what is compared.
+    // A repeated key has two meanings: the message is rejected before anything reads it.
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"run_migration","arguments":{"version":"v3","version":"v1"}}}"#;
-    let (_, answer) = server.post("/privileged/mcp", body.to_owned(), &headers).await;
-    assert!(answer.contains("other arguments"), "{answer}");
+    let (status, answer) = server.post("/privileged/mcp", body.to_owned(), &headers).await;
+    assert!(status == 400 && answer.contains("occurs twice"), "{answer}");
     assert_eq!(server.state().await["schema_version"], "v2");
 }
 
@@ -198,7 +198,8 @@ async fn keys_come_from_a_url_even_when_the_gate_starts_later_and_changes_them()
     assert!(server.said("no new keys").await.contains("does not answer"));
 
     let jwks = signer().jwks();
-    let app = Router::new().route("/.well-known/jwks.json", get(async move || axum::Json(jwks)));
+    let app =
+        Router::new().route("/.well-known/jwks.json", get(async move || hitl_service::Json(jwks)));
     let listener = tokio::net::TcpListener::bind(address).await.unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });
     // Keys are looked for once a second at most; the gate was just found away.

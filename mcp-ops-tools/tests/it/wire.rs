@@ -89,6 +89,28 @@ async fn a_body_over_one_mebibyte_is_answered_413_with_and_without_a_length() {
 }
 
 #[tokio::test]
+async fn a_message_with_two_meanings_is_rejected_before_any_tool_reads_it() {
+    let server = Server::start(&[]).await;
+    let mut nested = "1".to_owned();
+    for _ in 0..10 {
+        nested = json!({"$serde_json::private::RawValue": nested}).to_string();
+    }
+    for (arguments, why) in [
+        (r#"{"sql":"SELECT 1","sql":"SELECT 2"}"#, "occurs twice"),
+        (r#"{"sql":{"$serde_json::private::RawValue":"\"SELECT 1\""}}"#, "private meaning"),
+        (r#"{"sql":{"$serde_json::private::Number":"1"}}"#, "private meaning"),
+        (&nested, "private meaning"),
+        (&format!("{}{}", "[".repeat(200), "]".repeat(200)), "levels deep"),
+    ] {
+        let body = QUERY.replace(r#"{"sql":"SELECT 1 AS one"}"#, arguments);
+        let (status, answer) = server.post("/public/mcp", body, &[]).await;
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!(-32700)), "{arguments}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(why), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn only_the_exact_path_leads_to_a_tool() {
     let server = Server::start(&[]).await;
     let host = "Host: localhost\r\n";

@@ -11,12 +11,14 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
-    extract::{FromRequestParts, Path, Query, State},
+    Router,
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, State},
     http::{HeaderMap, StatusCode, request::Parts},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use hitl_service::Json;
 use serde_json::{Value, json};
 
 /// Who asks, where nobody says so.
@@ -100,6 +102,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Asker {
     }
 }
 
+/// The JSON document that a request carries.
+struct Sent(Value);
+
+impl<S: Send + Sync> FromRequest<S> for Sent {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let body = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| rejection.into_response())?;
+        let read = hitl_core::json::read(&body);
+        read.map(Self)
+            .map_err(|error| enveloped(StatusCode::BAD_REQUEST, &json!(error.to_string())))
+    }
+}
+
 fn enveloped(status: StatusCode, data: &Value) -> Response {
     (status, Json(json!({"error": !status.is_success(), "data": data, "message": ""})))
         .into_response()
@@ -113,7 +131,7 @@ async fn keep_task(
     State(controller): State<Controller>,
     Asker(user): Asker,
     headers: HeaderMap,
-    Json(task): Json<Value>,
+    Sent(task): Sent,
 ) -> Response {
     let id = text(&task, "id");
     let mut kept = controller.kept();
@@ -165,7 +183,7 @@ async fn tasks_of_session(
 async fn keep_session(
     State(controller): State<Controller>,
     Asker(user): Asker,
-    Json(mut session): Json<Value>,
+    Sent(mut session): Sent,
 ) -> Response {
     if text(&session, "id").is_empty() {
         set(&mut session, "id", json!(uuid::Uuid::now_v7()));
@@ -199,7 +217,7 @@ async fn keep_event(
     State(controller): State<Controller>,
     Asker(user): Asker,
     Path(id): Path<String>,
-    Json(event): Json<Value>,
+    Sent(event): Sent,
 ) -> Response {
     let key = (user, id);
     let mut kept = controller.kept();
@@ -218,7 +236,7 @@ fn thread(user: String, of: &Value) -> (String, String, String) {
 async fn keep_checkpoint(
     State(controller): State<Controller>,
     Asker(user): Asker,
-    Json(checkpoint): Json<Value>,
+    Sent(checkpoint): Sent,
 ) -> Response {
     let thread = thread(user, &checkpoint);
     let id = text(&checkpoint, "checkpoint_id");
@@ -229,7 +247,7 @@ async fn keep_checkpoint(
 async fn keep_writes(
     State(controller): State<Controller>,
     Asker(user): Asker,
-    Json(writes): Json<Value>,
+    Sent(writes): Sent,
 ) -> Response {
     let (user, thread, namespace) = thread(user, &writes);
     let key = (user, thread, namespace, text(&writes, "checkpoint_id"));

@@ -1,13 +1,18 @@
 //! Rows to types and back. The only place that knows the column names.
 
-use hitl_api::{Event, Head, PreapprovalId, Request, RequestId, Requester, State, Vote, audit};
+use hitl_api::{
+    Assurance, Event, Head, PreapprovalId, Request, RequestId, Requester, State, Vote, audit,
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use crate::store::{Filter, Order, PAGE_BYTES, Page, StoreError, forms};
+use crate::store::{
+    Filter, Order, PAGE_BYTES, Page, StoreError, forms,
+    unreadable::{self, Columns},
+};
 
 /// The database's clock, in milliseconds.
 pub(super) const CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -91,7 +96,7 @@ pub(super) fn moment(millis: i64) -> Timestamp {
 /// Why a value cannot be kept as text, or read from it.
 // The error is used up, as `map_err` gives it.
 #[allow(clippy::needless_pass_by_value)]
-pub(super) fn unkept(error: serde_json::Error) -> StoreError {
+pub(super) fn unkept(error: impl ToString) -> StoreError {
     corrupt(error.to_string())
 }
 
@@ -116,6 +121,15 @@ struct KeptVote {
     preapproval: Option<PreapprovalId>,
 }
 
+/// A request that can at least be named. One that cannot is logged, counted and left out.
+pub(super) fn readable(row: &Row) -> Option<Kept> {
+    let told = |error: &StoreError| match row.try_get::<_, Uuid>("id") {
+        Ok(id) => unreadable::met(id, &error.to_string()),
+        Err(_) => unreadable::met("a request without an id", &error.to_string()),
+    };
+    read(row).inspect_err(told).ok()
+}
+
 /// A request from a row with all its columns.
 pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
     let optional = |column: &str| -> Result<Option<Timestamp>, StoreError> {
@@ -125,15 +139,16 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
         Ok(moment(row.try_get::<_, i64>(column)?))
     };
     let sure: &str = row.try_get("assurance")?;
+    let (id, mut columns) = (RequestId::from(row.try_get::<_, Uuid>("id")?), Columns::default());
     let votes: Vec<KeptVote> =
-        serde_json::from_str(row.try_get("votes")?).map_err(|error| corrupt(error.to_string()))?;
+        columns.take("votes", hitl_core::json::read(row.try_get::<_, &str>("votes")?));
     let (replica, since) = (row.try_get::<_, Option<Uuid>>("replica")?, optional("waiting_since")?);
     let waiting_since = since.filter(|_| replica.is_some());
     let state = read_state(row)?;
     let waiting = state == State::Pending && replica.is_some();
     let needed = u32::try_from(row.try_get::<_, i32>("needed")?).unwrap_or(1);
     let request = Request {
-        id: RequestId::from(row.try_get::<_, Uuid>("id")?),
+        id,
         state,
         received_at: when("received_at")?,
         expires_at: when("expires_at")?,
@@ -141,44 +156,44 @@ pub(super) fn read(row: &Row) -> Result<Kept, StoreError> {
         grant_expires_at: optional("grant_expires_at")?,
         requester: Requester {
             name: row.try_get("requester")?,
-            assurance: forms::assured(sure)
-                .ok_or_else(|| corrupt(format!("unknown assurance {sure:?}")))?,
-            groups: forms::read_groups(row.try_get("requester_groups")?).map_err(unkept)?,
-            also: forms::read_groups(row.try_get("requester_also")?).map_err(unkept)?,
+            assurance: columns
+                .take("assurance", forms::assured(sure).ok_or("unknown").map(Some))
+                .unwrap_or(Assurance::Address),
+            groups: columns.groups("requester_groups", row.try_get("requester_groups")?),
+            also: columns.groups("requester_also", row.try_get("requester_also")?),
         },
         route: row.try_get("route")?,
         server: row.try_get("server")?,
         method: row.try_get("method")?,
         path: row.try_get("path")?,
-        headers: read_object(row, "headers")?,
+        headers: columns.object("headers", row.try_get("headers")?),
         body: row.try_get("body")?,
         rpc_method: "tools/call".to_owned(),
         tool_name: row.try_get("tool")?,
-        tool_args: read_object(row, "arguments")?,
+        tool_args: columns.object("arguments", row.try_get("arguments")?),
         digest: row.try_get("digest")?,
         address: row.try_get("address")?,
         waiting,
         waiting_since: waiting_since.filter(|_| waiting),
         votes: votes
             .into_iter()
-            .map(|vote| {
-                Ok(Vote {
-                    reviewer: vote.reviewer,
-                    groups: forms::read_groups(vote.groups.as_deref()).map_err(unkept)?,
-                    also: forms::read_groups(vote.also.as_deref()).map_err(unkept)?,
-                    break_glass: vote.break_glass,
-                    preapproval: vote.preapproval,
-                    approved: vote.approved,
-                    reason: vote.reason,
-                    at: moment(vote.at),
-                })
+            .map(|vote| Vote {
+                reviewer: vote.reviewer,
+                groups: columns.groups("groups of a vote", vote.groups.as_deref()),
+                also: columns.groups("names of a vote", vote.also.as_deref()),
+                break_glass: vote.break_glass,
+                preapproval: vote.preapproval,
+                approved: vote.approved,
+                reason: vote.reason,
+                at: moment(vote.at),
             })
-            .collect::<Result<_, StoreError>>()?,
+            .collect(),
         needed,
-        ruling: forms::read_ruling(row.try_get("ruling")?, needed).map_err(unkept)?,
-        // Whoever shows it works that out.
+        ruling: columns.take("ruling", forms::read_ruling(row.try_get("ruling")?, needed)),
+        // Worked out where it is shown.
         missing: Vec::new(),
         nobody_present: false,
+        unreadable: columns.finish(id),
     };
     Ok(Kept { request, replica, waiting_since })
 }
@@ -193,14 +208,16 @@ pub(super) const EVENT: &str = "seq, at, request, kind, data, previous, hash";
 
 /// A row of the audit.
 pub(super) fn read_event(row: &Row) -> Result<Event, StoreError> {
+    let (seq, mut columns) = (row.try_get::<_, i64>("seq")?.unsigned_abs(), Columns::default());
     Ok(Event {
-        seq: row.try_get::<_, i64>("seq")?.unsigned_abs(),
+        seq,
         at: moment(row.try_get("at")?),
         request: RequestId::from(row.try_get::<_, Uuid>("request")?),
         kind: row.try_get("kind")?,
-        data: read_object(row, "data")?,
+        data: columns.object("data", row.try_get("data")?),
         previous: row.try_get("previous")?,
         hash: row.try_get("hash")?,
+        unreadable: columns.finish(format_args!("audit row {seq}")),
     })
 }
 
@@ -216,10 +233,6 @@ pub(super) fn read_head(row: Option<&Row>) -> Result<Head, StoreError> {
 pub(super) fn read_state(row: &Row) -> Result<State, StoreError> {
     let name: &str = row.try_get("state")?;
     State::from_name(name).ok_or_else(|| corrupt(format!("unknown state {name:?}")))
-}
-
-fn read_object(row: &Row, column: &str) -> Result<Map<String, Value>, StoreError> {
-    serde_json::from_str(row.try_get(column)?).map_err(|error| corrupt(error.to_string()))
 }
 
 /// An object as the database keeps it.

@@ -195,6 +195,7 @@ impl Rows for View {
             ruling: life.ruling.clone(),
             missing: Vec::new(),
             nobody_present: false,
+            unreadable: None,
         };
         self.held.insert(request.id, Held::alone(request));
         Ok(())

@@ -37,6 +37,7 @@ use super::{
 };
 use crate::store::{
     StoreError, forms,
+    preapprovals::readable,
     work::{self, OfStore},
 };
 
@@ -373,13 +374,13 @@ async fn load(
         view.pending_of_crowd.insert(row.try_get(0)?, count);
     }
     for row in next() {
-        view.load(rows::read(&row)?);
+        rows::readable(&row).into_iter().for_each(|kept| view.load(kept));
     }
     for row in next() {
-        view.load_standing(rows::read(&row)?);
+        rows::readable(&row).into_iter().for_each(|kept| view.load_standing(kept));
     }
     for row in next() {
-        view.load_preapproval(preapprovals::read(&row)?);
+        readable(preapprovals::read(&row)).into_iter().for_each(|one| view.load_preapproval(one));
     }
     if due {
         load_due(client, now, &mut view).await?;
@@ -397,7 +398,7 @@ async fn load_due(client: &Pooled, now: i64, view: &mut View) -> Result<(), Flow
     let by_ids = rows::by_ids();
     let values: [Value<'_>; 1] = [&ids];
     for row in fly(vec![step(client, &by_ids, &values).await?]).await?.into_iter().flatten() {
-        view.load(rows::read(&row)?);
+        rows::readable(&row).into_iter().for_each(|kept| view.load(kept));
     }
     view.due = ids.into_iter().map(RequestId::from).collect();
     Ok(())

@@ -3,7 +3,7 @@
 use hitl_api::State;
 use rusqlite::{Connection, ToSql, params_from_iter};
 
-use super::rows::{corrupt, millis, read_request, with_votes};
+use super::rows::{corrupt, is_corrupt, millis, read_request, with_votes};
 use crate::store::{Filter, Listed, Order, PAGE_BYTES, Page};
 
 /// A page of requests.
@@ -88,7 +88,10 @@ pub(super) fn list(
         for column in ["body", "arguments", "headers", "path"] {
             bytes += row.get_ref(column)?.as_bytes()?.len();
         }
-        requests.push(with_votes(connection, read_request(row)?)?);
+        let request = read_request(row);
+        if !is_corrupt(&request) {
+            requests.push(with_votes(connection, request?)?);
+        }
     }
     Ok(Listed { requests, more: false })
 }

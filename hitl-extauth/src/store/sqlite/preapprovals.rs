@@ -32,8 +32,9 @@ pub(super) fn one(
 ) -> rusqlite::Result<Option<Preapproval>> {
     connection
         .prepare_cached("SELECT * FROM preapprovals WHERE id = ?1")?
-        .query_row([id.to_string()], read)
+        .query_row([id.to_string()], |row| Ok(readable(read(row))))
         .optional()
+        .map(Option::flatten)
 }
 
 pub(super) fn keep(connection: &Connection, preapproval: &Preapproval) -> rusqlite::Result<()> {

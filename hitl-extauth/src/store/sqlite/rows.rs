@@ -1,8 +1,8 @@
 //! Rows to types and back. The only place that knows the column names.
 
 use hitl_api::{
-    Detail, Event, Head, Preapproval, PreapprovalId, Request, RequestId, Requester, State, Vote,
-    audit,
+    Assurance, Detail, Event, Head, Preapproval, PreapprovalId, Request, RequestId, Requester,
+    State, Vote, audit,
 };
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, types::Type};
@@ -12,7 +12,7 @@ use super::preapprovals;
 use crate::{
     approval::Life,
     insights::Settled,
-    store::{Count, NewCall, StoreError, Trail, forms, work::Rows},
+    store::{Count, NewCall, StoreError, Trail, forms, unreadable, work::Rows},
 };
 
 /// A connection in whose transaction something happens.
@@ -258,6 +258,7 @@ pub(super) fn due(
              LIMIT ?2",
         )?
         .query_map((millis(now), limit), |row| read_id(row, "id"))?
+        .filter(|id| !is_corrupt(id))
         .collect()
 }
 
@@ -269,7 +270,15 @@ pub(super) fn approved_by_any(connection: &Connection) -> rusqlite::Result<Vec<R
              AND EXISTS (SELECT 1 FROM votes v WHERE v.request = r.id AND v.approved) ORDER BY id",
         )?
         .query_map([], |row| read_id(row, "id"))?
+        .filter(|id| !is_corrupt(id))
         .collect()
+}
+
+/// Whether a row cannot even be named. It is logged and counted, and left out.
+pub(super) fn is_corrupt<T>(read: &rusqlite::Result<T>) -> bool {
+    let Err(rusqlite::Error::FromSqlConversionFailure(_, _, why)) = read else { return false };
+    unreadable::met(why, "");
+    true
 }
 
 pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
@@ -279,6 +288,7 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
             let requests = row.get::<_, i64>("requests")?.unsigned_abs();
             Ok(Count { state: read_state(row)?, tool: row.get("tool")?, requests })
         })?
+        .filter(|count| !is_corrupt(count))
         .collect()
 }
 
@@ -295,9 +305,13 @@ pub(super) fn settled(
     )?;
     let mut rows = statement.query((millis(since), millis(until)))?;
     while let Some(row) = rows.next()? {
+        let state = read_state(row);
+        if is_corrupt(&state) {
+            continue;
+        }
         each(&Settled {
             tool: row.get_ref("tool")?.as_str()?,
-            state: read_state(row)?,
+            state: state?,
             received_at: moment(row.get("received_at")?),
             settled_at: moment(row.get("settled_at")?),
         });
@@ -366,24 +380,26 @@ pub(super) fn with_votes(
     connection: &Connection,
     mut request: Request,
 ) -> rusqlite::Result<Request> {
+    let mut columns = unreadable::Columns::default();
     request.votes = connection
         .prepare_cached("SELECT * FROM votes WHERE request = ?1 ORDER BY at, reviewer")?
         .query_map([request.id.to_string()], |row| {
             Ok(Vote {
                 reviewer: row.get("reviewer")?,
-                groups: read_groups(row, "groups")?,
-                also: read_groups(row, "also")?,
+                groups: columns.groups("groups of a vote", text(row, "groups")?),
+                also: columns.groups("names of a vote", text(row, "also")?),
                 break_glass: row.get("break_glass")?,
                 approved: row.get("approved")?,
                 reason: row.get("reason")?,
-                preapproval: match row.get_ref("preapproval")?.as_str_or_null()? {
-                    Some(id) => Some(id.parse().map_err(|_| corrupt("not an id"))?),
-                    None => None,
+                preapproval: {
+                    let id = text(row, "preapproval")?.map(str::parse).transpose();
+                    columns.take("pre-approval of a vote", id)
                 },
                 at: moment(row.get("at")?),
             })
         })?
         .collect::<Result<_, _>>()?;
+    request.unreadable = request.unreadable.or(columns.finish(request.id));
     Ok(request)
 }
 
@@ -391,8 +407,9 @@ pub(super) fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
     let optional = |column: &str| -> rusqlite::Result<Option<Timestamp>> {
         Ok(row.get::<_, Option<i64>>(column)?.map(moment))
     };
+    let (id, mut columns) = (read_id(row, "id")?, unreadable::Columns::default());
     Ok(Request {
-        id: read_id(row, "id")?,
+        id,
         state: read_state(row)?,
         received_at: moment(row.get("received_at")?),
         expires_at: moment(row.get("expires_at")?),
@@ -402,21 +419,21 @@ pub(super) fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
             name: row.get("requester")?,
             assurance: {
                 let name: String = row.get("assurance")?;
-                forms::assured(&name)
-                    .ok_or_else(|| corrupt(format!("unknown assurance {name:?}")))?
+                let known = forms::assured(&name).ok_or("unknown").map(Some);
+                columns.take("assurance", known).unwrap_or(Assurance::Address)
             },
-            groups: read_groups(row, "requester_groups")?,
-            also: read_groups(row, "requester_also")?,
+            groups: columns.groups("requester_groups", text(row, "requester_groups")?),
+            also: columns.groups("requester_also", text(row, "requester_also")?),
         },
         route: row.get("route")?,
         server: row.get("server")?,
         method: row.get("method")?,
         path: row.get("path")?,
-        headers: read_object(row, "headers")?,
+        headers: columns.object("headers", row.get_ref("headers")?.as_str()?),
         body: row.get("body")?,
         rpc_method: "tools/call".to_owned(),
         tool_name: row.get("tool")?,
-        tool_args: read_object(row, "arguments")?,
+        tool_args: columns.object("arguments", row.get_ref("arguments")?.as_str()?),
         digest: row.get("digest")?,
         address: row.get("address")?,
         // The store does not know who waits.
@@ -425,17 +442,18 @@ pub(super) fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
         votes: Vec::new(),
         needed: row.get("needed")?,
         ruling: {
-            let kept = row.get_ref("ruling")?.as_str_or_null()?;
-            forms::read_ruling(kept, row.get("needed")?).map_err(unkept)?
+            let kept = text(row, "ruling")?;
+            columns.take("ruling", forms::read_ruling(kept, row.get("needed")?))
         },
-        // Whoever shows it works that out.
+        // Worked out where it is shown.
         missing: Vec::new(),
         nobody_present: false,
+        unreadable: columns.finish(id),
     })
 }
 
-fn read_groups(row: &Row<'_>, column: &str) -> rusqlite::Result<Vec<String>> {
-    forms::read_groups(row.get_ref(column)?.as_str_or_null()?).map_err(unkept)
+fn text<'a>(row: &'a Row<'_>, column: &str) -> rusqlite::Result<Option<&'a str>> {
+    Ok(row.get_ref(column)?.as_str_or_null()?)
 }
 
 // The error is used up, as `map_err` gives it.
@@ -445,14 +463,19 @@ fn unkept(error: serde_json::Error) -> rusqlite::Error {
 }
 
 fn read_event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let mut columns = unreadable::Columns::default();
+    let seq = row.get::<_, i64>("seq")?.unsigned_abs();
     Ok(Event {
-        seq: row.get::<_, i64>("seq")?.unsigned_abs(),
+        seq,
         at: moment(row.get("at")?),
-        request: read_id(row, "request")?,
+        request: columns
+            .take("request", read_id(row, "request").map(Some))
+            .unwrap_or_else(|| RequestId::from(uuid::Uuid::nil())),
         kind: row.get("kind")?,
-        data: read_object(row, "data")?,
+        data: columns.object("data", row.get_ref("data")?.as_str()?),
         previous: row.get("previous")?,
         hash: row.get("hash")?,
+        unreadable: columns.finish(format_args!("audit row {seq}")),
     })
 }
 
@@ -463,10 +486,6 @@ pub(super) fn read_id(row: &Row<'_>, column: &str) -> rusqlite::Result<RequestId
 fn read_state(row: &Row<'_>) -> rusqlite::Result<State> {
     let name: String = row.get("state")?;
     State::from_name(&name).ok_or_else(|| corrupt(format!("unknown state {name:?}")))
-}
-
-fn read_object(row: &Row<'_>, column: &str) -> rusqlite::Result<Map<String, Value>> {
-    serde_json::from_str(&row.get::<_, String>(column)?).map_err(|error| corrupt(error.to_string()))
 }
 
 fn json(object: &Map<String, Value>) -> rusqlite::Result<String> {

@@ -1,0 +1,77 @@
+//! Keys that differ in case alone.
+//!
+//! Owns the folding. Invariant: two keys that any simple case folding takes for one fold to one
+//! text here; a few more do, too (`ß` and `ss`, `ı` and `i`), because rejecting them costs nothing.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+/// A key as a decoder that ignores case sees it. Go's matches struct fields by Unicode's simple
+/// folding, where the last spelling wins.
+pub fn folded(key: &str) -> Cow<'_, str> {
+    if is_folded(key) {
+        return Cow::Borrowed(key);
+    }
+    // Down, up and down again: only then do letters with two lower or two upper forms meet
+    // (`ẞ`, `ſ`, `K`, `Ω`).
+    let up = |letter: char| letter.to_lowercase().flat_map(char::to_uppercase);
+    Cow::Owned(key.chars().flat_map(up).flat_map(char::to_lowercase).collect())
+}
+
+/// Whether folding would not change a key. Most keys are like this.
+fn is_folded(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
+}
+
+/// The first two keys that fold to one text.
+pub(super) fn same<'a>(
+    keys: impl Iterator<Item = &'a String> + Clone,
+) -> Option<(&'a str, &'a str)> {
+    if keys.clone().all(|key| is_folded(key)) {
+        return None;
+    }
+    let mut seen = BTreeMap::new();
+    keys.into_iter()
+        .find_map(|key| seen.insert(folded(key), key).map(|other| (other.as_str(), key.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
+
+    use super::*;
+
+    #[test]
+    fn letters_that_unicode_folds_into_one_another_fold_to_one_text() {
+        for letter in (0..=u32::from(char::MAX)).filter_map(char::from_u32) {
+            let mut orbit = ClassUnicode::new([ClassUnicodeRange::new(letter, letter)]);
+            orbit.case_fold_simple();
+            let own = folded(&letter.to_string()).into_owned();
+            assert_eq!(folded(&own), own, "folding {letter:?} twice");
+            for range in orbit.ranges() {
+                for other in range.start()..=range.end() {
+                    assert_eq!(folded(&other.to_string()), own, "{letter:?} and {other:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_one_object_that_fold_to_one_are_found() {
+        let found = |keys: &[&str]| {
+            let keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
+            same(keys.iter()).is_some()
+        };
+        for one in [
+            ["version", "Version"],
+            ["sql", "\u{17f}ql"],
+            ["key", "\u{212a}ey"],
+            ["straße", "STRASSE"],
+            ["σ", "ς"],
+            ["İ", "i\u{307}"],
+            ["ﬁle", "file"],
+        ] {
+            assert!(found(&one), "{one:?}");
+        }
+        assert!(!found(&["version", "versions", "Other", "ключ"]));
+    }
+}
