@@ -1,3 +1,5 @@
+//! What the strict reader accepts and rejects.
+
 use proptest::prelude::*;
 use serde_json::json;
 
