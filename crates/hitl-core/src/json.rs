@@ -179,7 +179,7 @@ impl Rules {
 
     /// Rejects keys of one object that a server that ignores case would take for one.
     fn object<E: serde::de::Error>(self, object: &Map<String, Value>) -> Result<(), E> {
-        match (self, fold::same(object.keys())) {
+        match (self, fold::same(object)) {
             (Self::Message, Some((one, other))) => Err(E::custom(format_args!(
                 "the keys {:?} and {:?} differ in case alone; some servers read them as one",
                 shortened(one),

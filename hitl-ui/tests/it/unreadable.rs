@@ -1,6 +1,9 @@
-//! A stored request that cannot be read: the pages show it as that, beside the others.
+//! What cannot be read: a stored request is shown as that, an answer with two meanings is none.
 
+use axum::{Router, routing::get};
+use hitl_client::{Client, ClientError, Query};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use crate::support::Lab;
 
@@ -35,4 +38,17 @@ async fn a_request_that_cannot_be_read_is_shown_as_that_and_can_only_be_rejected
     for page in ["/history", "/queue", "/insights"] {
         dana.page(page).await;
     }
+}
+
+#[tokio::test]
+async fn an_answer_with_a_second_meaning_is_no_answer_of_a_gate() {
+    let request = r#"{"pending":[{"$serde_json::private::RawValue":"{}"}],"total":1}"#;
+    let app = Router::new().route("/pending", get(async move || request));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let served = tokio::spawn(async move { axum::serve(listener, app).await });
+    let answer = Client::new(url, None).unwrap().pending(&Query::default()).await;
+    let Err(ClientError::Foreign { why, .. }) = answer else { panic!("{answer:?}") };
+    assert!(why.contains("private meaning"), "{why}");
+    served.abort();
 }

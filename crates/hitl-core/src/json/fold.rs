@@ -5,6 +5,8 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use serde_json::{Map, Value};
+
 /// A key as a decoder that ignores case sees it. Go's matches struct fields by Unicode's simple
 /// folding, where the last spelling wins.
 pub fn folded(key: &str) -> Cow<'_, str> {
@@ -22,15 +24,24 @@ fn is_folded(key: &str) -> bool {
     key.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
 }
 
-/// The first two keys that fold to one text.
-pub(super) fn same<'a>(
-    keys: impl Iterator<Item = &'a String> + Clone,
-) -> Option<(&'a str, &'a str)> {
-    if keys.clone().all(|key| is_folded(key)) {
+/// Objects of up to so many keys are compared pair by pair, without memory of their own.
+const FEW: usize = 16;
+
+/// Two keys of an object that fold to one text.
+pub(super) fn same(object: &Map<String, Value>) -> Option<(&str, &str)> {
+    if object.len() < 2 || object.keys().all(|key| is_folded(key)) {
         return None;
     }
+    if object.len() <= FEW && object.keys().all(|key| key.is_ascii()) {
+        // Among ASCII letters, folding is ignoring case.
+        return object.keys().enumerate().find_map(|(number, key)| {
+            let other = object.keys().take(number).find(|other| other.eq_ignore_ascii_case(key))?;
+            Some((other.as_str(), key.as_str()))
+        });
+    }
     let mut seen = BTreeMap::new();
-    keys.into_iter()
+    object
+        .keys()
         .find_map(|key| seen.insert(folded(key), key).map(|other| (other.as_str(), key.as_str())))
 }
 
@@ -58,8 +69,12 @@ mod tests {
     #[test]
     fn keys_of_one_object_that_fold_to_one_are_found() {
         let found = |keys: &[&str]| {
-            let keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
-            same(keys.iter()).is_some()
+            let mut object: Map<_, _> =
+                keys.iter().map(|key| ((*key).to_owned(), Value::Null)).collect();
+            let few = same(&object).is_some();
+            object.extend((0..FEW).map(|number| (format!("Key{number}"), Value::Null)));
+            assert_eq!(same(&object).is_some(), few, "among many: {keys:?}");
+            few
         };
         for one in [
             ["version", "Version"],
