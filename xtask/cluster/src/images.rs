@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use crate::{
     kind::{Kind, engine},
     lab::Place,
-    options::BuildArgs,
+    options::{BuildArgs, PROFILE},
     shell::{command, follow, output},
 };
 
@@ -27,9 +27,6 @@ pub(crate) const LANGGRAPH: &str = "dba-assistant-langgraph";
 
 /// Where our images are said to be from; nobody pulls them.
 const REPOSITORY: &str = "docker.io/hitl";
-
-/// Cargo's profile for images that are compiled here.
-const PROFILE: &str = "lab";
 
 /// Largest that an image of a service may be, in bytes.
 const LARGEST: u64 = 20 * 1000 * 1000;
@@ -78,7 +75,11 @@ pub(crate) async fn build(
     line: impl Fn(&str),
 ) -> anyhow::Result<(Vec<Image>, Vec<String>)> {
     let before = tagged().await?;
-    let contexts = if args.host_build { Some(compile(place, &line).await?) } else { None };
+    let contexts = if args.host_build {
+        Some(compile(place, &args.image_profile, &line).await?)
+    } else {
+        None
+    };
     let mut images = Vec::new();
     for service in SERVICES.into_iter().chain(langgraph.then_some(LANGGRAPH)) {
         line(&format!("packaging {service}"));
@@ -112,7 +113,11 @@ pub(crate) async fn build(
             inspected.trim().split_once(' ').context("the engine's account of an image")?;
         let tag: String = id.trim_start_matches("sha256:").chars().take(12).collect();
         let image = Image { service, tag, size: size.parse().unwrap_or_default() };
-        let most = if service == LANGGRAPH { LARGEST_PYTHON } else { LARGEST };
+        let most = match service {
+            LANGGRAPH => LARGEST_PYTHON,
+            _ if args.image_profile == PROFILE => LARGEST,
+            _ => u64::MAX,
+        };
         if image.size > most {
             let (has, may) = (image.size / 1_000_000, most / 1_000_000);
             bail!("the image of {service} has {has} MB; {may} are allowed");
@@ -154,13 +159,13 @@ pub(crate) async fn remove() -> anyhow::Result<usize> {
 
 /// Compiles here, statically, and lays out a folder for each image: so that packaging needs neither
 /// a base image nor a network.
-async fn compile(place: &Place, line: impl Fn(&str)) -> anyhow::Result<PathBuf> {
+async fn compile(place: &Place, profile: &str, line: impl Fn(&str)) -> anyhow::Result<PathBuf> {
     let target = static_target().await?;
     let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(place.source(".")).args([
         "build",
         "--profile",
-        PROFILE,
+        profile,
         "--locked",
         "--target",
         target,
@@ -181,7 +186,7 @@ async fn compile(place: &Place, line: impl Fn(&str)) -> anyhow::Result<PathBuf> 
     for service in SERVICES {
         let folder = contexts.join(service);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let binary = place.target().join(target).join(PROFILE).join(service);
+        let binary = place.target().join(target).join(profile).join(service);
         write_changed(&folder.join("Dockerfile"), recipe.as_bytes(), 0o644)?;
         copy_changed(&binary, &folder.join("service"), 0o755)?;
         match certificates {

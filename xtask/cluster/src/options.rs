@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::platform;
 
+/// Cargo's profile for images that are compiled here.
+pub(crate) const PROFILE: &str = "lab";
+
 /// The lab on kind: two human gates on one AI agent, in a cluster
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
@@ -106,6 +109,10 @@ pub(crate) struct BuildArgs {
     /// Needs `rustup target add` of the musl target and a C compiler for it (musl-tools).
     #[arg(long)]
     pub(crate) host_build: bool,
+
+    /// Cargo's profile for --host-build; images of another one than `lab` may have any size
+    #[arg(long, default_value = PROFILE, value_name = "PROFILE", hide = true)]
+    pub(crate) image_profile: String,
 
     /// Registry and image that the build inside of a container begins with
     #[arg(long, default_value = "docker.io/library/rust:1.95-alpine", value_name = "IMAGE")]

@@ -30,6 +30,9 @@ const ENVOY: &str = "docker.io/envoyproxy/envoy:distroless-v1.40.0";
 const METALLB: [&str; 2] =
     ["quay.io/metallb/controller:v0.15.2", "quay.io/metallb/speaker:v0.15.2"];
 
+/// Images are compiled here without optimisation, which takes most of the time.
+const HOST_BUILD: [&str; 2] = ["--host-build", "--image-profile=image-test"];
+
 /// The manifest of the same version, in the cache of Go's modules.
 const METALLB_MANIFEST: &str =
     "go.universe.tf/metallb@v0.15.2/config/manifests/metallb-native.yaml";
@@ -62,7 +65,7 @@ impl Machine {
             return Ok(None);
         }
         if machine.program("musl-gcc").is_absolute() {
-            machine.options.push("--host-build".to_owned());
+            machine.options.extend(HOST_BUILD.map(str::to_owned));
         }
         Ok(Some(machine))
     }
@@ -98,13 +101,13 @@ impl Machine {
         }
         let modules = workspace::output(workspace.command("go").args(["env", "GOMODCACHE"]))?;
         let manifest = Path::new(modules.trim()).join(METALLB_MANIFEST);
-        machine.options = vec![
-            "--host-build".to_owned(),
+        machine.options = HOST_BUILD.map(str::to_owned).into();
+        machine.options.extend([
             "--workers=0".to_owned(),
             format!("--preload={}", archives.display()),
             format!("--set=node.image={ITS_NODE}"),
             format!("--set=manifest.metallb={}", manifest.display()),
-        ];
+        ]);
         Ok(machine)
     }
 
