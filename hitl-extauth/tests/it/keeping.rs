@@ -7,6 +7,7 @@ use std::{
 };
 
 use hitl_api::{Event, audit::Verifier};
+use hitl_process::rounds;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -75,12 +76,13 @@ async fn after_kill_minus_nine_every_request_and_decision_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_kills_under_load_lose_no_decision_and_let_no_approval_pass_twice() {
-    const KILLS: u32 = 200;
+async fn kills_under_load_lose_no_decision_and_let_no_approval_pass_twice() {
+    let kills = rounds(30, 200);
     let lab = Lab::new();
     let passed = Arc::new(Mutex::new(Vec::new()));
     let decided = Arc::new(Mutex::new(Vec::new()));
-    for _ in 0..KILLS {
+    for _ in 0..kills {
+        let before = decided.lock().unwrap().len();
         let gate = lab.start(&["--hold", "2"]);
         let (grpc, admin, http) = gate.doors();
         let mut load = JoinSet::new();
@@ -106,7 +108,14 @@ async fn two_hundred_kills_under_load_lose_no_decision_and_let_no_approval_pass_
                 }
             });
         }
-        tokio::time::sleep(Duration::from_millis(5 + random(60))).await;
+        // Once the load is one; then at any moment of it.
+        let begun = async {
+            while decided.lock().unwrap().len() == before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, begun).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(random(60))).await;
         gate.kill();
         load.shutdown().await;
     }
@@ -132,7 +141,7 @@ async fn two_hundred_kills_under_load_lose_no_decision_and_let_no_approval_pass_
         assert!(kept, "acknowledged as {approved}: {request}");
     }
     // The load was one: otherwise nothing was tested.
-    assert!(passed.len() > 20 && decided.len() > 40, "{} {}", passed.len(), decided.len());
+    assert!(passed.len() > 5, "{} passed, {} decided", passed.len(), decided.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hitl_process::rounds;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -208,7 +209,7 @@ impl Ledger {
         }
         println!("{} passed and {} decided, as the ledger has it", passed.len(), decided.len());
         // The load was one: otherwise nothing was tested.
-        assert!(passed.len() > 20 && decided.len() > 40, "{} {}", passed.len(), decided.len());
+        assert!(passed.len() > 5 && decided.len() > 10, "{} {}", passed.len(), decided.len());
     }
 }
 
@@ -297,9 +298,9 @@ impl Field {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "of the suite postgres"]
-async fn a_hundred_kills_of_replicas_lose_no_decision_and_let_no_approval_pass_twice() {
+async fn kills_of_replicas_lose_no_decision_and_let_no_approval_pass_twice() {
     let mut field = Field::new(&[]).await;
-    for _ in 0..100 {
+    for _ in 0..rounds(30, 100) {
         tokio::time::sleep(Duration::from_millis(20 + random(120))).await;
         let number = one_of_three();
         field.gates[number].take().unwrap().kill();
@@ -311,9 +312,9 @@ async fn a_hundred_kills_of_replicas_lose_no_decision_and_let_no_approval_pass_t
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "of the suite postgres"]
-async fn a_hundred_kills_of_postgresql_lose_no_decision_and_let_no_approval_pass_twice() {
+async fn kills_of_postgresql_lose_no_decision_and_let_no_approval_pass_twice() {
     let mut field = Field::new(&[]).await;
-    for _ in 0..100 {
+    for _ in 0..rounds(30, 100) {
         tokio::time::sleep(Duration::from_millis(20 + random(200))).await;
         tokio::task::block_in_place(|| {
             field.server.kill();

@@ -48,6 +48,12 @@ const FOREIGN: [&str; 15] = [
     "SCRIPTED_",
 ];
 
+/// How many rounds a test of chance plays: so many, or the full number where `SOAK` is set, as
+/// `cargo xtask test --soak` does.
+pub fn rounds(usual: u32, full: u32) -> u32 {
+    if std::env::var_os("SOAK").is_some() { full } else { usual }
+}
+
 /// A running program; killed when dropped.
 #[derive(Debug)]
 pub struct Process {
