@@ -31,11 +31,17 @@ pub fn is_private(host: &str) -> bool {
     })
 }
 
-fn name(host: &str) -> Option<String> {
+/// Whether a `Host` is an address of loopback, written as an address.
+pub fn is_loopback_address(host: &str) -> bool {
+    name(host).and_then(|name| address(&name)).is_some_and(|address| address.is_loopback())
+}
+
+/// Returns the name or address in a `Host`, in lower case and without its port.
+pub fn name(host: &str) -> Option<String> {
     let authority: Authority = host.parse().ok()?;
     // A dot at the end says no more than that the name is whole.
     let name = authority.host().trim_end_matches('.');
-    (!name.is_empty()).then(|| name.to_owned())
+    (!name.is_empty()).then(|| name.to_ascii_lowercase())
 }
 
 fn address(name: &str) -> Option<IpAddr> {
@@ -55,6 +61,16 @@ mod tests {
             ["evil.example:8081", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::"]
         {
             assert!(!is_this_machine(host) && !is_private(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_loopback_address_is_not_a_name_of_it() {
+        for host in ["127.0.0.1:8090", "127.0.0.2", "[::1]:8090"] {
+            assert!(is_loopback_address(host), "{host}");
+        }
+        for host in ["localhost:8090", "queue.localhost", "10.0.0.7", "127.0.0.1.nip.io", ""] {
+            assert!(!is_loopback_address(host), "{host}");
         }
     }
 

@@ -122,7 +122,8 @@ pub struct OidcArgs {
     #[arg(long, env = "HITL_UI_OIDC_CA", value_name = "FILE", requires = "oidc_issuer")]
     pub oidc_ca: Option<PathBuf>,
 
-    /// Address that people open this at; the provider sends them back to /callback there
+    /// Address that people open the queue at, on a host that no agent's page shares; queue.localhost unless given.
+    /// Sessions begin there and on 127.0.0.1 and [::1] alone. The provider sends people back to /callback there
     #[arg(long, env = "HITL_UI_URL", value_name = "URL")]
     pub url: Option<SiteUrl>,
 }

@@ -7,6 +7,7 @@
 //! config     settings
 //! session    who is signed in
 //! sign_in    in and out
+//! home       the queue's own host, where sessions begin
 //! queue      what waits, as a list
 //! request    one request in full
 //! beforehand what is approved before it comes
@@ -30,6 +31,7 @@ pub mod config;
 mod decide;
 mod export;
 mod history;
+pub mod home;
 mod insights;
 mod live;
 pub mod oidc;

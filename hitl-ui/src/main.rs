@@ -8,7 +8,7 @@ use hitl_service::{
     serve::{self, DRAIN_DEADLINE},
     telemetry,
 };
-use hitl_ui::{config::Config, routes};
+use hitl_ui::{config::Config, home::Home, routes};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -26,7 +26,13 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let listener = serve::bind(config.listen()).await?;
     let stopping = CancellationToken::new();
     let app = routes::router(config, stopping.clone())?;
-    tracing::info!(address = %listener.local_addr()?, gate = %config.gate, "hitl-ui is listening");
+    let address = listener.local_addr()?;
+    let home = Home::new(config.oidc.url.clone());
+    let url = home.address(address.port());
+    tracing::info!(%address, gate = %config.gate, %url, "hitl-ui is listening");
+    if home.is_shared() {
+        tracing::warn!(%url, "browsers send sessions to every port of this host: give --url a name of the queue's own");
+    }
     let stop = async move {
         let signal = stop.await;
         // Open pages hold streams that would never end by themselves.

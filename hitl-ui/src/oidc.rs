@@ -168,6 +168,11 @@ impl Oidc {
         self.0.issuer.url().host_str().unwrap_or_default()
     }
 
+    /// Returns a path of the queue at the address that the provider sends people back to.
+    pub(crate) fn at_home(&self, path: &str) -> Option<String> {
+        self.0.home.url().join(path).ok().map(String::from)
+    }
+
     fn callback(&self) -> Result<String, OidcError> {
         let url = self.0.home.url().join("/callback");
         Ok(url.map_err(|error| OidcError::Setting(error.to_string()))?.into())

@@ -8,7 +8,7 @@ use axum::{
 use hitl_api::RequestId;
 use hitl_client::ClientError;
 
-use crate::{oidc::OidcError, session::SealError};
+use crate::{home::ForeignHost, oidc::OidcError, session::SealError};
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
@@ -43,13 +43,9 @@ pub enum Problem {
     /// Nobody was signed in.
     #[error("{0}")]
     SigningIn(#[from] OidcError),
-    /// A name that somebody else may have made, where nobody is asked who they are.
-    #[error(
-        "the gate asks nobody who they are, so nobody is signed in under a name that anybody may register: open \
-         this page by its address or as localhost, start it with --url (the address that people open it at), or \
-         give the gate a list of reviewers"
-    )]
-    Host,
+    /// A host that is not the queue's own.
+    #[error(transparent)]
+    Host(#[from] ForeignHost),
     /// A page could not be written.
     #[error("this page could not be written: {0}")]
     Template(#[from] askama::Error),
@@ -70,6 +66,8 @@ struct Page {
     again: bool,
     /// The request it is about.
     request: Option<RequestId>,
+    /// The queue, from this page.
+    queue: String,
 }
 
 impl Page {
@@ -91,6 +89,14 @@ impl Problem {
     fn request(&self) -> Option<RequestId> {
         match self {
             Self::Undecided(id, _) | Self::NoDecision(id) | Self::NotLooked(id) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// The site where the queue is, where it is another one than that of this page.
+    fn elsewhere(&self) -> Option<&str> {
+        match self {
+            Self::Host(foreign) => foreign.url(),
             _ => None,
         }
     }
@@ -119,7 +125,7 @@ impl IntoResponse for Problem {
             Self::SigningIn(OidcError::Provider(_)) => {
                 (StatusCode::BAD_GATEWAY, "Not signed in", false)
             }
-            Self::SigningIn(_) | Self::Host => (StatusCode::FORBIDDEN, "Not signed in", false),
+            Self::SigningIn(_) | Self::Host(_) => (StatusCode::FORBIDDEN, "Not signed in", false),
             Self::Seal(_) | Self::Template(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "This did not work", false)
             }
@@ -130,7 +136,8 @@ impl IntoResponse for Problem {
             Self::Gate(_) | Self::Undecided(..) if again => "It may be restarting.".to_owned(),
             _ => self.to_string(),
         };
-        let page = Page { title, text, again, request: self.request() }.render();
+        let queue = format!("{}/queue", self.elsewhere().unwrap_or_default());
+        let page = Page { title, text, again, request: self.request(), queue }.render();
         (status, Html(page.unwrap_or_else(|error| error.to_string()))).into_response()
     }
 }

@@ -8,7 +8,6 @@ use axum::{
     routing::{get, post},
 };
 use hitl_client::{Client, ClientError};
-use hitl_service::given::url::SiteUrl;
 use hitl_service::pages;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +15,9 @@ use crate::{
     assets, beforehand,
     chain::Chain,
     config::Config,
-    decide, export, history, insights, live,
+    decide, export, history,
+    home::{self, Home},
+    insights, live,
     oidc::{Oidc, OidcError},
     plan::Plans,
     problem, queue, request,
@@ -35,8 +36,8 @@ pub struct App {
     pub gate: Client,
     /// Who is signed in.
     pub sessions: Sessions,
-    /// Address that people open this at, where it was said.
-    pub home: Option<SiteUrl>,
+    /// The queue's own host.
+    pub home: Home,
     /// Who signs people in, if somebody does.
     pub oidc: Option<Oidc>,
     /// What a migration would run.
@@ -78,7 +79,7 @@ pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, St
     let app = App {
         gate,
         sessions: Sessions::new(config)?,
-        home: config.oidc.url.clone(),
+        home: Home::new(config.oidc.url.clone()),
         oidc: Oidc::of(&config.oidc)?,
         plans: Plans::new(http.clone(), ops_tools),
         tools: Tools::new(http, mcp),
@@ -108,6 +109,7 @@ pub fn router(config: &Config, stopping: CancellationToken) -> Result<Router, St
         .route("/login/begin", get(sign_in::begin))
         .route("/callback", get(sign_in::come_back))
         .route("/logout", post(sign_in::sign_out))
+        .layer(middleware::from_fn_with_state(app.clone(), home::lead))
         .route("/assets/icon.svg", get(assets::icon))
         .route("/assets/{name}", get(assets::asset))
         .route("/healthz", get(async || "ok"))

@@ -232,9 +232,10 @@ impl Sessions {
         headers: &HeaderMap,
         cookies: &mut Vec<HeaderValue>,
     ) -> Result<Option<Session>, Problem> {
-        let Some(mut kept) = self.session.read::<Kept>(&self.keys, headers) else {
-            return Ok(None);
-        };
+        // A cookie that reached another host may have reached an agent's page there.
+        let own = app.home.check(headers).is_ok();
+        let kept = self.session.read::<Kept>(&self.keys, headers).filter(|_| own);
+        let Some(mut kept) = kept else { return Ok(None) };
         let is_over = self.lock().over.contains_key(&kept.id);
         if is_over || now() >= kept.begun + LIFETIME {
             return Ok(None);

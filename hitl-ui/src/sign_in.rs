@@ -10,7 +10,6 @@ use axum::{
     response::{AppendHeaders, Html, IntoResponse, Redirect, Response},
 };
 use hitl_client::Token;
-use hitl_service::hosts;
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -41,7 +40,10 @@ struct Page<'a> {
 impl<'a> Page<'a> {
     fn of(app: &'a App, next: &'a str, wrong: Option<&'a str>) -> Self {
         let provider = app.oidc.as_ref().map(Oidc::host);
-        Self { next, wrong, provider, begin: address("/login/begin", &[("next", next)]) }
+        let begin = address("/login/begin", &[("next", next)]);
+        // The provider sends people back to `--url`: a way that begins under another name does not end there.
+        let begin = app.oidc.as_ref().and_then(|oidc| oidc.at_home(&begin)).unwrap_or(begin);
+        Self { next, wrong, provider, begin }
     }
 }
 
@@ -69,16 +71,20 @@ pub(crate) struct Credentials {
 
 pub(crate) async fn page(
     State(app): State<App>,
+    headers: HeaderMap,
     Query(query): Query<Next>,
 ) -> Result<Html<String>, Problem> {
+    app.home.check(&headers)?;
     Ok(Html(Page::of(&app, here(&query.next), None).render()?))
 }
 
 /// To the provider.
 pub(crate) async fn begin(
     State(app): State<App>,
+    headers: HeaderMap,
     Query(query): Query<Next>,
 ) -> Result<Response, Problem> {
+    app.home.check(&headers)?;
     let oidc = app.oidc.as_ref().ok_or(Problem::NotFound)?;
     let (url, begun) = oidc.begin(here(&query.next)).await?;
     Ok((AppendHeaders(cookies(app.sessions.sign_in(&begun)?)), Redirect::to(url.as_str()))
@@ -91,6 +97,7 @@ pub(crate) async fn come_back(
     headers: HeaderMap,
     Query(back): Query<Back>,
 ) -> Result<Response, Problem> {
+    app.home.check(&headers)?;
     let oidc = app.oidc.as_ref().ok_or(Problem::NotFound)?;
     let (begun, mut set) = app.sessions.signed_in(&headers);
     let tokens = oidc.finish(back, begun.as_ref()).await?;
@@ -112,6 +119,7 @@ pub(crate) async fn sign_in(
     headers: HeaderMap,
     Form(form): Form<Credentials>,
 ) -> Result<Response, Problem> {
+    app.home.check(&headers)?;
     let next = here(&form.next);
     // Whoever was signed in here before is so no more, in whatever tab.
     app.sessions.end_of(&headers);
@@ -130,21 +138,9 @@ pub(crate) async fn sign_in(
         }
         Err(error) => return Err(error.into()),
     };
-    if me.anybody && !is_ours(&app, &headers) {
-        return Err(Problem::Host);
-    }
     tracing::info!(reviewer = %me.name, "signed in");
     let set = app.sessions.begin(Tokens::listed(token), me)?;
     Ok((AppendHeaders(cookies(set)), Redirect::to(next)).into_response())
-}
-
-/// Whether this page was asked for by a name that is known to be its own. Where a token proves who somebody is,
-/// a page under another name that leads here has none; where any will do, it would sign itself in.
-fn is_ours(app: &App, headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let home = app.home.as_ref().and_then(|home| home.url().host_str());
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    hosts::is_private(host) || home.is_some_and(|home| home.eq_ignore_ascii_case(name))
 }
 
 /// Every form of a session carries its token.

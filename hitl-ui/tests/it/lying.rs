@@ -94,6 +94,36 @@ async fn back(browser: &Browser, query: &str) -> (StatusCode, String) {
 const NOT_BEGUN: &str = "was not begun here";
 
 #[tokio::test]
+async fn the_way_to_the_provider_begins_and_ends_on_the_queues_own_host() {
+    let provider = Provider::start().await;
+    let issuer = format!("--oidc-issuer={}", provider.url);
+    let lab = Lab::start_with(&[&issuer, "--url=http://queue.localhost:8090"]);
+    let mut browser = lab.browser();
+    for path in ["/login/begin?next=%2Fqueue", "/callback?code=c&state=s"] {
+        let answer = browser.get_with(path, &[("host", "localhost:8090")]).await;
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{path}");
+        assert!(answer.headers().get(header::SET_COOKIE).is_none(), "{path}");
+        let page = answer.text().await.unwrap();
+        assert!(page.contains("open http://queue.localhost:8090"), "{path}: {page}");
+    }
+    // The page by an address of loopback leads to where the provider sends people back to.
+    let page = browser.page("/login").await;
+    assert!(page.contains("href=\"http://queue.localhost:8090/login/begin?next="), "{page}");
+    let own = [("host", "queue.localhost:8090")];
+    let begun = browser.get_with("/login/begin?next=%2Fqueue", &own).await;
+    browser.keep_cookie(&begun);
+    let url = Url::parse(begun.headers()[header::LOCATION].to_str().unwrap()).unwrap();
+    let of = |name: &str| url.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned();
+    assert_eq!(of("redirect_uri"), "http://queue.localhost:8090/callback");
+    provider.says(&provider.url, Some(&of("nonce")));
+    let back = format!("/callback?code=c&state={}", of("state"));
+    // The gate, which trusts no provider here, does not know the token: to be begun again, and not refused.
+    let answer = browser.get_with(&back, &own).await;
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn an_answer_to_another_question_signs_nobody_in() {
     let provider = Provider::start().await;
     let issuer = format!("--oidc-issuer={}", provider.url);

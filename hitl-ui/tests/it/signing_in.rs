@@ -41,9 +41,10 @@ async fn where_nobody_is_asked_who_they_are_a_page_of_another_name_does_not_sign
     let (_plain, plain) = queue("--reason=because");
     let (_named, named) = queue("--url=https://queue.example.com");
     for (url, host, signed_in) in [
-        (&plain, "localhost:8090", true),
+        (&plain, "queue.localhost:8090", true),
         (&plain, "127.0.0.1:8090", true),
-        (&plain, "10.0.0.7", true),
+        (&plain, "localhost:8090", false),
+        (&plain, "10.0.0.7", false),
         (&plain, "evil.example:8090", false),
         (&plain, "queue.example.com", false),
         (&named, "Queue.example.com", true),
@@ -59,8 +60,65 @@ async fn where_nobody_is_asked_who_they_are_a_page_of_another_name_does_not_sign
         let expected = if signed_in { StatusCode::SEE_OTHER } else { StatusCode::FORBIDDEN };
         assert_eq!((answer.status(), kept), (expected, signed_in), "{host}");
         if !signed_in {
-            assert!(answer.text().await.unwrap().contains("anybody may register"), "{host}");
+            assert!(answer.text().await.unwrap().contains("no sign-in at"), "{host}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_session_begins_and_counts_on_the_queues_own_host_alone() {
+    let lab = Lab::start_with(&["--url=http://queue.localhost:8090"]);
+    let mut browser = lab.browser();
+    let form = [("token", "dana-token"), ("next", "/queue")];
+    for host in ["localhost:8090", "LOCALHOST.:8090", "chat.localhost:8080", "10.0.0.7:8090"] {
+        let login = browser.get_with("/login", &[("host", host)]).await;
+        assert_eq!(login.status(), StatusCode::FORBIDDEN, "{host}");
+        let answer = browser.post_from("/login", &form, &[("host", host)]).await;
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{host}");
+        assert!(answer.headers().get(header::SET_COOKIE).is_none(), "{host}");
+        let page = answer.text().await.unwrap();
+        let names = "open http://queue.localhost:8090, or http://127.0.0.1:8090";
+        assert!(page.contains(names), "{host}: {page}");
+        assert!(page.contains("href=\"http://queue.localhost:8090/queue\""), "{host}: {page}");
+    }
+    for host in ["queue.localhost:8090", "Queue.Localhost", "127.0.0.1:8090", "[::1]:8090"] {
+        let from = [("host", host), ("origin", &format!("http://{host}"))];
+        let answer = browser.post_from("/login", &form, &from).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{host}");
+        let cookie = answer.headers()[header::SET_COOKIE].to_str().unwrap();
+        assert!(!cookie.to_ascii_lowercase().contains("domain"), "{host}: {cookie}");
+        browser.keep_cookie(&answer);
+        let queue = browser.get_with("/queue", &[("host", host)]).await;
+        assert_eq!(queue.status(), StatusCode::OK, "{host}");
+        let live = browser.get_with("/live", &[("host", host)]).await;
+        assert_eq!(live.status(), StatusCode::OK, "{host}");
+        // A session that somebody carries to another host is none there.
+        let carried = browser.get_with("/queue", &[("host", "localhost:8090")]).await;
+        assert_eq!(carried.status(), StatusCode::SEE_OTHER, "{host}");
+        assert!(carried.headers().get(header::SET_COOKIE).is_none(), "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_on_localhost_leads_to_the_queues_own_name_and_programs_are_answered_there() {
+    let lab = Lab::start_with(&["--url=http://queue.localhost:8090"]);
+    let browser = lab.browser();
+    let page = [("host", "localhost:8090"), ("accept", "text/html,*/*;q=0.8")];
+    for path in ["/queue", "/login?next=%2Fhistory", "/requests/1?x=y"] {
+        let answer = browser.get_with(path, &page).await;
+        assert_eq!(answer.status(), StatusCode::TEMPORARY_REDIRECT, "{path}");
+        let to = answer.headers()[header::LOCATION].to_str().unwrap();
+        assert_eq!(to, format!("http://queue.localhost:8090{path}"));
+    }
+    for host in ["localhost:8090", "10.0.0.7:8090", "hitl-ui:8090"] {
+        for (path, accept) in
+            [("/healthz", "*/*"), ("/healthz", "text/html"), ("/assets/icon.svg", "*/*")]
+        {
+            let answer = browser.get_with(path, &[("host", host), ("accept", accept)]).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{path} {host}");
+        }
+        let program = browser.get_with("/queue", &[("host", host), ("accept", "*/*")]).await;
+        assert_eq!(program.headers()[header::LOCATION], "/login?next=%2Fqueue", "{host}");
     }
 }
 

@@ -223,7 +223,14 @@ impl Browser {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {
-        let request = self.http.get(format!("{}{path}", self.base));
+        self.get_with(path, &[]).await
+    }
+
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&'static str, &str)]) -> Response {
+        let mut request = self.http.get(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         request.header(header::COOKIE, &self.cookie).send().await.unwrap()
     }
 
