@@ -389,14 +389,15 @@ The queue's client id at the identity provider.
 {{- end }}
 
 {{/*
-Where people open the queue; empty where that is not known.
+Where people open the queue, which signs them in on that host alone; empty where that is not known. A provider
+sends nobody back by plain http.
 */}}
 {{- define "hitl.url" -}}
 {{- $ui := .Values.ui -}}
 {{- if $ui.url -}}
 {{ trimSuffix "/" $ui.url }}
-{{- else if and .Values.reviewers.oidc.issuer $ui.ingress.enabled $ui.ingress.tls $ui.ingress.host (not (hasPrefix "*" $ui.ingress.host)) -}}
-https://{{ $ui.ingress.host }}
+{{- else if and $ui.ingress.enabled $ui.ingress.host (not (hasPrefix "*" $ui.ingress.host)) (or $ui.ingress.tls (not .Values.reviewers.oidc.issuer)) -}}
+{{ ternary "https" "http" (not (empty (or $ui.ingress.tls $ui.secureCookies))) }}://{{ $ui.ingress.host }}
 {{- end -}}
 {{- end }}
 
@@ -680,6 +681,9 @@ or name a Secret that holds such a list under the key reviewers.yaml (reviewers.
 {{- end -}}
 {{- if and .Values.ui.ingress.enabled (not .Values.ui.ingress.host) -}}
 {{- fail "ui.ingress.enabled needs ui.ingress.host, the name reviewers open" -}}
+{{- end -}}
+{{- if and .Values.ui.ingress.enabled (hasPrefix "*" .Values.ui.ingress.host) (not .Values.ui.url) -}}
+{{- fail (printf "ui.ingress.host is %s, and the queue signs people in on one host alone: set ui.url, for example https://queue.example.com" .Values.ui.ingress.host) -}}
 {{- end -}}
 {{- /* The schema leaves one form, whole seconds, so that nothing passes uncompared. */ -}}
 {{- $timeout := .Values.gatewayPolicy.requestTimeout -}}
