@@ -157,7 +157,7 @@ pub(crate) fn scenes(workspace: &Workspace, args: &ScenesArgs) -> anyhow::Result
     };
     let mut command = workspace.command(workspace.binary("lab"));
     command.args(["scenes", "--agent", &up.fact("agent"), "--gate", &up.fact("gate")]);
-    command.args(["--tools", &up.fact("tools")]);
+    command.args(["--tools", &up.fact("tools"), "--chat", &up.fact("chat")]);
     // Not on a command line, which everybody on this machine can read.
     command.env("HITL_QUEUE", up.fact("queue")).env("HITL_TOKEN", up.fact("token"));
     if args.guide {

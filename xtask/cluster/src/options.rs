@@ -144,6 +144,12 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
+    /// Returns the queue's address for people. Cookies know no ports, so on `localhost` the reviewer's session would
+    /// reach the chat, too: the queue has a name of its own, which browsers resolve to loopback.
+    pub(crate) fn queue_url(&self) -> String {
+        format!("http://queue.localhost:{}", self.queue)
+    }
+
     /// Each with what is there, its flag, and the node port behind it.
     pub(crate) fn all(&self) -> [(u16, &'static str, &'static str, u16); 4] {
         [

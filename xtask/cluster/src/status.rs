@@ -24,6 +24,10 @@ pub(crate) const GATE_PODS: &str = "app.kubernetes.io/name=hitl,app.kubernetes.i
 /// The gate's admin port.
 pub(crate) const GATE_ADMIN: u16 = 8081;
 
+/// Says where the queue is for programs that do not resolve its name.
+const ELSEWHERE: &str =
+    "             Where queue.localhost does not resolve, as in Safari: 127.0.0.1 in its place)";
+
 /// How long the gate is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -92,7 +96,7 @@ pub(crate) async fn look(lab: &Record, cluster: &Cluster) -> anyhow::Result<Stat
     let reviewer = REVIEWERS.first().map_or("", |(name, _)| *name);
     let token = tokens.get(reviewer).cloned().unwrap_or_default();
     let local = |port: u16| format!("http://localhost:{port}");
-    let queue = local(lab.ports.queue);
+    let queue = lab.ports.queue_url();
     let urls = Urls {
         chat: local(lab.ports.chat),
         sign_in: if token.is_empty() {
@@ -217,7 +221,8 @@ pub(crate) fn screen(status: &Status, sign_in: bool) -> String {
         if sign_in && !urls.sign_in.is_empty() {
             let who = urls.reviewer;
             lines.push(format!("  Queue      {}", urls.sign_in));
-            lines.push(format!("             (fills in {who}'s token, and you press Sign in; in another browser, or in a private window)"));
+            lines.push(format!("             (fills in {who}'s token, and you press Sign in; in another browser, or in a private window."));
+            lines.push(ELSEWHERE.to_owned());
         } else {
             lines.push(format!(
                 "  Queue      {} (`cargo xtask status` shows the link that fills a reviewer's token in)",
@@ -315,8 +320,8 @@ mod tests {
             left_out: vec![(Part::Kagent, "as asked for".into())],
             urls: Urls {
                 chat: "http://localhost:8080".into(),
-                queue: "http://localhost:8090".into(),
-                sign_in: "http://localhost:8090/login#token=t".into(),
+                queue: "http://queue.localhost:8090".into(),
+                sign_in: "http://queue.localhost:8090/login#token=t".into(),
                 reviewer: "dana",
                 state: "http://localhost:8081/state".into(),
                 gateway: "http://localhost:8088".into(),

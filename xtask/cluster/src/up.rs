@@ -160,9 +160,9 @@ pub(crate) async fn scenes(place: &Place, args: &ScenesArgs) -> anyhow::Result<E
     };
     let mut player = crate::shell::command(&args.player);
     player.args(["scenes", "--agent", &agent, "--gate", &forward.url()]);
-    player.args(["--tools", &local(lab.ports.tools)]);
+    player.args(["--tools", &local(lab.ports.tools), "--chat", &local(lab.ports.chat)]);
     // Not on a command line, which everybody on this machine can read.
-    player.env("HITL_QUEUE", format!("{}/login#token={token}", local(lab.ports.queue)));
+    player.env("HITL_QUEUE", format!("{}/login#token={token}", lab.ports.queue_url()));
     player.env("HITL_TOKEN", token);
     if args.guide {
         player.arg("--guide").stdin(std::process::Stdio::inherit());

@@ -82,6 +82,7 @@ impl Charts<'_> {
                 "reviewers": {"existingSecret": "hitl-reviewers"},
                 "ui": {
                     "image": self.image("hitl-ui"),
+                    "url": self.lab.ports.queue_url(),
                     "service": {"type": "NodePort", "nodePort": QUEUE_NODE_PORT},
                     "opsTools": ["http://mcp-ops-tools.ops-tools:8083"],
                     // Through the gateway: nothing else reaches the tools.

@@ -65,12 +65,16 @@ struct ScenesArgs {
     #[arg(long, default_value = "http://127.0.0.1:8081", value_name = "URL")]
     tools: Url,
 
+    /// The chat, for the guide: on another host than the queue, since cookies know no ports
+    #[arg(long, default_value = "http://localhost:8080", value_name = "URL")]
+    chat: Url,
+
     /// The reviewer's queue, for the guide
     #[arg(
         long,
         env = "HITL_QUEUE",
         hide_env_values = true,
-        default_value = "http://localhost:8090",
+        default_value = "http://queue.localhost:8090",
         value_name = "URL"
     )]
     queue: String,
@@ -110,7 +114,7 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
 async fn play(args: &ScenesArgs) -> anyhow::Result<ExitCode> {
     let world = World::new(args.agent.clone(), args.gate.clone(), args.tools.clone(), &args.token)?;
     if args.guide {
-        scenes::guide(&world, args.agent.as_str(), &args.queue).await?;
+        scenes::guide(&world, args.chat.as_str(), &args.queue).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let played = scenes::play(&world).await.context("setting the stage")?;

@@ -85,6 +85,12 @@ pub(super) fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
+/// The queue's address for people. Cookies know no ports, so on `localhost` the reviewer's session would reach the
+/// chat, too: the queue has a name of its own, which browsers resolve to loopback.
+pub(super) fn queue(port: u16) -> String {
+    format!("http://queue.localhost:{port}")
+}
+
 /// What every service is made from.
 struct Maker<'a> {
     workspace: &'a Workspace,
@@ -213,6 +219,7 @@ impl Maker<'_> {
         let tools = Self::url(ports.tools);
         let words = vec![
             format!("--listen={}", local(ports.queue)),
+            format!("--url={}", queue(ports.queue)),
             format!("--gate={}", Self::url(ports.gate)),
             format!("--ops-tools={tools}"),
             format!("--mcp=mcp-ops-tools={tools}/privileged/mcp"),

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::{
     Lab, Up, ports,
     process::Running,
-    services::{Service, Tokens, local, services},
+    services::{Service, Tokens, local, queue, services},
 };
 use crate::workspace::{self, Workspace};
 
@@ -235,7 +235,7 @@ fn facts(lab: &Lab, args: &UpArgs, tokens: &Tokens, scripted: bool) -> serde_jso
     let ports = &args.ports;
     let (reviewer, token) = tokens.first();
     let url = |port: u16| format!("http://localhost:{port}");
-    let link = format!("{}/login#token={token}", url(ports.queue));
+    let link = format!("{}/login#token={token}", queue(ports.queue));
     let model = if scripted {
         "scripted, by rule: set ANTHROPIC_API_KEY for a real one".to_owned()
     } else {
@@ -249,7 +249,8 @@ fn facts(lab: &Lab, args: &UpArgs, tokens: &Tokens, scripted: bool) -> serde_jso
         "
   Chat       {}
   Queue      {link}
-             (fills in {reviewer}'s token, and you press Sign in; in another browser, or in a private window)
+             (fills in {reviewer}'s token, and you press Sign in; in another browser, or in a private window.
+             Where queue.localhost does not resolve, as in Safari: 127.0.0.1 in its place)
   Database   curl {}/state
   Model      {model}
   Gateway    {} ({gateway})
@@ -267,6 +268,7 @@ fn facts(lab: &Lab, args: &UpArgs, tokens: &Tokens, scripted: bool) -> serde_jso
     );
     json!({
         "agent": format!("http://{}", local(ports.chat)),
+        "chat": url(ports.chat),
         "gate": format!("http://{}", local(ports.gate)),
         "tools": format!("http://{}", local(ports.tools)),
         "queue": link,

@@ -43,7 +43,7 @@ pub async fn guide(world: &World, chat: &str, queue: &str) -> Result<(), SceneEr
         step("In the chat: truncate customers\n   A card asks you, and only you. Approve it.".to_owned(), Done::Empty("customers")),
         step("In the chat: truncate orders\n   Reject it this time, with a reason. The agent repeats your reason.\n   Press Enter when you have read it.".to_owned(), Done::Key),
         step("In the chat: apply migration v3\n   The call is held: the chat says that it waits for the platform team.".to_owned(), Done::Held("v3")),
-        step(format!("In another browser, open {queue}\n   See what would run, and approve it. The chat goes on by itself."), Done::Version("v3")),
+        step(format!("In another browser, open {queue}\n   (where queue.localhost does not resolve: 127.0.0.1 in its place)\n   See what would run, and approve it. The chat goes on by itself."), Done::Version("v3")),
         step("In the chat: apply migration v4".to_owned(), Done::Held("v4")),
         step("In the queue: reject it with a reason. The chat shows it word for word.".to_owned(), Done::Rejected("v4")),
     ];
