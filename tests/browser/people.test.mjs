@@ -24,7 +24,7 @@ let visitors = [];
 before(async () => {
   const port = await freePort();
   // Another name than the provider's: cookies do not tell ports apart.
-  home = `http://localhost:${port}`;
+  home = `http://queue.localhost:${port}`;
   lab = await Lab.start({
     home,
     provider: [home, String(LIFETIME)],
@@ -144,7 +144,7 @@ test("signing out ends it here and at the provider", async () => {
   await page.locator("button[name=logout]").click();
   await page.waitForURL(`${home}/login**`);
   // The cookies are worth nothing any more, whoever has kept them.
-  await context.addCookies(before.filter((cookie) => cookie.domain === "localhost"));
+  await context.addCookies(before.filter((cookie) => cookie.domain === "queue.localhost"));
   await page.goto("/queue");
   await page.waitForURL(`${home}/login**`);
   await page.getByRole("link", { name: "Sign in at 127.0.0.1" }).click();

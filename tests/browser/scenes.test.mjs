@@ -136,6 +136,31 @@ test("what is held can be stopped by its asker, and by nobody else", async () =>
   await reviewer.locator(".band", { hasText: "rejected by dana" }).waitFor();
 });
 
+/// The Cookie header that a page is asked for with.
+async function sent(page, url) {
+  const answer = await page.goto(url);
+  const { cookie = "" } = await answer.request().allHeaders();
+  return cookie;
+}
+
+test("in one profile the chat is not sent the reviewer's session, nor the queue the chat's cookie", async () => {
+  // By the link that the lab shows, and by the address that one may type.
+  for (const link of [queue, queue.replace("queue.localhost", "localhost")]) {
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    await page.goto(chat);
+    await page.getByLabel("You are").fill("dana");
+    await page.getByRole("button", { name: "Change" }).click();
+    await page.goto(link);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.waitForURL("**/queue");
+    const [toQueue, toChat] = [await sent(page, page.url()), await sent(page, chat)];
+    assert.match(toQueue, /^hitl-session=[^;]+$/, link);
+    assert.match(toChat, /^[^;=]+=dana$/, link);
+    await context.close();
+  }
+});
+
 test("without scripts the chat is plain forms", async () => {
   const context = await browser.newContext({ javaScriptEnabled: false });
   const page = await context.newPage();

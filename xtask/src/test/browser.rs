@@ -8,10 +8,11 @@ use super::{Outcome, install};
 use crate::workspace::{self, Workspace};
 
 /// The suite's files; those that end in `.test.mjs` are run.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "lab.mjs",
     "provider.mjs",
     "beforehand.test.mjs",
+    "cookies.test.mjs",
     "deciding.test.mjs",
     "pages.test.mjs",
     "people.test.mjs",
