@@ -243,10 +243,12 @@ pub struct Config {
 
     /// MCP methods that pass without approval, in place of the list built in
     ///
-    /// A method, or the beginning of one followed by `*`. tools/call is always held. What is given replaces
-    /// all of completion/complete, initialize, logging/setLevel, notifications/*, ping, prompts/list,
-    /// resources/list, resources/templates/list, server/discover, tasks/cancel, tasks/get and tools/list:
-    /// repeat those that your clients need.
+    /// A method, or the beginning of one followed by `*`, which stands for letters, digits, `_` and single
+    /// slashes. tools/call is always held. What is given replaces all of completion/complete, initialize,
+    /// logging/setLevel, notifications/cancelled, notifications/initialized, notifications/progress,
+    /// notifications/roots/list_changed, notifications/tasks/status, ping, prompts/list, resources/list,
+    /// resources/templates/list, server/discover, tasks/cancel, tasks/get and tools/list: repeat those that
+    /// your clients need.
     #[arg(
         long = "harmless-method",
         env = "HITL_HARMLESS_METHODS",
