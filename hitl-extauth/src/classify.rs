@@ -11,6 +11,7 @@ mod methods;
 use hitl_core::json::{self, JsonError};
 use serde_json::{Map, Value};
 
+pub(crate) use self::headers::{PARTIAL_BODY, folded};
 pub use self::{
     headers::Headers,
     methods::{HarmlessMethods, MethodPattern, MethodPatternError},
@@ -21,7 +22,7 @@ pub use self::{
 pub struct Subject<'a> {
     /// HTTP method, upper case as it came.
     pub method: &'a str,
-    /// Headers, names in lower case.
+    /// Headers, names in lower case; with `:protocol`, where there is one.
     pub headers: &'a Headers,
     /// The body as bytes, exactly as the server behind will get them.
     pub body: &'a [u8],
@@ -88,9 +89,18 @@ pub enum Refusal {
         /// Its value, shortened.
         value: String,
     },
-    /// A body where there must be none.
-    #[error("a {0} request has no body")]
+    /// A body where there must be none, shown or announced.
+    #[error("a {0} request has no body; send neither a body nor transfer-encoding")]
     UnexpectedBody(String),
+    /// A request for a tunnel, in which nothing would be seen.
+    #[error(
+        "the header {0} asks for another protocol (WebSocket, h2c, CONNECT), which cannot be reviewed; \
+         send plain requests, and set a client that asks for h2c to HTTP/1.1"
+    )]
+    Tunnel(&'static str),
+    /// A header that some servers read as another one.
+    #[error("the header {0:?} could be read as {1}; spell it exactly")]
+    FoldedHeader(String, &'static str),
     /// An HTTP method MCP does not use.
     #[error("the HTTP method {0:?} is not used by MCP")]
     HttpMethod(String),
@@ -142,6 +152,8 @@ impl Refusal {
             Self::Size { .. } => "size",
             Self::Encoding { .. } => "encoding",
             Self::UnexpectedBody(_) => "unexpected_body",
+            Self::Tunnel(_) => "tunnel",
+            Self::FoldedHeader(..) => "folded_header",
             Self::HttpMethod(_) => "http_method",
             Self::Json(_) => "json",
             Self::JsonRpc(_) => "json_rpc",
@@ -184,14 +196,13 @@ pub fn classify(subject: &Subject<'_>, harmless: &HarmlessMethods) -> Class {
 }
 
 fn decide(subject: &Subject<'_>, harmless: &HarmlessMethods) -> Result<Class, Refusal> {
+    headers::no_tunnel(subject.headers)?;
+    headers::exact_names(subject.headers)?;
     headers::whole_body(subject)?;
     match subject.method {
         "POST" => {}
-        "GET" | "DELETE" | "OPTIONS" if subject.body.is_empty() => {
-            return Ok(Class::Pass(Harmless::NoBody));
-        }
         "GET" | "DELETE" | "OPTIONS" => {
-            return Err(Refusal::UnexpectedBody(subject.method.to_owned()));
+            return headers::no_body(subject).map(|()| Class::Pass(Harmless::NoBody));
         }
         other => return Err(Refusal::HttpMethod(short(other))),
     }

@@ -30,7 +30,7 @@ pub struct Arrived {
     pub path: String,
     /// Authority.
     pub host: String,
-    /// Headers, names in lower case, pseudo-headers left out.
+    /// Headers, names in lower case; of the pseudo-headers only `:protocol`, which asks for a tunnel.
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
@@ -45,6 +45,9 @@ pub struct Arrived {
     /// What the route is configured to say.
     pub extensions: HashMap<String, String>,
 }
+
+/// The pseudo-header of HTTP/2's and HTTP/3's extended CONNECT.
+const PROTOCOL: &str = ":protocol";
 
 /// Why a check cannot even be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,7 +134,8 @@ fn headers(map: HashMap<String, String>, list: Option<HeaderMap>) -> Headers {
         };
         (header.key, value)
     });
-    map.into_iter().chain(list).filter(|(name, _)| !name.starts_with(':')).collect()
+    let kept = |name: &str| !name.starts_with(':') || name.eq_ignore_ascii_case(PROTOCOL);
+    map.into_iter().chain(list).filter(|(name, _)| kept(name)).collect()
 }
 
 fn json(value: ProtoValue) -> Value {

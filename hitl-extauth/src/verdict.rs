@@ -19,7 +19,7 @@ use envoy_types::pb::{
 use hitl_api::RequestId;
 use serde_json::{Value, json};
 
-use crate::classify::{Headers, Refusal};
+use crate::classify::{Headers, PARTIAL_BODY, Refusal, folded};
 
 /// `google.rpc.Code`: allowed.
 const OK: i32 = 0;
@@ -27,8 +27,29 @@ const OK: i32 = 0;
 /// `google.rpc.Code`: denied.
 const PERMISSION_DENIED: i32 = 7;
 
-/// Names that are the gate's own; what a caller sends under them is taken off.
+/// Names that are the gate's own; what a caller sends under them, in any spelling, is taken off.
 const OWN_HEADERS: &str = "x-hitl-";
+
+/// Names by which Envoy is told to retry, to hedge, when to give up and where to go: `x-envoy-retry-on` runs
+/// one approved call several times. What a caller sends under them is taken off, too.
+const ENVOYS_HEADERS: &str = "x-envoy-";
+
+/// Those of them that Envoy and Istio set themselves and that only describe a request.
+const DESCRIPTIONS: [&str; 6] = [
+    PARTIAL_BODY,
+    "x-envoy-decorator-operation",
+    "x-envoy-external-address",
+    "x-envoy-internal",
+    "x-envoy-peer-metadata",
+    "x-envoy-peer-metadata-id",
+];
+
+/// Whether a caller may not send a header of this name on.
+fn is_taken_off(name: &str) -> bool {
+    let read = folded(name);
+    read.starts_with(OWN_HEADERS)
+        || (read.starts_with(ENVOYS_HEADERS) && !DESCRIPTIONS.contains(&name))
+}
 
 /// Says which version of MCP the caller speaks.
 const PROTOCOL_VERSION: &str = "mcp-protocol-version";
@@ -84,8 +105,8 @@ pub struct Denial {
 /// What an answer depends on of the headers it answers. All that is kept of them while a call waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// Names of the gate's own that the caller has used.
-    forged: Vec<String>,
+    /// Headers that do not go on.
+    taken_off: Vec<String>,
     /// Whether it speaks a version that requires `resultType`.
     wants_result_type: bool,
 }
@@ -93,15 +114,13 @@ pub struct Caller {
 impl Caller {
     /// Reads the headers of a request.
     pub fn of(headers: &Headers) -> Self {
-        let mut forged: Vec<_> = headers
-            .iter()
-            .filter(|(name, _)| name.starts_with(OWN_HEADERS))
-            .map(|(name, _)| name.to_owned())
-            .collect();
-        forged.sort();
-        forged.dedup();
+        let names = headers.iter().map(|(name, _)| name);
+        let mut taken_off: Vec<_> =
+            names.filter(|name| is_taken_off(name)).map(str::to_owned).collect();
+        taken_off.sort();
+        taken_off.dedup();
         let version = headers.all(PROTOCOL_VERSION).next().unwrap_or_default();
-        Self { forged, wants_result_type: version >= RESULT_TYPE_SINCE }
+        Self { taken_off, wants_result_type: version >= RESULT_TYPE_SINCE }
     }
 }
 
@@ -162,8 +181,8 @@ fn allow(caller: &Caller, set: Vec<HeaderValueOption>) -> CheckResponse {
     let is_set = |name: &str| {
         set.iter().any(|option| option.header.as_ref().is_some_and(|header| header.key == name))
     };
-    let forged = caller.forged.iter().filter(|name| !is_set(name));
-    let headers_to_remove = forged.cloned().collect();
+    let taken_off = caller.taken_off.iter().filter(|name| !is_set(name));
+    let headers_to_remove = taken_off.cloned().collect();
     let response = OkHttpResponse { headers: set, headers_to_remove, ..OkHttpResponse::default() };
     CheckResponse {
         status: Some(Status { code: OK, ..Status::default() }),
@@ -261,6 +280,40 @@ mod tests {
         assert_eq!(ok.headers_to_remove, ["x-hitl-reviewer"]);
         assert_eq!(ok.headers[0].header.as_ref().unwrap().value, "j.w.s");
         assert_eq!(ok.headers[0].append_action, 2);
+    }
+
+    #[test]
+    fn other_spellings_of_the_gates_names_and_orders_to_envoy_are_taken_off() {
+        let taken = [
+            "x-hitl_receipt",
+            "x_hitl_receipt",
+            "X_HITL_approval-id",
+            "x.hitl.receipt",
+            "x-hitl-",
+            "x-envoy-retry-on",
+            "x-envoy-retry-grpc-on",
+            "x-envoy-max-retries",
+            "x-envoy-retriable-status-codes",
+            "x-envoy-retriable-header-names",
+            "x-envoy-hedge-on-per-try-timeout",
+            "x-envoy-upstream-rq-timeout-ms",
+            "x-envoy-upstream-rq-per-try-timeout-ms",
+            "x-envoy-upstream-alt-stat-name",
+            "x-envoy-upstream-stream-duration-ms",
+            "x-envoy-expected-rq-timeout-ms",
+            "x-envoy-original-dst-host",
+            "x-envoy-something-of-next-year",
+            "X_Envoy_Retry_On",
+            // As Envoy itself would write it, but for one sign.
+            "x_envoy_internal",
+        ];
+        for name in taken {
+            assert!(is_taken_off(&name.to_ascii_lowercase()), "{name}");
+        }
+        let kept = ["x-user-id", "x-hit-l-receipt", "hitl-receipt", "x-envoyer", "mcp-session-id"];
+        for name in DESCRIPTIONS.into_iter().chain(kept) {
+            assert!(!is_taken_off(name), "{name}");
+        }
     }
 
     proptest! {

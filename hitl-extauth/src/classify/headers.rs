@@ -1,4 +1,7 @@
-//! The headers that decide how a body is read, or that repeat what it says.
+//! The headers that decide whether a request is one message, how its body is read, or that repeat what it
+//! says.
+//!
+//! Invariant: a header is read by its exact name, and a spelling that some server folds into it is refused.
 
 use std::borrow::Cow;
 
@@ -43,7 +46,63 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
 }
 
 /// Envoy's word on whether it gave the whole body.
-const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
+pub(crate) const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
+
+/// Headers that turn a request into a tunnel, whose contents no gateway asks about.
+const TUNNELS: [&str; 3] = ["upgrade", "http2-settings", ":protocol"];
+
+/// Headers that decide how a body is read, where it ends, or what it is said to be.
+const DECISIVE: [&str; 9] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "http2-settings",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "transfer-encoding",
+];
+
+/// A header's name as the most lenient server reads it: CGI, WSGI and their like make one sign of `-`, `_`
+/// and of what else is no letter or digit.
+pub(crate) fn folded(name: &str) -> String {
+    let fold = |sign: char| if sign.is_ascii_alphanumeric() { sign } else { '-' };
+    name.chars().map(fold).collect::<String>().to_ascii_lowercase()
+}
+
+/// Refuses a request that may become a tunnel. Everything after its head would reach the server unseen.
+pub(super) fn no_tunnel(headers: &Headers) -> Result<(), Refusal> {
+    if let Some(name) = TUNNELS.iter().find(|name| headers.all(name).next().is_some()) {
+        return Err(Refusal::Tunnel(name));
+    }
+    let mut tokens = headers.all("connection").flat_map(|value| value.split(',')).map(str::trim);
+    let upgrades = tokens.any(|token| TUNNELS.iter().any(|name| token.eq_ignore_ascii_case(name)));
+    if upgrades { Err(Refusal::Tunnel("connection")) } else { Ok(()) }
+}
+
+/// Refuses another spelling of a header that decides how the body is read: some servers take it for that
+/// header.
+pub(super) fn exact_names(headers: &Headers) -> Result<(), Refusal> {
+    for (name, _) in headers.iter() {
+        let read = folded(name);
+        if read != name
+            && let Some(known) = DECISIVE.iter().find(|known| **known == read)
+        {
+            return Err(Refusal::FoldedHeader(short(name), known));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a body that the gateway did not show, with a method that has none.
+pub(super) fn no_body(subject: &Subject<'_>) -> Result<(), Refusal> {
+    let announced = subject.headers.all("transfer-encoding").next().is_some();
+    if announced || !subject.body.is_empty() {
+        return Err(Refusal::UnexpectedBody(subject.method.to_owned()));
+    }
+    Ok(())
+}
 
 /// Refuses a body that is not whole, or not the one that was announced.
 pub(super) fn whole_body(subject: &Subject<'_>) -> Result<(), Refusal> {
@@ -55,7 +114,9 @@ pub(super) fn whole_body(subject: &Subject<'_>) -> Result<(), Refusal> {
         return Err(Refusal::Size { stated: subject.stated_size, arrived });
     }
     for length in subject.headers.all("content-length") {
-        if length.parse() != Ok(arrived) {
+        // `parse` takes a sign, too.
+        let digits = length.bytes().all(|sign| sign.is_ascii_digit());
+        if !digits || length.parse() != Ok(arrived) {
             return Err(Refusal::Size { stated: length.parse().unwrap_or(-1), arrived });
         }
     }

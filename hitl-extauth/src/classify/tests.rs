@@ -276,6 +276,111 @@ fn mirrored_headers_must_say_what_the_body_says_once() {
 }
 
 #[test]
+fn a_request_that_asks_for_a_tunnel_is_refused_with_any_method() {
+    let none = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#.as_slice();
+    for (name, value) in [
+        ("Upgrade", "websocket"),
+        ("upgrade", "h2c"),
+        ("upgrade", ""),
+        ("UPGRADE", "TLS/1.2"),
+        ("connection", "Upgrade"),
+        ("connection", "keep-alive,UPGRADE"),
+        ("connection", "close, \tupgrade , x"),
+        ("connection", "HTTP2-Settings"),
+        ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA"),
+        (":protocol", "websocket"),
+        (":Protocol", "connect-udp"),
+    ] {
+        for (method, body) in
+            [("GET", b"".as_slice()), ("DELETE", b""), ("OPTIONS", b""), ("POST", none)]
+        {
+            let headers = headers(&[(name, value)]);
+            let stated_size = i64::try_from(body.len()).unwrap();
+            let subject = Subject { method, headers: &headers, body, stated_size };
+            let class = classify(&subject, &HarmlessMethods::default());
+            assert_eq!(label(&class), "tunnel", "{method} {name}: {value}");
+        }
+    }
+    for connection in ["keep-alive", "close, te", "upgrade-insecure-requests", "x-upgrade"] {
+        let plain = [("connection", connection), ("upgrade-insecure-requests", "1")];
+        assert_eq!(label(&post(none, &plain)), "pass", "{connection}");
+    }
+}
+
+#[test]
+fn a_header_that_a_server_reads_as_one_that_decides_is_refused() {
+    let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    for name in [
+        "content_type",
+        "Content_Type",
+        "CONTENT_LENGTH",
+        "content_encoding",
+        "content.encoding",
+        "transfer_encoding",
+        "Transfer~Encoding",
+        "http2_settings",
+        "mcp_method",
+        "MCP_Name",
+        "mcp-protocol_version",
+        "mcp_protocol-version",
+    ] {
+        assert_eq!(label(&post(CALL.as_bytes(), &[(name, "x")])), "folded_header", "{name}");
+        assert_eq!(label(&post(ping, &[(name, "x")])), "folded_header", "{name}");
+        let headers = headers(&[(name, "chunked")]);
+        let subject = Subject { method: "GET", headers: &headers, body: b"", stated_size: 0 };
+        let class = classify(&subject, &HarmlessMethods::default());
+        assert_eq!(label(&class), "folded_header", "{name}");
+    }
+    for name in ["x_user_id", "mcp-param-user_id", "content_disposition", "contenttype"] {
+        assert_eq!(label(&post(CALL.as_bytes(), &[(name, "x")])), "gate", "{name}");
+    }
+}
+
+#[test]
+fn a_body_that_was_announced_and_not_shown_is_refused_where_none_belongs() {
+    for (name, value, expected) in [
+        ("transfer-encoding", "chunked", "unexpected_body"),
+        ("transfer-encoding", "identity", "unexpected_body"),
+        ("Transfer-Encoding", "", "unexpected_body"),
+        ("content-length", "5", "size"),
+        ("content-length", "+0", "size"),
+        ("content-length", "0,5", "size"),
+        ("content-length", "", "size"),
+        ("content-length", "0", "pass"),
+    ] {
+        for method in ["GET", "DELETE", "OPTIONS"] {
+            let headers = headers(&[(name, value)]);
+            let subject = Subject { method, headers: &headers, body: b"", stated_size: 0 };
+            let class = classify(&subject, &HarmlessMethods::default());
+            assert_eq!(label(&class), expected, "{method} {name}: {value}");
+        }
+    }
+}
+
+#[test]
+fn only_methods_of_the_list_pass_and_nothing_resolves_into_another() {
+    let of = |method: &str| of(&json!({"jsonrpc": "2.0", "method": method}).to_string());
+    for method in ["cancelled", "initialized", "progress", "roots/list_changed", "tasks/status"] {
+        assert_eq!(of(&format!("notifications/{method}")), "pass", "{method}");
+    }
+    for method in [
+        "notifications/../tools/call",
+        "notifications/./../tools/call",
+        "notifications/",
+        "notifications//tools/call",
+        "notifications/x",
+        "notifications/Initialized",
+        "notifications/initialized/",
+        "notifications/initialized/../../tools/call",
+        "notifications/%2e%2e/tools/call",
+        "notifications\\..\\tools\\call",
+        "ping/../tools/call",
+    ] {
+        assert_eq!(of(method), "method", "{method}");
+    }
+}
+
+#[test]
 fn http_methods_mcp_does_not_use_and_bodies_where_none_belong_are_refused() {
     for (method, body, expected) in [
         ("PUT", CALL, "http_method"),

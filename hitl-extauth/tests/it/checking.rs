@@ -46,6 +46,37 @@ async fn what_cannot_be_understood_is_refused_with_the_reason_and_not_recorded()
 }
 
 #[tokio::test]
+async fn a_request_for_a_tunnel_is_refused_in_either_form_that_headers_come_in() {
+    use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+
+    let lab = Lab::new();
+    let gate = lab.start(&[]);
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    for (name, value) in
+        [(":protocol", "websocket"), ("upgrade", "websocket"), ("connection", "close,Upgrade")]
+    {
+        let mut list = post(ping, &[]);
+        let http = list.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut();
+        let http = http.unwrap();
+        let entries = std::mem::take(&mut http.headers).into_iter();
+        let entries = entries.chain([(name.to_owned(), value.to_owned())]);
+        let raw = |(key, value): (String, String)| HeaderValue {
+            key,
+            raw_value: value.into_bytes(),
+            ..HeaderValue::default()
+        };
+        http.header_map = Some(HeaderMap { headers: entries.map(raw).collect() });
+        for check in [post(ping, &[(name, value)]), list] {
+            let Verdict::Denied { status, body } = gate.check(check).await else {
+                panic!("{name}: {value}")
+            };
+            assert!(status == 400 && body.to_string().contains("another protocol"), "{body}");
+        }
+    }
+    assert!(gate.check(post(ping, &[])).await.is_allowed());
+}
+
+#[tokio::test]
 async fn an_approved_call_is_released_with_a_receipt_for_exactly_this_call() {
     let lab = Lab::new();
     let gate = lab.start(&[]);
