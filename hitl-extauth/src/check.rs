@@ -16,8 +16,9 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
 use crate::{
-    classify::{Class, HarmlessMethods, ToolCall, classify},
+    classify::{Class, HarmlessMethods, Refusal, classify},
     gate::{Gate, Incoming, Outcome},
+    logged::excerpt,
     metrics::Metrics,
     receipt::{ReceiptError, Receipts},
     request::Arrived,
@@ -62,7 +63,7 @@ impl CheckService {
             }
             Class::Refuse(refusal) => {
                 self.refused(refusal.label());
-                tracing::warn!(reason = refusal.label(), refusal = ?refusal.to_string(), route = ?arrived.route(), "refused");
+                self.log_refused(&arrived, &refusal);
                 verdict::refuse(&refusal).into()
             }
             Class::Gate(call) => {
@@ -83,10 +84,17 @@ impl CheckService {
         Span::current().record("hitl.outcome", "refused");
     }
 
+    fn log_refused(&self, arrived: &Arrived, refusal: &Refusal) {
+        if self.gate.logs(arrived.address.as_deref()) {
+            let (said, route) = (refusal.to_string(), arrived.route());
+            tracing::warn!(reason = refusal.label(), refusal = ?excerpt(&said), route = ?excerpt(&route), "refused");
+        }
+    }
+
     async fn gated(&self, incoming: Box<Incoming>) -> CheckResponse {
         // All that the answer needs; the rest is not kept while the call waits.
         let caller = &Caller::of(&incoming.arrived.headers);
-        let call = &Answered::of(&incoming.call);
+        let call = &Answered::of(&incoming);
         let held = self.metrics.hold();
         let outcome = self.gate.call(incoming).await;
         drop(held);
@@ -112,7 +120,7 @@ impl CheckService {
     fn release(&self, caller: &Caller, request: &ApprovalRequest, receipt: &str) -> CheckResponse {
         self.answered("released");
         Span::current().record("hitl.request", field::display(request.id));
-        tracing::info!(request = %request.id, tool = ?request.tool_name, "released");
+        tracing::info!(request = %request.id, tool = ?excerpt(&request.tool_name), "released");
         verdict::release(caller, request.id, receipt)
     }
 
@@ -126,8 +134,9 @@ impl CheckService {
         if let Some(request) = &request {
             Span::current().record("hitl.request", request);
         }
-        // With what a terminal would take for a line of its own escaped: others wrote it.
-        tracing::info!(request, tool = ?call.tool, reason = ?denial.reason, "not released");
+        if self.gate.logs(call.address.as_deref()) {
+            tracing::info!(request, tool = ?excerpt(&call.tool), reason = ?excerpt(&denial.reason), "not released");
+        }
         verdict::deny(caller, &call.id, denial, self.form)
     }
 }
@@ -148,11 +157,13 @@ impl From<CheckResponse> for Begun {
 struct Answered {
     id: serde_json::Value,
     tool: String,
+    /// Where the call came from.
+    address: Option<String>,
 }
 
 impl Answered {
-    fn of(call: &ToolCall) -> Self {
-        Self { id: call.id.clone(), tool: call.tool.clone() }
+    fn of(Incoming { arrived, call }: &Incoming) -> Self {
+        Self { id: call.id.clone(), tool: call.tool.clone(), address: arrived.address.clone() }
     }
 }
 

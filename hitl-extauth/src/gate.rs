@@ -4,7 +4,7 @@
 //! can be seen, a decision is in the store before anybody is released, and an approval that nobody
 //! took goes back. Must never release a call that the store has not seen spent.
 
-mod allowance;
+pub(crate) mod allowance;
 mod bounds;
 mod follow;
 mod preapproval;

@@ -20,6 +20,7 @@
 //! admin      the reviewers' API
 //! offline    the audit without a gate
 //! desk       a reviewer's command line, over the API
+//! logged     what callers write, in the log: how much, how often
 //! trial      rules without a gate: checked, explained, tried on the past
 //! ```
 
@@ -34,6 +35,7 @@ pub mod hooks;
 pub mod identity;
 pub mod incoming;
 pub mod insights;
+mod logged;
 pub mod metrics;
 pub mod offline;
 pub mod parking;

@@ -23,6 +23,7 @@ use utoipa::IntoParams;
 
 use super::{Admin, Problem};
 use crate::{
+    logged::excerpt,
     people::{People, Reviewer},
     store::StoreError,
 };
@@ -95,7 +96,7 @@ async fn left(reviewers: Arc<People>, reviewer: Reviewer) {
     while reviewers.has(&reviewer) {
         look.tick().await;
     }
-    tracing::info!(reviewer = %reviewer.name, "a stream ends: its token is not valid any more");
+    tracing::info!(reviewer = ?excerpt(&reviewer.name), "a stream ends: its token is not valid any more");
 }
 
 /// Every event after a position, now and in future.

@@ -13,7 +13,8 @@ use super::{
     queue::{decides, json_only},
 };
 use crate::{
-    approval::Refused, gate::PreapproveError, people::Reviewer, store::preapprovals::Ender,
+    approval::Refused, gate::PreapproveError, logged::excerpt, people::Reviewer,
+    store::preapprovals::Ender,
 };
 
 impl From<PreapproveError> for Problem {
@@ -102,7 +103,7 @@ pub(super) async fn make(
     decides(&admin, &reviewer)?;
     let made = admin.gate.preapprove(id, &reviewer, wanted).await?;
     tracing::info!(
-        preapproval = %made.id, request = %id, reviewer = %reviewer.name, uses = made.uses,
+        preapproval = %made.id, request = %id, reviewer = ?excerpt(&reviewer.name), uses = made.uses,
         "approved beforehand"
     );
     Ok((StatusCode::CREATED, Json(made)))
@@ -133,6 +134,6 @@ pub(super) async fn end(
     let Reviewer { name, groups, break_glass, .. } = reviewer;
     let by = Ender { name: name.clone(), groups, break_glass };
     let ended = admin.gate.end_preapproval(id, by).await?.ok_or_else(unknown)?;
-    tracing::info!(preapproval = %id, reviewer = %name, used = ended.used, "pre-approval ended");
+    tracing::info!(preapproval = %id, reviewer = ?excerpt(&name), used = ended.used, "pre-approval ended");
     Ok(Json(ended))
 }

@@ -12,6 +12,7 @@ use utoipa::IntoParams;
 
 use super::{Admin, Problem, id};
 use crate::{
+    logged::excerpt,
     people::{Reviewer, Role},
     store::{Filter, Listed, Order, Page, StoreError},
 };
@@ -166,7 +167,7 @@ pub(super) async fn decide(
     {
         admin.metrics.decided(waited);
     }
-    tracing::info!(request = %id, reviewer = %reviewer.name, approved, state = %request.state, "decided");
+    tracing::info!(request = %id, reviewer = ?excerpt(&reviewer.name), approved, state = %request.state, "decided");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -200,7 +201,7 @@ pub(super) async fn withdraw(
     still(&admin, &reviewer)?;
     let name = reviewer.name;
     admin.gate.withdraw(id, reviewer.proven).await?;
-    tracing::info!(request = %id, requester = %name, "withdrawn");
+    tracing::info!(request = %id, requester = ?excerpt(&name), "withdrawn");
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -8,7 +8,7 @@ use super::{
     Admin, Problem,
     queue::{decides, json_only},
 };
-use crate::people::Reviewer;
+use crate::{logged::excerpt, people::Reviewer};
 
 /// Dead letters shown at once.
 const SHOWN: u32 = 1000;
@@ -70,6 +70,6 @@ pub(super) async fn redeliver(
     // As receivers know it.
     let id = id.map(|id| id.strip_prefix("msg_").unwrap_or(&id).to_owned());
     let messages = admin.gate.store().redeliver(id).await?;
-    tracing::info!(reviewer = %reviewer.name, messages, "dead letters are sent again");
+    tracing::info!(reviewer = ?excerpt(&reviewer.name), messages, "dead letters are sent again");
     Ok(Json(Redelivered { messages }))
 }

@@ -12,7 +12,7 @@ use std::{
 
 /// So many at once for each, and one more in a while.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     at_once: u32,
     one_more: Duration,
     /// Those who are told apart; of a crowd beyond that nothing is known.
@@ -24,12 +24,12 @@ pub(super) struct Allowance {
 
 impl Allowance {
     /// This many at once, and one more each time this has passed; for so many who are told apart.
-    pub(super) fn new(at_once: u32, one_more: Duration, most: usize) -> Self {
+    pub(crate) fn new(at_once: u32, one_more: Duration, most: usize) -> Self {
         Self { at_once, one_more, most, hashes: RandomState::new(), left: Mutex::default() }
     }
 
     /// Takes one, if there is one left.
-    pub(super) fn take(&self, whose: &(impl Hash + ?Sized), now: Instant) -> bool {
+    pub(crate) fn take(&self, whose: &(impl Hash + ?Sized), now: Instant) -> bool {
         let key = self.hashes.hash_one(whose);
         let mut all = self.all();
         if all.len() >= self.most && !all.contains_key(&key) {
@@ -46,7 +46,7 @@ impl Allowance {
     }
 
     /// How many are left; none is taken. Whoever is not known has all.
-    pub(super) fn left(&self, whose: &(impl Hash + ?Sized), now: Instant) -> u32 {
+    pub(crate) fn left(&self, whose: &(impl Hash + ?Sized), now: Instant) -> u32 {
         let known = self.all().get(&self.hashes.hash_one(whose)).copied();
         self.standing(known, now).1
     }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Gate, Incoming, allowance::Allowance};
-use crate::{classify::Refusal, identity::Identity, store::NewCall};
+use crate::{classify::Refusal, identity::Identity, logged::LineLimit, store::NewCall};
 
 /// Longest name of a tool or of a requester, in bytes. MCP's tools have at most 128 characters,
 /// subjects of OIDC 255.
@@ -40,13 +40,14 @@ const CALLS: usize = 100_000;
 /// How long whoever has repeated a call too often has to wait.
 pub(super) const REPEAT: Duration = Duration::from_secs(5);
 
-/// What may still be written down.
+/// What may still be written down, and logged.
 #[derive(Debug)]
 pub(super) struct Allowances {
     denials: Allowance,
     denials_of_crowds: Allowance,
     repeats: Allowance,
     repeats_of_crowds: Allowance,
+    lines: LineLimit,
 }
 
 impl Default for Allowances {
@@ -57,6 +58,7 @@ impl Default for Allowances {
             denials_of_crowds: of(DENIALS_OF_CROWD, TOLD_APART),
             repeats: of(REPEATS, CALLS),
             repeats_of_crowds: of(REPEATS_OF_CROWD, TOLD_APART),
+            lines: LineLimit::default(),
         }
     }
 }
@@ -89,6 +91,11 @@ impl Allowances {
 }
 
 impl Gate {
+    /// Whether one more line about a request from this address that does not pass is logged.
+    pub(crate) fn logs(&self, address: Option<&str>) -> bool {
+        self.allowances.lines.take(address)
+    }
+
     /// Whether what a call carries beside its body can be kept.
     pub(super) fn keepable(incoming: &Incoming, identity: &Identity) -> Result<(), Refusal> {
         let arrived = &incoming.arrived;

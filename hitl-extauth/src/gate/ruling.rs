@@ -15,6 +15,7 @@ use tokio::{sync::Semaphore, task};
 
 use super::{Gate, Met, unfinished};
 use crate::{
+    logged::excerpt,
     parking::Arriving,
     rules::Facts,
     store::{Arrival, NewCall, StoreError},
@@ -150,7 +151,9 @@ impl Gate {
         let (own, hold) = (new.id, new.ruling.hold);
         if let Some(reason) = new.ruling.denied.clone() {
             if !self.allowances.denial(&new, Instant::now()) {
-                tracing::warn!(tool = ?new.tool, reason, "denied by rule; not written down: too many");
+                if self.logs(new.address.as_deref()) {
+                    tracing::warn!(tool = ?excerpt(&new.tool), reason = ?excerpt(&reason), "denied by rule; not written down: too many");
+                }
                 return Ok(Met::Forbidden(reason));
             }
             leave_out(&mut new);

@@ -16,6 +16,7 @@ mod flooding;
 mod hooks;
 mod keepers;
 mod keeping;
+mod logging;
 mod moving;
 mod outages;
 mod people;
