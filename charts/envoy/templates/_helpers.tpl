@@ -104,7 +104,11 @@ What matters for a gate that holds calls:
 - no deadline on the check and no idle timeout on the routes, since a person may take minutes; a
   gateway's defaults would end a hold after 200 ms and after 5 minutes;
 - the body is forwarded whole and as bytes, or not at all;
-- paths are made plain before they are routed, or /public/../privileged would pass unasked;
+- the first route refuses every path that two servers could read differently (`..`, `;`, `%2e`, `//`). It
+  sees paths as callers write them, so nothing normalises them;
+- callers' x-envoy-* headers are removed before a route is chosen: by x-envoy-retry-on one approved call
+  would run several times;
+- header names with underscores are refused: many servers read x_hitl_receipt as x-hitl-receipt;
 - a gate that is away is a 503, and a denial is what the gate says;
 - at most a hundred streams a connection to the gate, so that a burst never overruns its limit;
 - an approved call gets a fresh connection: one that went stale meanwhile would cost the approval;
@@ -128,9 +132,15 @@ static_resources:
                 stat_prefix: mcp
                 # Whoever connects is the caller: names in forwarding headers are theirs to invent.
                 use_remote_address: true
-                normalize_path: true
-                merge_slashes: true
+                normalize_path: false
+                merge_slashes: false
                 path_with_escaped_slashes_action: REJECT_REQUEST
+                common_http_protocol_options: { headers_with_underscores_action: REJECT_REQUEST }
+                early_header_mutation_extensions:
+                  - name: envoy.http.early_header_mutation.header_mutation
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+                      mutations: [{ remove_on_match: { key_matcher: { prefix: x-envoy- } } }]
                 # Time to send a request. It does not run while a call is held.
                 request_timeout: 30s
                 # Switched off by the routes' own idle timeout.
@@ -164,6 +174,20 @@ static_resources:
                       # Which names are allowed is the tool server's to say.
                       domains: ["*"]
                       routes:
+                        - name: odd-path
+                          match:
+                            prefix: /
+                            headers:
+                              - name: ":path"
+                                # Segments of letters, digits and `._~-` that do not begin with two dots; any query.
+                                string_match:
+                                  safe_regex: { regex: "(/[.]?[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?([?].*)?" }
+                                invert_match: true
+                          direct_response: { status: 400 }
+                          typed_per_filter_config:
+                            envoy.filters.http.ext_authz:
+                              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute
+                              disabled: true
                         - name: public
                           match: { path_separated_prefix: /public }
                           route: { cluster: tools, timeout: 0s, idle_timeout: 0s }
@@ -203,10 +227,11 @@ static_resources:
                         patterns:
                           - { exact: authorization, ignore_case: true }
                           - { exact: cookie, ignore_case: true }
-                      # Of a call, the gate sets its own headers and nothing else.
+                      # Of a call, the gate sets and removes its own headers in any spelling, and removes orders
+                      # to Envoy; nothing else.
                       decoder_header_mutation_rules:
                         disallow_all: true
-                        allow_expression: { regex: "x-hitl-.*" }
+                        allow_expression: { regex: "x[^a-z0-9](hitl|envoy)[^a-z0-9].*" }
                   - name: envoy.filters.http.router
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router

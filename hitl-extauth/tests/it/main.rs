@@ -13,6 +13,7 @@ mod desk;
 mod envoy;
 mod failing;
 mod flooding;
+mod gateway;
 mod hooks;
 mod keepers;
 mod keeping;

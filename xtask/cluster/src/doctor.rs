@@ -7,6 +7,7 @@ mod envoy;
 mod kubernetes;
 mod routes;
 mod trying;
+mod upgrades;
 
 use std::process::ExitCode;
 

@@ -33,9 +33,9 @@ pub(crate) fn docs(workspace: &Workspace) -> Outcome {
 /// Runs the tests, shows their output and counts them. A test that is ignored was not run.
 pub(crate) fn tests(workspace: &Workspace) -> Outcome {
     match count_tests(workspace) {
-        Ok(Counts { passed, ignored, elsewhere }) if ignored == elsewhere => {
-            Outcome::Passed(format!("{passed} tests; {elsewhere} more are of the suite postgres"))
-        }
+        Ok(Counts { passed, ignored, elsewhere }) if ignored == elsewhere => Outcome::Passed(
+            format!("{passed} tests; {elsewhere} more are of the suites gateway and postgres"),
+        ),
         Ok(Counts { passed, ignored, elsewhere }) => Outcome::Skipped(format!(
             "{passed} tests passed, but {} are marked as ignored",
             ignored - elsewhere
@@ -44,8 +44,16 @@ pub(crate) fn tests(workspace: &Workspace) -> Outcome {
     }
 }
 
-/// How a test of the suite postgres is marked.
-const POSTGRES: &str = "ignored, of the suite postgres";
+/// How a test of another suite is marked.
+const ELSEWHERE: [&str; 2] = ["ignored, of the suite gateway", "ignored, of the suite postgres"];
+
+/// Runs the tests that need an Envoy and nothing else.
+pub(super) fn with_envoy(workspace: &Workspace, envoy: &Path) -> anyhow::Result<u32> {
+    let mut command = workspace.cargo();
+    command.args(["test", "--workspace", "--locked", "--test", "it", "--", "--ignored"]);
+    command.args(["--test-threads=2", "gateway::"]).env("HITL_TEST_ENVOY", envoy);
+    Ok(count(command)?.passed)
+}
 
 /// Runs the tests that need a PostgreSQL and an Envoy.
 pub(super) fn with_postgres(
@@ -83,7 +91,7 @@ fn count(mut command: Command) -> anyhow::Result<Counts> {
     for line in BufReader::new(child.stdout.take().context("cargo has no output")?).lines() {
         let line = line?;
         println!("{line}");
-        counts.elsewhere += u32::from(line.ends_with(POSTGRES));
+        counts.elsewhere += u32::from(ELSEWHERE.iter().any(|mark| line.ends_with(mark)));
         if let Some(result) = line.strip_prefix("test result: ") {
             counts.passed += number_before(result, " passed");
             counts.ignored += number_before(result, " ignored");

@@ -1,7 +1,7 @@
 //! Gateways that we did not write, in front of the real gate and the real tool server.
 //!
 //! The caller is the official Python MCP client; what must come true is in
-//! `tests/clients/python/gated.py`.
+//! `tests/clients/python/gated.py`. Hostile callers before Envoy are in `hitl-extauth/tests/it/gateway.rs`.
 
 use std::{
     env, fs,
@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    Outcome,
+    Outcome, cargo,
     clients::{PYTHON_MAJORS, client_environment},
     install,
     server::{Server, free_address},
@@ -53,7 +53,7 @@ pub(crate) fn run(workspace: &Workspace) -> Outcome {
     let mut gateways = vec![Gateway {
         name: "Envoy",
         config: "envoy.yaml",
-        program: envoy,
+        program: envoy.clone(),
         args: &["--log-level", "warn", "--concurrency", "1", "--use-dynamic-base-id", "-c"],
     }];
     gateways.extend(env::var_os(AGENTGATEWAY).map(|program| Gateway {
@@ -62,7 +62,12 @@ pub(crate) fn run(workspace: &Workspace) -> Outcome {
         program: program.into(),
         args: &["-f"],
     }));
-    play_all(workspace, &gateways, &clients).into()
+    let played = || -> anyhow::Result<String> {
+        let attacks = cargo::with_envoy(workspace, &envoy)?;
+        let played = play_all(workspace, &gateways, &clients)?;
+        Ok(format!("{played}; {attacks} tests of hostile callers behind Envoy"))
+    };
+    played().into()
 }
 
 fn play_all(

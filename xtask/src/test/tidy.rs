@@ -14,7 +14,7 @@ use crate::workspace::{self, Workspace};
 const MOST_LINES: usize = 500;
 
 /// But for tests that another suite runs.
-const OF_A_SUITE: &str = "= \"of the suite postgres\"]";
+const OF_A_SUITE: [&str; 2] = ["= \"of the suite gateway\"]", "= \"of the suite postgres\"]"];
 
 /// What says "later" in code. Written in two halves, so that this file does not trip over itself.
 const LATER: [&str; 5] = [
@@ -89,7 +89,7 @@ fn rust_file(file: &str, text: &str) -> Vec<String> {
     wrong.extend(loose_readers(file, text));
     for (number, line) in text.lines().enumerate() {
         for word in LATER {
-            if line.contains(word) && !line.contains(OF_A_SUITE) {
+            if line.contains(word) && !OF_A_SUITE.iter().any(|suite| line.contains(suite)) {
                 wrong.push(format!("{file}:{}: {word:?}; do it now or leave it out", number + 1));
             }
         }

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::{
     Finding, Seen,
-    routes::{self, GATE, gates, name_of, target_refs, targets},
+    routes::{self, GATE, TOOLS, gates, name_of, target_refs, targets},
+    upgrades,
 };
 use crate::{
     conditions,
@@ -56,6 +57,8 @@ pub(crate) fn gateway(seen: &Seen, hold: u64) -> Vec<Finding> {
     for policy in seen.policies.iter().filter(|policy| gates(policy)) {
         found.extend(policy_findings(policy, hold));
     }
+    let tools = seen.services.iter().filter(|service| name(service) == TOOLS);
+    found.extend(tools.filter_map(upgrades::service));
     let on_gate = |policy: &&Value| {
         target_refs(policy).any(|to| text(&to, "/kind") == "Service" && name_of(&to) == GATE)
     };
@@ -252,10 +255,7 @@ fn seconds(text: &str) -> Option<u64> {
 mod tests {
     use serde_json::json;
 
-    use super::{
-        super::{Weight, routes::TOOLS},
-        *,
-    };
+    use super::{super::Weight, *};
 
     fn good() -> Seen {
         let route = |name: &str, path: &str| {
@@ -314,7 +314,11 @@ mod tests {
     #[test]
     fn every_way_past_the_gate_and_every_early_end_is_found() {
         type Spoil = fn(&mut Seen);
-        let spoils: [(&str, Spoil); 19] = [
+        let spoils: [(&str, Spoil); 20] = [
+            ("tools by WebSocket", |seen| {
+                seen.services.push(json!({"metadata": {"name": TOOLS, "namespace": "ops-tools"},
+                    "spec": {"ports": [{"port": 8080, "appProtocol": "kubernetes.io/ws"}]}}));
+            }),
             ("no policy", |seen| drop(seen.policies.remove(0))),
             ("another route's policy", |seen| {
                 seen.policies[0]["spec"]["targetRefs"][0]["name"] = json!("mcp-public");

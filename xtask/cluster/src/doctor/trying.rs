@@ -15,7 +15,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::Finding;
+use super::{Finding, upgrades};
 use crate::{
     check,
     cluster::{Cluster, named},
@@ -23,7 +23,7 @@ use crate::{
     json::text,
     lab::Record,
     objects::CHECKER,
-    options::Part,
+    options::{GatewayKind, Part},
     status::{GATE_ADMIN, GATE_PODS},
     steps,
 };
@@ -94,6 +94,16 @@ pub(crate) async fn everything(
     said.push(format!("a privileged call by {} other ways of writing its path", PATHS.len()));
     withdraw(cluster).await?;
 
+    let request = format!("{}host: localhost:{}\r\n\r\n", upgrades::REQUEST, lab.ports.gateway);
+    found.extend(upgrades::answered(&written(lab.ports.gateway, &request).await));
+    said.push(match lab.gateway {
+        GatewayKind::Agentgateway => {
+            "a WebSocket upgrade at /privileged/mcp (agentgateway passes upgrades on, and no object shows it)"
+                .to_owned()
+        }
+        GatewayKind::Envoy => "a WebSocket upgrade at /privileged/mcp".to_owned(),
+    });
+
     let past = cluster.forward("ops-tools", "app.kubernetes.io/name=mcp-ops-tools", 8080).await?;
     let port = Url::parse(&past.url())?.port().context("a forwarded port")?;
     let answer = raw(port, "/privileged/mcp", &call).await;
@@ -141,6 +151,11 @@ async fn raw(port: u16, path: &str, body: &str) -> String {
          mcp-protocol-version: 2025-06-18\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
+    written(port, &request).await
+}
+
+/// Sends a request as it is written; gives what came in time.
+async fn written(port: u16, request: &str) -> String {
     let mut answer = Vec::new();
     let asking = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
