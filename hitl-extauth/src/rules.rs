@@ -4,11 +4,14 @@
 //! demand must be met, and allowing counts only alone. Must never let a call pass because a condition
 //! could not be evaluated, nor ask for less because a rule was added that does not allow.
 
+mod binds;
 pub mod book;
 mod condition;
 mod facts;
 mod file;
 mod lone;
+mod look;
+mod names;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,7 +21,11 @@ use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use self::condition::{Condition, Patterns};
+use self::{
+    binds::Binds,
+    condition::{Condition, Patterns},
+    names::Names,
+};
 pub use self::{
     facts::{Facts, WrittenCall},
     lone::Lone,
@@ -175,19 +182,19 @@ impl Rules {
         address: Option<&str>,
         headers: &Map<String, Value>,
     ) -> Option<Value> {
+        let binds = self.rules.iter().map(|rule| rule.condition.binds());
+        let Binds { groups, address: by_address, headers: by_headers } =
+            binds.fold(Binds::default(), Binds::or);
         let mut context = Map::new();
-        for path in self.rules.iter().flat_map(|rule| rule.condition.asks()) {
-            if path.starts_with("requester.groups") || path == "requester" {
-                context.insert("groups".to_owned(), json!(requester.groups));
-            }
-            if path.starts_with("source") {
-                context.insert("address".to_owned(), json!(address));
-            }
-            if path.starts_with("headers") {
-                let kept = self.headers.iter().map(|name| (name.clone(), headers.get(name)));
-                let kept: Map<_, _> = kept.map(|(name, value)| (name, json!(value))).collect();
-                context.insert("headers".to_owned(), Value::Object(kept));
-            }
+        if groups {
+            context.insert("groups".to_owned(), json!(requester.groups));
+        }
+        if by_address {
+            context.insert("address".to_owned(), json!(address));
+        }
+        if by_headers {
+            let kept = self.headers.iter().map(|name| (name.clone(), json!(headers.get(name))));
+            context.insert("headers".to_owned(), Value::Object(kept.collect()));
         }
         (!context.is_empty()).then_some(Value::Object(context))
     }
@@ -214,14 +221,15 @@ impl Rules {
     /// What becomes of each rule for a call.
     pub fn explain(&self, facts: &Facts<'_>) -> Vec<Explained<'_>> {
         let mut context = facts.context(&self.env, &self.zone, &self.headers);
-        let (bulk, ready) = (facts.bulk(), condition::with_patterns(&mut context, &self.patterns));
+        let (bulk, names) = (facts.bulk(), Names::of(facts.arguments));
+        let ready = condition::with_patterns(&mut context, &self.patterns);
         let mut explained = Vec::with_capacity(self.rules.len());
         for Rule { name, condition, action } in &self.rules {
             explained.push(Explained {
                 name,
                 outcome: action.outcome(),
                 when: condition.source(),
-                holds: ready.clone().and_then(|()| condition.holds(&context, bulk)),
+                holds: ready.clone().and_then(|()| condition.holds(&context, bulk, &names)),
                 asks: condition.asks(),
             });
         }

@@ -1,6 +1,6 @@
 //! One condition, written in CEL.
 //!
-//! Owns which part of the language may be used, and how much a caller may make it work: conditions are
+//! Owns how a condition is compiled and evaluated, and how much a caller may make it work: conditions are
 //! written by those who keep the rules, and read what an agent sends. Must never answer anything but yes,
 //! no, or why it cannot say.
 
@@ -13,19 +13,19 @@ use std::{
 
 use cel::{
     Context, Env, ExecutionError, Program, Value,
-    common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators as op},
+    common::ast::{EntryExpr, Expr, IdedExpr},
     extractors::This,
 };
 use regex::Regex;
 
+use super::{
+    binds::Binds,
+    look::{Seen, look},
+    names::Names,
+};
+
 /// Longest condition, in bytes.
 const LONGEST: usize = 4096;
-
-/// Deepest condition: how far expressions stand in each other.
-const DEEPEST: usize = 40;
-
-/// Largest condition, in parts.
-const LARGEST: usize = 1000;
 
 /// The parser goes deep for little; what is left of it runs where everything runs.
 const STACK: usize = 64 * 1024 * 1024;
@@ -36,67 +36,10 @@ const PARTS: usize = 1024;
 const BYTES: usize = 64 * 1024;
 
 /// Memory of a compiled pattern, in bytes.
-const PATTERN: usize = 256 * 1024;
+pub(super) const PATTERN: usize = 256 * 1024;
 
-/// What there is to ask about, and its members where they are known.
-const VARIABLES: [(&str, &[&str]); 8] = [
-    ("server", &[]),
-    ("route", &[]),
-    ("tool", &[]),
-    ("arguments", &[]),
-    ("requester", &["name", "assurance", "groups"]),
-    ("source", &["address"]),
-    ("headers", &[]),
-    ("time", &["hour", "minute", "weekday", "date", "seconds"]),
-];
-
-/// Variables that have no members at all.
-const TEXTS: [&str; 3] = ["server", "route", "tool"];
-
-/// Functions, and how many arguments each takes beside what it is called on.
-const FUNCTIONS: [(&str, bool, usize); 13] = [
-    ("contains", true, 1),
-    ("startsWith", true, 1),
-    ("endsWith", true, 1),
-    ("matches", true, 1),
-    ("lowerAscii", true, 0),
-    ("upperAscii", true, 0),
-    ("trim", true, 0),
-    ("size", true, 0),
-    ("size", false, 1),
-    ("int", false, 1),
-    ("double", false, 1),
-    ("string", false, 1),
-    ("type", false, 1),
-];
-
-const OPERATORS: [&str; 18] = [
-    op::CONDITIONAL,
-    op::LOGICAL_AND,
-    op::LOGICAL_OR,
-    op::LOGICAL_NOT,
-    op::SUBSTRACT,
-    op::ADD,
-    op::MULTIPLY,
-    op::DIVIDE,
-    op::MODULO,
-    op::EQUALS,
-    op::NOT_EQUALS,
-    op::GREATER_EQUALS,
-    op::LESS_EQUALS,
-    op::GREATER,
-    op::LESS,
-    op::NEGATE,
-    op::INDEX,
-    op::IN,
-];
-
-/// Operators whose answer is neither yes nor no.
-const ARITHMETIC: [&str; 6] =
-    [op::SUBSTRACT, op::ADD, op::MULTIPLY, op::DIVIDE, op::MODULO, op::NEGATE];
-
-/// Types that can be named.
-const TYPES: [&str; 8] = ["bool", "int", "uint", "double", "string", "list", "map", "null_type"];
+/// Takes the place of parts that cannot be evaluated for a call. No condition can have this name in it.
+const UNCLEAR: &str = "@unclear";
 
 /// Patterns that conditions match texts with, compiled once.
 pub(super) type Patterns = BTreeMap<String, Regex>;
@@ -105,10 +48,7 @@ pub(super) type Patterns = BTreeMap<String, Regex>;
 pub(super) struct Condition {
     source: String,
     program: Program,
-    /// Whether it goes through a list.
-    loops: bool,
-    /// What it asks about, as it is written: `arguments.version`.
-    asks: BTreeSet<String>,
+    seen: Seen,
 }
 
 /// Why a text is no condition.
@@ -179,218 +119,8 @@ fn read(
         });
         ConditionError::Syntax(first.unwrap_or_default())
     })?;
-    let mut look = Look { headers, patterns, loops: false, asks: BTreeSet::new(), parts: 0 };
-    let expression = program.expression();
-    if !may_be_yes_or_no(&expression.expr) {
-        let text = "it is neither true nor false: compare it with something";
-        return Err(ConditionError::Use(text.to_owned()));
-    }
-    look.at(expression, &Scope { names: &[], loops: 0, depth: 0 })?;
-    let (loops, asks) = (look.loops, look.asks);
-    Ok(Condition { source, program, loops, asks })
-}
-
-/// Where in a condition one looks.
-#[derive(Clone, Copy)]
-struct Scope<'a> {
-    /// What loops have named.
-    names: &'a [&'a str],
-    /// How many loops stand around it.
-    loops: usize,
-    depth: usize,
-}
-
-/// Looks whether a condition is one that rules may ask.
-struct Look<'a> {
-    headers: &'a BTreeSet<String>,
-    patterns: &'a mut Patterns,
-    loops: bool,
-    asks: BTreeSet<String>,
-    parts: usize,
-}
-
-fn no(text: impl Into<String>) -> Result<(), ConditionError> {
-    Err(ConditionError::Use(text.into()))
-}
-
-impl Look<'_> {
-    fn at(&mut self, expression: &IdedExpr, scope: &Scope<'_>) -> Result<(), ConditionError> {
-        self.parts += 1;
-        if self.parts > LARGEST || scope.depth > DEEPEST {
-            return no("it is too large; make two rules of it");
-        }
-        let scope = &Scope { depth: scope.depth + 1, ..*scope };
-        if let Some(path) = path(&expression.expr) {
-            let root = path.split(['.', '[']).next().unwrap_or_default();
-            if !scope.names.contains(&root) && VARIABLES.iter().any(|(name, _)| *name == root) {
-                self.asks.insert(path);
-            }
-        }
-        match &expression.expr {
-            Expr::Literal(_) => Ok(()),
-            Expr::Ident(name) => known(name, scope),
-            Expr::Select(select) => {
-                if let Expr::Ident(root) = &select.operand.expr {
-                    self.member(root, &select.field, scope)?;
-                }
-                self.at(&select.operand, scope)
-            }
-            Expr::List(list) => list.elements.iter().try_for_each(|part| self.at(part, scope)),
-            Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
-                EntryExpr::MapEntry(entry) => {
-                    self.at(&entry.key, scope)?;
-                    self.at(&entry.value, scope)
-                }
-                EntryExpr::StructField(_) => no("it makes a message, and there are none here"),
-            }),
-            Expr::Call(call) => {
-                self.function(&call.func_name, call.target.as_deref(), &call.args)?;
-                if call.func_name == op::INDEX
-                    && let [of, key] = call.args.as_slice()
-                    && let (Expr::Ident(root), Some(key)) = (&of.expr, text(key))
-                {
-                    self.member(root, key, scope)?;
-                }
-                if call.func_name == op::IN
-                    && let [key, of] = call.args.as_slice()
-                    && let (Expr::Ident(root), Some(key)) = (&of.expr, text(key))
-                    && !scope.names.contains(&root.as_str())
-                {
-                    self.member(root, key, scope)?;
-                }
-                let target = call.target.as_deref().into_iter();
-                target.chain(&call.args).try_for_each(|part| self.at(part, scope))
-            }
-            Expr::Comprehension(each) => self.each(each, scope),
-            Expr::Struct(_) => no("it makes a message, and there are none here"),
-            Expr::Unspecified => no("a part of it is empty"),
-        }
-    }
-
-    /// A member of a variable, where it is known which ones there are.
-    fn member(&self, root: &str, member: &str, scope: &Scope<'_>) -> Result<(), ConditionError> {
-        if scope.names.contains(&root) {
-            return Ok(());
-        }
-        if TEXTS.contains(&root) {
-            return no(format!("{root} is a text and has no {member:?}"));
-        }
-        if root == "headers" && !self.headers.contains(member) {
-            return no(format!(
-                "the header {member:?} is not kept for rules: name it in lower case under `headers:`"
-            ));
-        }
-        let known = VARIABLES.iter().find(|(name, _)| *name == root).map(|(_, members)| *members);
-        match known {
-            Some(members) if !members.is_empty() && !members.contains(&member) => {
-                no(format!("{root} has no {member:?}; it has {}", members.join(", ")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn function(
-        &mut self,
-        name: &str,
-        target: Option<&IdedExpr>,
-        args: &[IdedExpr],
-    ) -> Result<(), ConditionError> {
-        // What macros are made of.
-        if OPERATORS.contains(&name) || name == op::NOT_STRICTLY_FALSE {
-            return Ok(());
-        }
-        if !FUNCTIONS.contains(&(name, target.is_some(), args.len())) {
-            let mut names = FUNCTIONS.map(|(name, _, _)| name).to_vec();
-            names.dedup();
-            return no(format!(
-                "{name:?} cannot be called like this; there are {}",
-                names.join(", ")
-            ));
-        }
-        if name == "matches" {
-            let Some(pattern) = args.first().and_then(text) else {
-                return no("the pattern of matches() must be written down, not come from the call");
-            };
-            let compiled = regex::RegexBuilder::new(pattern).size_limit(PATTERN).build();
-            let compiled = compiled
-                .map_err(|error| ConditionError::Use(format!("matches({pattern:?}): {error}")))?;
-            self.patterns.insert(pattern.to_owned(), compiled);
-        }
-        Ok(())
-    }
-
-    fn each(&mut self, each: &ComprehensionExpr, scope: &Scope<'_>) -> Result<(), ConditionError> {
-        if scope.loops > 0 {
-            return no(
-                "it goes through a list within a list; a caller could make that take for ever",
-            );
-        }
-        self.loops = true;
-        self.at(&each.iter_range, scope)?;
-        self.at(&each.accu_init, scope)?;
-        let own = [Some(each.iter_var.as_str()), each.iter_var2.as_deref()];
-        for name in own.into_iter().flatten() {
-            if VARIABLES.iter().any(|(variable, _)| *variable == name) {
-                return no(format!("{name:?} is a variable already; call it otherwise"));
-            }
-        }
-        let mut names = scope.names.to_vec();
-        names.extend(own.into_iter().flatten());
-        names.push(&each.accu_var);
-        let inside = Scope { names: &names, loops: scope.loops + 1, depth: scope.depth };
-        [&each.loop_cond, &each.loop_step, &each.result]
-            .into_iter()
-            .try_for_each(|part| self.at(part, &inside))
-    }
-}
-
-/// Whether there is something of this name.
-fn known(name: &str, scope: &Scope<'_>) -> Result<(), ConditionError> {
-    let known = scope.names.contains(&name)
-        || TYPES.contains(&name)
-        || VARIABLES.iter().any(|(variable, _)| *variable == name);
-    if known {
-        return Ok(());
-    }
-    let variables = VARIABLES.map(|(name, _)| name).join(", ");
-    no(format!("there is no {name:?} to ask about; there are {variables}"))
-}
-
-/// A text as it is written.
-fn text(expression: &IdedExpr) -> Option<&str> {
-    match &expression.expr {
-        Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
-        _ => None,
-    }
-}
-
-/// A variable, or a member of one, as one would write it.
-fn path(expression: &Expr) -> Option<String> {
-    match expression {
-        Expr::Ident(name) => Some(name.clone()),
-        Expr::Select(select) => Some(format!("{}.{}", path(&select.operand.expr)?, select.field)),
-        Expr::Call(call) if call.func_name == op::INDEX => {
-            let [of, key] = call.args.as_slice() else { return None };
-            Some(format!("{}[{:?}]", path(&of.expr)?, text(key)?))
-        }
-        _ => None,
-    }
-}
-
-/// Whether an expression can be true or false. What is not known before it is asked may be.
-fn may_be_yes_or_no(expression: &Expr) -> bool {
-    match expression {
-        Expr::Literal(literal) => matches!(literal, LiteralValue::Boolean(_)),
-        Expr::Ident(name) => !VARIABLES.iter().any(|(variable, _)| *variable == name),
-        Expr::List(_) | Expr::Map(_) | Expr::Struct(_) | Expr::Unspecified => false,
-        Expr::Call(call) => {
-            let name = call.func_name.as_str();
-            let other =
-                ["size", "int", "double", "string", "type", "lowerAscii", "upperAscii", "trim"];
-            !ARITHMETIC.contains(&name) && !other.contains(&name)
-        }
-        Expr::Select(_) | Expr::Comprehension(_) => true,
-    }
+    let seen = look(program.expression(), headers, patterns)?;
+    Ok(Condition { source, program, seen })
 }
 
 impl Condition {
@@ -402,32 +132,90 @@ impl Condition {
     /// What it asks about: the longest paths that are written in it.
     pub(super) fn asks(&self) -> Vec<&str> {
         let longer = |path: &str| {
-            self.asks.iter().any(|other| {
+            self.seen.asks.iter().any(|other| {
                 other.len() > path.len()
                     && other.starts_with(path)
                     && other.as_bytes().get(path.len()).is_some_and(|next| b".[".contains(next))
             })
         };
-        self.asks.iter().map(String::as_str).filter(|path| !longer(path)).collect()
+        self.seen.asks.iter().map(String::as_str).filter(|path| !longer(path)).collect()
     }
 
-    /// Whether it holds.
+    /// What an approval is bound to because of it.
+    pub(super) fn binds(&self) -> Binds {
+        self.seen.binds
+    }
+
+    /// Whether it holds for a call, whose arguments have these names.
     ///
     /// # Errors
     /// Why that cannot be said, in words that hold at most a name of the caller's.
-    pub(super) fn holds(&self, context: &Context<'_, '_>, bulk: Bulk) -> Result<bool, String> {
-        if self.loops && (bulk.parts > PARTS || bulk.bytes > BYTES) {
+    pub(super) fn holds(
+        &self,
+        context: &Context<'_, '_>,
+        bulk: Bulk,
+        names: &Names<'_>,
+    ) -> Result<bool, String> {
+        if self.seen.loops && (bulk.parts > PARTS || bulk.bytes > BYTES) {
             return Err("the arguments are too many to go through".to_owned());
         }
-        let answer = catch_unwind(AssertUnwindSafe(|| self.program.execute(context)));
-        match answer {
-            Ok(Ok(Value::Bool(holds))) => Ok(holds),
-            Ok(Ok(other)) => {
+        let unclear = self.seen.reads.unclear(names);
+        let evaluate = || match &unclear {
+            None => self.program.execute(context),
+            Some(unclear) => {
+                let mut expression = self.program.expression().clone();
+                leave_out(&mut expression, &unclear.nodes);
+                Value::resolve(&expression, context)
+            }
+        };
+        match (catch_unwind(AssertUnwindSafe(evaluate)), unclear) {
+            (Ok(Ok(Value::Bool(holds))), _) => Ok(holds),
+            // What is left of it is no reason of its own.
+            (_, Some(unclear)) => Err(unclear.why),
+            (Ok(Ok(other)), None) => {
                 Err(format!("it is neither true nor false, but of type {}", other.type_of()))
             }
-            Ok(Err(error)) => Err(because(&error)),
-            Err(_) => Err("its evaluation failed".to_owned()),
+            (Ok(Err(error)), None) => Err(because(&error)),
+            (Err(_), None) => Err("its evaluation failed".to_owned()),
         }
+    }
+}
+
+/// Makes the evaluation of some parts fail, as that of a missing member does: where the rest is enough
+/// for an answer, there still is one.
+fn leave_out(expression: &mut IdedExpr, nodes: &BTreeSet<u64>) {
+    if nodes.contains(&expression.id) {
+        expression.expr = Expr::Ident(UNCLEAR.to_owned());
+        return;
+    }
+    let leave_out = |part: &mut IdedExpr| leave_out(part, nodes);
+    match &mut expression.expr {
+        Expr::Select(select) => leave_out(&mut select.operand),
+        Expr::List(list) => list.elements.iter_mut().for_each(leave_out),
+        Expr::Call(call) => {
+            let target = call.target.as_deref_mut().into_iter();
+            target.chain(&mut call.args).for_each(leave_out);
+        }
+        Expr::Comprehension(each) => {
+            leave_out(&mut each.iter_range);
+            leave_out(&mut each.accu_init);
+            leave_out(&mut each.loop_cond);
+            leave_out(&mut each.loop_step);
+            leave_out(&mut each.result);
+        }
+        Expr::Map(map) => map.entries.iter_mut().for_each(|entry| match &mut entry.expr {
+            EntryExpr::MapEntry(entry) => {
+                leave_out(&mut entry.key);
+                leave_out(&mut entry.value);
+            }
+            EntryExpr::StructField(field) => leave_out(&mut field.value),
+        }),
+        Expr::Struct(message) => message.entries.iter_mut().for_each(|entry| {
+            if let EntryExpr::StructField(field) = &mut entry.expr {
+                leave_out(&mut field.value);
+            }
+        }),
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
     }
 }
 

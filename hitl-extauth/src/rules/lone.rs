@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use super::{
     Facts,
     condition::{self, Condition, ConditionError, Patterns},
+    names::Names,
 };
 
 /// A condition about arguments.
@@ -50,7 +51,7 @@ impl Lone {
     pub fn holds(&self, facts: &Facts<'_>) -> Result<bool, String> {
         let mut context = facts.context(&self.env, &TimeZone::UTC, &BTreeSet::new());
         condition::with_patterns(&mut context, &self.patterns)?;
-        self.condition.holds(&context, facts.bulk())
+        self.condition.holds(&context, facts.bulk(), &Names::of(facts.arguments))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Conditions, how rules add up, and files that cannot be meant.
 
+mod reading;
+
 use std::{
     thread,
     time::{Duration, Instant},
@@ -274,20 +276,6 @@ fn the_schema_is_the_one_that_is_published() {
         std::fs::write(path, &text).unwrap();
     }
     assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text);
-}
-
-#[test]
-fn an_approval_is_bound_to_what_else_the_rules_look_at() {
-    let call = Call::of(&json!({}));
-    let context =
-        |when| one(when).unwrap().context(&call.requester, Some("10.0.0.7"), &call.headers);
-    assert_eq!(context("tool == 'x' && arguments.n == 1 && time.hour < 7"), None);
-    assert_eq!(context("requester.name == 'x'"), None);
-    assert_eq!(context("'dba' in requester.groups"), Some(json!({"groups": ["web"]})));
-    assert_eq!(context("source.address == 'x'"), Some(json!({"address": "10.0.0.7"})));
-    let headers = json!({"headers": {"x-env": "production", "x-many": ["a", "b"]}});
-    assert_eq!(context("headers['x-env'] == 'x'"), Some(headers.clone()));
-    assert_eq!(context("'x-env' in headers"), Some(headers));
 }
 
 fn actions() -> impl Strategy<Value = (Action, Result<bool, String>)> {

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 mod beforehand;
+mod bound;
 mod checking;
 mod contract;
 mod deciding;

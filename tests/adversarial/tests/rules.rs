@@ -4,7 +4,10 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use hitl_adversarial::ruling;
+use hitl_adversarial::{
+    conditions::{self, Call},
+    ruling,
+};
 
 fn kept() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
@@ -103,6 +106,47 @@ fn of_thousands_of_mangled_files_none_lets_pass_what_could_not_be_asked() {
     }
     // Otherwise nothing was tested.
     assert!(read > 60, "{read}");
+}
+
+/// Generated conditions, and how many of the pairs of calls that each was checked with say anything.
+fn pairs(
+    check: impl Fn(&hitl_extauth::rules::Rules, &mut fastrand::Rng) -> Result<bool, String>,
+) -> usize {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut said = 0;
+    for _ in 0..3000 {
+        let condition = conditions::condition(&mut random);
+        let Some(rules) = conditions::rules(&condition) else { continue };
+        for _ in 0..10 {
+            let checked = check(&rules, &mut random);
+            said += usize::from(
+                checked.unwrap_or_else(|why| panic!("seed {seed}: {condition}\n{why}")),
+            );
+        }
+    }
+    said
+}
+
+#[test]
+fn two_calls_with_equal_bound_parts_get_equal_rulings() {
+    let said = pairs(|rules, random| {
+        let call = Call::any(random);
+        let other = if random.u8(0..4) > 0 { call.varied(random) } else { Call::any(random) };
+        conditions::check_bound(rules, &call, &other)
+    });
+    // Otherwise nothing was tested.
+    assert!(said > 1000, "{said}");
+}
+
+#[test]
+fn conditions_answer_alike_for_argument_names_in_another_case() {
+    let said = pairs(|rules, random| {
+        let call = Call::any(random);
+        let other = call.respelt(random);
+        conditions::check_spelling(rules, &call, &other)
+    });
+    assert!(said > 1000, "{said}");
 }
 
 /// Where words begin and end.
