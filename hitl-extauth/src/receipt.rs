@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use hitl_api::{Assurance, Request};
+use hitl_api::{Assurance, Outcome, Request};
 use hitl_receipt::{
     ArgsDigest, Claims, DigestError, KeySet, KeySetError, LIFETIME_SECONDS, ReceiptId, Signer,
     SigningError,
@@ -110,9 +110,18 @@ impl Receipts {
     pub fn sign(&self, request: &Request, now: Timestamp) -> Result<String, ReceiptError> {
         let iat = u64::try_from(now.as_second()).unwrap_or_default();
         let known = request.requester.assurance != Assurance::Address;
-        // What the rules let pass nobody has approved, whatever somebody has said of it before.
-        let counted = !request.ruling.allows();
+        let allowed = request.ruling.allows();
+        // A call that the rules let pass was released by no reviewer, even where one had voted before;
+        // unless votes made the approval whole, which is then a grant.
+        let counted = !allowed || request.grant_expires_at.is_some();
         let approved = request.votes.iter().filter(|vote| counted && vote.approved);
+        let rules = request
+            .ruling
+            .rules
+            .iter()
+            .filter(|rule| allowed && rule.outcome == Outcome::Allow && rule.failed.is_none());
+        // The last one made the approval whole.
+        let preapproval = approved.clone().filter_map(|vote| vote.preapproval).next_back();
         Ok(self.signer.sign(&Claims {
             iss: self.issuer.clone(),
             aud: request.server.clone(),
@@ -123,6 +132,8 @@ impl Receipts {
             args_sha256: ArgsDigest::of(Some(&request.tool_args))?.as_str().to_owned(),
             sub: known.then(|| request.requester.name.clone()),
             approved_by: approved.map(|vote| vote.reviewer.clone()).collect(),
+            allowed_by: rules.map(|rule| rule.name.clone()).collect(),
+            preapproval: preapproval.map(|id| id.to_string()),
         })?)
     }
 }

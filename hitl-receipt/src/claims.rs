@@ -49,4 +49,26 @@ pub struct Claims {
     pub sub: Option<String>,
     /// Names of the reviewers who approved.
     pub approved_by: Vec<String>,
+    /// Names of the rules that let the call pass without an approval. Empty where reviewers approved it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_by: Vec<String>,
+    /// Id of the pre-approval that released the call; `approved_by` names the reviewer who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preapproval: Option<String>,
+}
+
+impl Claims {
+    /// Whether a reviewer approved the call, when it came or before.
+    pub fn has_reviewer(&self) -> bool {
+        is_named(&self.approved_by)
+    }
+
+    /// Whether rules let the call pass without an approval.
+    pub fn is_allowed(&self) -> bool {
+        is_named(&self.allowed_by)
+    }
+}
+
+fn is_named(names: &[String]) -> bool {
+    names.iter().any(|name| !name.trim().is_empty())
 }

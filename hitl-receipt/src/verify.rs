@@ -1,7 +1,7 @@
 //! Verifying receipts: the tool's side.
 //!
 //! Owns the list of checks, in one place and in one order: type, algorithm, key, signature,
-//! issuer, audience, time, tool, arguments. Must never let a token through that fails one of
+//! issuer, audience, time, who or what let it pass, tool, arguments. Must never let a token through that fails one of
 //! them, and never say "used before": only the database that runs the tool knows.
 
 use std::{collections::BTreeMap, fmt};
@@ -127,8 +127,14 @@ pub enum Refusal {
     #[error("it is good for longer than a receipt may be")]
     LongLived,
     /// It stands for no approval.
-    #[error("it names no approval, or nobody who approved")]
+    #[error("it names no approval, or neither a reviewer nor a rule that let the call pass")]
     Unattributed,
+    /// Rules let the call pass, and a reviewer is required.
+    #[error(
+        "no reviewer approved the call, a rule of the gate let it pass; have the rules require an \
+         approval, or turn require_reviewer off at the server that verifies receipts"
+    )]
+    NoReviewer,
     /// From the future.
     #[error("it was issued in the future: the clocks of gate and server differ")]
     NotYet,
@@ -145,12 +151,21 @@ pub enum Refusal {
 pub struct Verifier {
     issuer: String,
     audience: String,
+    require_reviewer: bool,
 }
 
 impl Verifier {
-    /// A verifier that accepts receipts of `issuer` for `audience`.
+    /// A verifier that accepts receipts of `issuer` for `audience`, with a reviewer.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
-        Self { issuer: issuer.into(), audience: audience.into() }
+        Self { issuer: issuer.into(), audience: audience.into(), require_reviewer: true }
+    }
+
+    /// Whether a receipt must name a reviewer (default: yes). Without, calls that the gate's rules let
+    /// pass by themselves are accepted, too.
+    #[must_use]
+    pub fn require_reviewer(mut self, require: bool) -> Self {
+        self.require_reviewer = require;
+        self
     }
 
     /// Checks everything about a receipt but whether it was used before.
@@ -199,8 +214,11 @@ impl Verifier {
         if claims.iat > now.saturating_add(LEEWAY_SECONDS) {
             return Err(Refusal::NotYet);
         }
-        if claims.jti.as_str().is_empty() || claims.approved_by.is_empty() {
+        if claims.jti.as_str().is_empty() || !(claims.has_reviewer() || claims.is_allowed()) {
             return Err(Refusal::Unattributed);
+        }
+        if self.require_reviewer && !claims.has_reviewer() {
+            return Err(Refusal::NoReviewer);
         }
         if claims.tool != tool {
             return Err(Refusal::OtherTool);

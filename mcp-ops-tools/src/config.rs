@@ -11,7 +11,9 @@ use std::{
     str::FromStr,
 };
 
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, parser::ValueSource};
+use clap::{
+    ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, parser::ValueSource,
+};
 use hitl_service::{
     given::{
         self, Given, List, Name,
@@ -93,6 +95,19 @@ pub struct Config {
     )]
     receipt_issuer: Name,
 
+    /// Whether a receipt must name a reviewer who approved the call
+    ///
+    /// With false, run_migration also runs for calls that an `allow` rule of the gate let pass without
+    /// an approval.
+    #[arg(
+        long,
+        env = "OPS_TOOLS_RECEIPT_REQUIRE_REVIEWER",
+        default_value_t = true,
+        action = ArgAction::Set,
+        value_name = "BOOL"
+    )]
+    receipt_require_reviewer: bool,
+
     /// How the service logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
@@ -140,6 +155,7 @@ impl Config {
             keys: self.receipt_keys.clone()?,
             issuer: self.receipt_issuer.clone().into(),
             audience: self.receipt_audience.clone().into(),
+            require_reviewer: self.receipt_require_reviewer,
         })
     }
 }
@@ -153,6 +169,8 @@ pub struct ReceiptConfig {
     pub issuer: String,
     /// This server's name.
     pub audience: String,
+    /// Whether a reviewer must have approved the call.
+    pub require_reviewer: bool,
 }
 
 /// Where the gate's public keys come from.

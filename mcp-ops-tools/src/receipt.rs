@@ -64,15 +64,27 @@ pub enum ReceiptError {
     /// The arguments have no digest to compare.
     #[error("{0}")]
     Arguments(#[from] DigestError),
+    /// No reviewer approved the call.
+    #[error("{0} (mcp-ops-tools: --receipt-require-reviewer false). Nothing was run")]
+    NoReviewer(Refusal),
     /// The receipt does not cover this call.
     #[error("the approval receipt of this call does not cover it: {0}. Nothing was run")]
-    Refused(#[from] Refusal),
+    Refused(Refusal),
     /// It is from before this server could know what was used.
     #[error(
         "the approval receipt is older than this server, which keeps its memory of used receipts \
          in memory only; ask for a new approval (or start the server with --database)"
     )]
     BeforeStart,
+}
+
+impl From<Refusal> for ReceiptError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoReviewer => Self::NoReviewer(refusal),
+            other => Self::Refused(other),
+        }
+    }
 }
 
 /// The keys, and when and as what they were read.
@@ -114,7 +126,8 @@ impl Receipts {
             KeySource::Url(_) => (Known::default(), Some(client(&config.keys)?)),
         };
         Ok(Self {
-            verifier: Verifier::new(&config.issuer, &config.audience),
+            verifier: Verifier::new(&config.issuer, &config.audience)
+                .require_reviewer(config.require_reviewer),
             keys: RwLock::new(keys),
             source: config.keys.clone(),
             client,

@@ -28,4 +28,5 @@ mod restoring;
 mod ruling;
 mod settings;
 mod support;
+mod tools;
 mod upgrading;

@@ -33,6 +33,8 @@ fn claims() -> Claims {
         args_sha256: arguments().as_str().into(),
         sub: Some("alice".into()),
         approved_by: vec!["dana".into()],
+        allowed_by: Vec::new(),
+        preapproval: None,
     }
 }
 
@@ -73,6 +75,41 @@ fn each_claim_that_does_not_fit_is_refused_for_that_reason() {
     assert_eq!(verify_claims(|c| c.exp += 1), Err(Refusal::LongLived));
     assert_eq!(verify_claims(|c| c.jti = ReceiptId::new("")), Err(Refusal::Unattributed));
     assert_eq!(verify_claims(|c| c.approved_by.clear()), Err(Refusal::Unattributed));
+}
+
+#[test]
+fn a_call_that_rules_let_pass_is_accepted_only_where_no_reviewer_is_required() {
+    let strict = Verifier::new("hitl-extauth", "mcp-ops-tools");
+    let lenient = strict.clone().require_reviewer(false);
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    for (approved_by, allowed_by, by_strict, by_lenient) in [
+        (&["dana"][..], &[][..], None, None),
+        (&["dana"], &["rehearsed"], None, None),
+        (&[], &["rehearsed"], Some(Refusal::NoReviewer), None),
+        (&[""], &["rehearsed"], Some(Refusal::NoReviewer), None),
+        (&[], &[], Some(Refusal::Unattributed), Some(Refusal::Unattributed)),
+        (&[" "], &["", " "], Some(Refusal::Unattributed), Some(Refusal::Unattributed)),
+    ] {
+        let (approved_by, allowed_by) = (names(approved_by), names(allowed_by));
+        let claims =
+            Claims { approved_by, allowed_by, preapproval: Some("0199".into()), ..claims() };
+        let token = signer().sign(&claims).unwrap();
+        for (verifier, refusal) in [(&strict, by_strict), (&lenient, by_lenient)] {
+            let verified = verifier.verify(&keys(), &token, NOW, "run_migration", &arguments());
+            assert_eq!(verified.err(), refusal, "{claims:?}");
+        }
+    }
+}
+
+#[test]
+fn a_receipt_without_the_newer_claims_verifies_as_before() {
+    let older = serde_json::to_value(claims()).unwrap();
+    let names: Vec<_> = older.as_object().unwrap().keys().collect();
+    assert_eq!(
+        names,
+        ["approved_by", "args_sha256", "aud", "exp", "iat", "iss", "jti", "sub", "tool"]
+    );
+    assert_eq!(verify(&signer().sign(&claims()).unwrap()), Ok(claims()));
 }
 
 #[test]

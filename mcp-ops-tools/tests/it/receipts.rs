@@ -29,6 +29,8 @@ fn claims(id: &str, arguments: &Value) -> Claims {
         args_sha256: ArgsDigest::of(arguments.as_object()).unwrap().as_str().into(),
         sub: Some("alice@example.com".into()),
         approved_by: vec!["dana".into(), "lee".into()],
+        allowed_by: Vec::new(),
+        preapproval: None,
     }
 }
 
@@ -55,9 +57,14 @@ impl Lab {
     }
 
     async fn start(&self) -> Server {
+        self.start_with(&[]).await
+    }
+
+    async fn start_with(&self, more: &[&str]) -> Server {
         let database = self.folder.path().join("orders.db");
         let keys = self.keys.to_str().unwrap();
-        Server::start(&["--receipt-keys", keys, "--database", database.to_str().unwrap()]).await
+        let args = ["--receipt-keys", keys, "--database", database.to_str().unwrap()];
+        Server::start(&[&args[..], more].concat()).await
     }
 }
 
@@ -121,7 +128,7 @@ async fn what_a_receipt_does_not_cover_is_refused_and_nothing_runs() {
         (signed(&|claims| claims.iss = "somebody".into()), "another gate"),
         (signed(&|claims| (claims.iat, claims.exp) = (now() + 60, now() + 90)), "in the future"),
         (signed(&|claims| claims.exp += 600), "longer than a receipt"),
-        (signed(&|claims| claims.approved_by.clear()), "nobody who approved"),
+        (signed(&|claims| claims.approved_by.clear()), "neither a reviewer nor a rule"),
         (expired, "has expired"),
         (stranger, "a key this server does not know"),
         ("x.y.z".to_owned(), "not a receipt"),
@@ -141,6 +148,27 @@ async fn what_a_receipt_does_not_cover_is_refused_and_nothing_runs() {
     assert_eq!((&state["schema_version"], &state["audit"]), (&json!("v2"), &json!([])));
     // None of this used the approval up.
     assert_eq!(migrate(&server, "v3", &token).await.structured()["migrated"], true);
+}
+
+#[tokio::test]
+async fn a_rule_in_the_place_of_a_reviewer_is_refused_unless_the_server_says_otherwise() {
+    let lab = Lab::new();
+    let allowed = |id: &str| {
+        let claims = claims(id, &json!({"version": "v3"}));
+        let allowed_by = vec!["rehearsed".to_owned()];
+        signer().sign(&Claims { approved_by: Vec::new(), allowed_by, ..claims }).unwrap()
+    };
+    let neither = Claims { approved_by: vec![], ..claims("approval-2", &json!({"version": "v3"})) };
+    let neither = signer().sign(&neither).unwrap();
+    let server = lab.start().await;
+    let refusal = migrate(&server, "v3", &allowed("approval-1")).await.refusal();
+    assert!(refusal.contains("--receipt-require-reviewer"), "{refusal}");
+    server.kill();
+    let server = lab.start_with(&["--receipt-require-reviewer", "false"]).await;
+    let refusal = migrate(&server, "v3", &neither).await.refusal();
+    assert!(refusal.contains("neither a reviewer nor a rule"), "{refusal}");
+    let ran = migrate(&server, "v3", &allowed("approval-1")).await.structured();
+    assert_eq!(ran["to"], "v3");
 }
 
 #[tokio::test]
