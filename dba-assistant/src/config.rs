@@ -12,7 +12,7 @@ use std::{
 use clap::Parser;
 use hitl_service::{
     given::{
-        self, HostName, List, Name,
+        self, HostName, List, Name, secrets,
         url::{BaseUrl, EndpointUrl},
     },
     healthcheck::HealthcheckArgs,
@@ -51,7 +51,7 @@ pub struct Config {
     pub listen: SocketAddr,
 
     /// Where others reach this agent, as its card says; the address it listens on unless given
-    #[arg(long, env = "DBA_ASSISTANT_URL", value_name = "URL")]
+    #[arg(long, env = "DBA_ASSISTANT_URL", hide_env_values = true, value_name = "URL")]
     pub url: Option<BaseUrl>,
 
     /// The agent's name, as its card says
@@ -66,6 +66,7 @@ pub struct Config {
     #[arg(
         long,
         env = "ANTHROPIC_BASE_URL",
+        hide_env_values = true,
         default_value = "https://api.anthropic.com",
         value_name = "URL"
     )]
@@ -98,6 +99,7 @@ pub struct Config {
     #[arg(
         long,
         env = "OPS_TOOLS_PUBLIC_URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:8088/public/mcp",
         value_name = "URL"
     )]
@@ -107,6 +109,7 @@ pub struct Config {
     #[arg(
         long,
         env = "OPS_TOOLS_PRIVILEGED_URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:8088/privileged/mcp",
         value_name = "URL"
     )]
@@ -143,11 +146,11 @@ pub struct Config {
     allowed_host: Vec<List<HostName>>,
 
     /// File to keep tasks in; in memory unless given. Not used with --kagent-url
-    #[arg(long, env = "DBA_ASSISTANT_DATABASE", value_name = "PATH")]
+    #[arg(long, env = "DBA_ASSISTANT_DATABASE", hide_env_values = true, value_name = "PATH", value_parser = secrets::file())]
     pub database: Option<PathBuf>,
 
     /// kagent's controller, to keep tasks in, where its dashboard looks for them
-    #[arg(long, env = "KAGENT_URL", value_name = "URL")]
+    #[arg(long, env = "KAGENT_URL", hide_env_values = true, value_name = "URL")]
     pub kagent_url: Option<BaseUrl>,
 
     /// This agent's name at kagent

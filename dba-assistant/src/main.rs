@@ -3,7 +3,6 @@
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use dba_assistant::{
     agent::Agent,
     chat,
@@ -14,13 +13,14 @@ use dba_assistant::{
     tools::Servers,
 };
 use hitl_service::{
+    given::secrets,
     serve::{self, DRAIN_DEADLINE},
     telemetry,
 };
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = Config::parse();
+    let config = secrets::parse::<Config>();
     if let Some(code) = config.healthcheck.run("dba-assistant") {
         return code;
     }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use hitl_service::given::url::{loggable, without_query};
 use http::{HeaderName, HeaderValue};
 use reqwest::Url;
 use rmcp::{
@@ -62,6 +63,7 @@ struct Connected {
     client: RunningService<RoleClient, ClientConfig>,
     tools: Vec<Tool>,
     reviewed: bool,
+    url: Url,
 }
 
 /// Connections of one turn.
@@ -108,7 +110,9 @@ impl Servers {
             match connected {
                 Ok(server) => toolbox.servers.push(server),
                 Err(why) => {
-                    tracing::warn!(server = %address.name, url = %address.url, %why, "no tools of this server");
+                    let why = without_query(&why, &address.url);
+                    let url = loggable(&address.url);
+                    tracing::warn!(server = %address.name, url, %why, "no tools of this server");
                     toolbox.away.push(format!("{} ({why})", address.name));
                 }
             }
@@ -136,7 +140,8 @@ impl Servers {
                 let is = |name: &String| *name == tool.name || *name == placed;
                 self.allowed.is_empty() || self.allowed.iter().any(is)
             });
-            Ok(Connected { client, tools, reviewed: address.reviewed })
+            let url = address.url.clone();
+            Ok(Connected { client, tools, reviewed: address.reviewed, url })
         };
         timeout(PATIENCE, connect)
             .await
@@ -191,7 +196,10 @@ impl Toolbox {
                 };
                 Answer { text, is_error: result.is_error == Some(true) }
             }
-            Ok(Err(error)) => wrong(format!("The call of {} failed: {error}", call.name)),
+            Ok(Err(error)) => {
+                let error = without_query(&error.to_string(), &server.url);
+                wrong(format!("The call of {} failed: {error}", call.name))
+            }
             Err(_) => wrong(format!(
                 "The call of {} was given up after {} s. Whether it has run is not known.",
                 call.name,

@@ -15,7 +15,11 @@ pub fn reachable(url: &Url) -> Result<(), String> {
     match url.scheme() {
         "https" => Ok(()),
         "http" if local => Ok(()),
-        _ => Err(format!("{url} must be https, unless it is on this machine")),
+        // A name, a password or a query may be secret.
+        scheme => {
+            let host = url.host_str().unwrap_or_default();
+            Err(format!("{scheme}://{host} must be https, unless it is on this machine"))
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use hitl_extauth::{
     admin::{Admin, Leaving},
@@ -27,6 +26,7 @@ use hitl_extauth::{
     trial,
 };
 use hitl_service::{
+    given::secrets,
     serve::{self, DRAIN_DEADLINE},
     telemetry,
 };
@@ -59,7 +59,7 @@ const LARGEST_CHECK: usize = 16 * 1024 * 1024;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = Config::parse();
+    let config = secrets::parse::<Config>();
     if let Some(code) = config.healthcheck.run("hitl-extauth") {
         return code;
     }

@@ -4,6 +4,7 @@
 //! say which one, what was given, and what to write instead. Must never repeat a user name, a password
 //! or a query of a URL: the words go to logs.
 
+pub mod secrets;
 pub mod url;
 
 use std::{
@@ -60,7 +61,7 @@ where
         value: &OsStr,
     ) -> Result<T, clap::Error> {
         let parsed = match value.to_str() {
-            Some(text) => text.parse().map_err(|error: T::Err| error.to_string()),
+            Some(text) => text.parse().map_err(|error: T::Err| secrets::hidden(&error.to_string())),
             None => Err("it is not UTF-8".to_owned()),
         };
         parsed.map_err(|error| {

@@ -13,6 +13,8 @@ use std::{
 use clap::Args;
 use http::Uri;
 
+use crate::given::url::EndpointUrl;
+
 /// Longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -23,7 +25,7 @@ pub struct HealthcheckArgs {
     ///
     /// For health checks of containers and tests of charts; nothing is served.
     #[arg(long, value_name = "URL")]
-    pub healthcheck: Option<Uri>,
+    pub healthcheck: Option<EndpointUrl>,
 }
 
 /// Why an address does not count as healthy.
@@ -31,7 +33,7 @@ pub struct HealthcheckArgs {
 pub enum Unhealthy {
     /// It is no address that can be asked.
     #[error("{0} is not http://HOST[:PORT]/PATH")]
-    Address(Uri),
+    Address(String),
     /// It does not answer.
     #[error("{address} does not answer: {error}")]
     Silent {
@@ -53,7 +55,9 @@ pub enum Unhealthy {
 impl HealthcheckArgs {
     /// Asks, where that was asked for.
     pub fn run(&self, service: &str) -> Option<ExitCode> {
-        let result = ask(self.healthcheck.as_ref()?);
+        let url = self.healthcheck.as_ref()?;
+        let uri = url.url().as_str().parse();
+        let result = uri.map_err(|_| Unhealthy::Address(url.to_string())).and_then(|uri| ask(&uri));
         Some(crate::serve::exit_code(service, result))
     }
 }
@@ -63,7 +67,11 @@ impl HealthcheckArgs {
 /// # Errors
 /// What is wrong with it.
 pub fn ask(uri: &Uri) -> Result<(), Unhealthy> {
-    let wrong = || Unhealthy::Address(uri.clone());
+    // Without user name, password and query, which may be secret.
+    let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
+    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let shown = format!("{scheme}://{host}{port}{}", uri.path());
+    let wrong = || Unhealthy::Address(shown.clone());
     if uri.scheme_str() != Some("http") {
         return Err(wrong());
     }
@@ -86,7 +94,6 @@ pub fn ask(uri: &Uri) -> Result<(), Unhealthy> {
         let begin = String::from_utf8_lossy(&begin).into_owned();
         Ok(begin.lines().next().unwrap_or_default().to_owned())
     };
-    let shown = uri.to_string();
     let line = asked().map_err(|error| Unhealthy::Silent { address: shown.clone(), error })?;
     let status = line.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
     match status {

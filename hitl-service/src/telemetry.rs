@@ -23,9 +23,13 @@ use tracing_subscriber::{
 };
 
 pub use self::filter::{LogFilter, NotAFilter};
+use crate::given::url::{BaseUrl, NotAUrl};
 
 /// Environment variable of the OpenTelemetry specification that switches traces on.
 const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// The one for traces alone, which counts more.
+const OTLP_TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
 /// And the one that chooses how; `grpc` is what there is.
 const OTLP_PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
@@ -68,9 +72,12 @@ pub enum TelemetryError {
         "{OTLP_PROTOCOL}={0:?} is not supported; traces are exported by grpc only, leave it out"
     )]
     Protocol(String),
+    /// Its address cannot be one, or says who asks.
+    #[error("{0} cannot be used: {1}")]
+    Endpoint(&'static str, NotAUrl),
     /// The exporter's settings are not usable.
-    #[error("traces cannot be exported to {OTLP_ENDPOINT}={0:?}: {1}")]
-    Exporter(String, String),
+    #[error("traces cannot be exported to {0}: {1}")]
+    Exporter(BaseUrl, String),
 }
 
 /// Keeps telemetry alive; spans still buffered are sent when it is dropped.
@@ -148,9 +155,16 @@ pub fn continue_trace(span: &Span, headers: &http::HeaderMap) {
 }
 
 fn provider(service: &'static str) -> Result<Option<SdkTracerProvider>, TelemetryError> {
-    let Some(endpoint) = env::var(OTLP_ENDPOINT).ok().filter(|value| !value.is_empty()) else {
-        return Ok(None);
+    let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let Some(endpoint) = set(OTLP_ENDPOINT) else { return Ok(None) };
+    let url = |name, text: String| {
+        text.parse::<BaseUrl>().map_err(|error| TelemetryError::Endpoint(name, error))
     };
+    // The exporter repeats what it cannot use.
+    let mut endpoint = url(OTLP_ENDPOINT, endpoint)?;
+    if let Some(traces) = set(OTLP_TRACES_ENDPOINT) {
+        endpoint = url(OTLP_TRACES_ENDPOINT, traces)?;
+    }
     let protocol = env::var(OTLP_PROTOCOL).ok().filter(|value| !value.is_empty());
     if let Some(protocol) = protocol.filter(|protocol| protocol != "grpc") {
         return Err(TelemetryError::Protocol(protocol));

@@ -38,6 +38,7 @@ pub struct Config {
     #[arg(
         long,
         env = "HITL_ADMIN_URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:8081",
         value_name = "URL"
     )]
@@ -45,12 +46,12 @@ pub struct Config {
 
     /// mcp-ops-tools, asked what a migration would run; NAME is what the gate calls the server,
     /// mcp-ops-tools unless given. Without it pages say that nobody was asked
-    #[arg(long, env = "HITL_UI_OPS_TOOLS", value_name = "[NAME=]URL", value_parser = Given::<OpsTools>::new())]
+    #[arg(long, env = "HITL_UI_OPS_TOOLS", hide_env_values = true, value_name = "[NAME=]URL", value_parser = Given::<OpsTools>::new())]
     pub ops_tools: Option<OpsTools>,
 
     /// A server behind the gate and its MCP endpoint, asked what its tools are called and what it
     /// says of their effects; may be given several times. NAME is what the gate calls the server
-    #[arg(long = "mcp", env = "HITL_UI_MCP", value_name = "NAME=URL", value_delimiter = ';', value_parser = Given::<McpServer>::new())]
+    #[arg(long = "mcp", env = "HITL_UI_MCP", hide_env_values = true, value_name = "NAME=URL", value_delimiter = ';', value_parser = Given::<McpServer>::new())]
     pub mcp: Vec<McpServer>,
 
     /// A ready-made reason; may be given several times
@@ -93,7 +94,13 @@ pub struct OidcArgs {
     /// Identity provider that signs people in (OpenID Connect), exactly as it names itself
     ///
     /// The gate must know it too: what it signs is shown to the gate, which says who somebody is.
-    #[arg(long, env = "HITL_UI_OIDC_ISSUER", value_name = "URL", requires = "url")]
+    #[arg(
+        long,
+        env = "HITL_UI_OIDC_ISSUER",
+        hide_env_values = true,
+        value_name = "URL",
+        requires = "url"
+    )]
     pub oidc_issuer: Option<Issuer>,
 
     /// What the provider calls this queue; the gate's --oidc-audience
@@ -124,7 +131,7 @@ pub struct OidcArgs {
 
     /// Address that people open the queue at, on a host that no agent's page shares; queue.localhost unless given.
     /// Sessions begin there and on 127.0.0.1 and [::1] alone. The provider sends people back to /callback there
-    #[arg(long, env = "HITL_UI_URL", value_name = "URL")]
+    #[arg(long, env = "HITL_UI_URL", hide_env_values = true, value_name = "URL")]
     pub url: Option<SiteUrl>,
 }
 

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use hitl_service::{
+    given::secrets,
     serve::{self, DRAIN_DEADLINE},
     telemetry,
 };
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = Config::parse();
+    let config = secrets::parse::<Config>();
     if let Some(code) = config.healthcheck.run("hitl-ui") {
         return code;
     }

@@ -11,6 +11,7 @@ use std::{
 
 use futures_util::future::join_all;
 use hitl_api::Request;
+use hitl_service::given::url::without_query;
 use reqwest::Url;
 use rmcp::{
     ServiceExt as _,
@@ -130,6 +131,7 @@ impl Tools {
         let catalog = match timeout(PATIENCE, self.ask(&server.url)).await {
             Ok(Ok(catalog)) => Some(Arc::new(catalog)),
             Ok(Err(error)) => {
+                let error = without_query(&error.to_string(), &server.url);
                 tracing::warn!(server = name, %error, "a server does not say what its tools do");
                 None
             }

@@ -16,7 +16,7 @@ use clap::{
 };
 use hitl_service::{
     given::{
-        self, Given, List, Name,
+        self, Given, List, Name, secrets,
         url::{EndpointUrl, NotAUrl},
     },
     healthcheck::HealthcheckArgs,
@@ -58,7 +58,7 @@ pub struct Config {
     pub status_listen: Option<SocketAddr>,
 
     /// File to keep the database in; without it, it lives in memory and starts afresh
-    #[arg(long, env = "OPS_TOOLS_DATABASE", value_name = "PATH")]
+    #[arg(long, env = "OPS_TOOLS_DATABASE", hide_env_values = true, value_name = "PATH", value_parser = secrets::file())]
     database: Option<PathBuf>,
 
     /// Host name clients may use for this server, beside localhost: NAME or NAME:PORT
@@ -74,7 +74,7 @@ pub struct Config {
     /// With it, run_migration runs only with a receipt of the gate for that very call. Without it,
     /// whoever reaches this port can run it. The gate publishes its keys at /.well-known/jwks.json
     /// on its admin port.
-    #[arg(long, env = "OPS_TOOLS_RECEIPT_KEYS", value_name = "FILE|URL", value_parser = Given::<KeySource>::new())]
+    #[arg(long, env = "OPS_TOOLS_RECEIPT_KEYS", hide_env_values = true, value_name = "FILE|URL", value_parser = Given::<KeySource>::new())]
     receipt_keys: Option<KeySource>,
 
     /// Name of this server in receipts (`aud`)
@@ -120,7 +120,10 @@ pub struct Config {
 impl Config {
     /// Reads the command line and the environment; exits with what is wrong, or with the help.
     pub fn read() -> Self {
-        Self::from_matches(&Self::command().get_matches()).unwrap_or_else(|error| error.exit())
+        let matches = Self::command().try_get_matches();
+        matches
+            .and_then(|matches| Self::from_matches(&matches))
+            .unwrap_or_else(|error| secrets::exit(&error))
     }
 
     fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
@@ -200,7 +203,8 @@ impl FromStr for KeySource {
         if text.trim().is_empty() {
             return Err(NoKeys::Empty);
         }
-        if text.contains("://") {
+        // With a password in it, it must not be shown as a file.
+        if secrets::is_no_path(text) {
             Ok(Self::Url(text.parse()?))
         } else {
             Ok(Self::File(PathBuf::from(text)))

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use hitl_service::{
+    given::secrets,
     serve::{self, DRAIN_DEADLINE},
     telemetry,
 };
@@ -12,7 +12,7 @@ use scripted_model::{config::Config, routes};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = Config::parse();
+    let config = secrets::parse::<Config>();
     if let Some(code) = config.healthcheck.run("scripted-model") {
         return code;
     }

@@ -56,6 +56,26 @@ def test_what_nothing_can_be_done_with_is_refused_with_a_word(
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("sign", ["", "@", "/", "#", "?", " ", "%"])
+@pytest.mark.parametrize(
+    "flag", ["--url", "--public-tools", "--privileged-tools", "--model-url", "--kagent-url"]
+)
+def test_a_password_in_a_url_is_refused_and_not_shown(
+    flag: str, sign: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for url in (
+        f"http://me:Zq7x{sign}W9kV@h/mcp",
+        f"me:Zq7x{sign}W9kV@h/mcp",
+        f"ftp://h/?key=Zq7x{sign}W9kV",
+    ):
+        with pytest.raises(SystemExit):
+            settings.read([flag, url], {})
+        said = capsys.readouterr().err
+        assert flag in said
+        assert "Zq7x" not in said
+        assert "W9kV" not in said
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [("info,tower=debug", "info"), ("tower=debug,warn", "warn"), ("trace", "debug"), ("x=y", "info")],

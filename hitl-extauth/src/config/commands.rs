@@ -7,7 +7,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Subcommand};
 use hitl_api::{Head, PreapprovalId, RequestId};
-use hitl_service::given::url::BaseUrl;
+use hitl_service::given::{secrets, url::BaseUrl};
 use jiff::SignedDuration;
 
 use crate::store::database::{Database, DatabaseParser, PostgresArgs};
@@ -48,7 +48,7 @@ pub enum Command {
         database: DatabaseArgs,
 
         /// The copy, where nothing may be yet; - is standard output
-        #[arg(value_name = "FILE")]
+        #[arg(value_name = "FILE", value_parser = secrets::file())]
         to: PathBuf,
     },
     /// Put a backup in the place of a gate's SQLite file, for a gate that is stopped
@@ -70,7 +70,7 @@ pub enum Command {
         head: Option<NotedHead>,
 
         /// The backup; - is standard input
-        #[arg(value_name = "FILE")]
+        #[arg(value_name = "FILE", value_parser = secrets::file())]
         from: PathBuf,
     },
     /// Let approvals lapse and end pre-approvals, in a database that has come back from a backup
@@ -291,6 +291,7 @@ pub struct DeskArgs {
     #[arg(
         long,
         env = "HITL_ADMIN_URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:8081",
         value_name = "URL"
     )]

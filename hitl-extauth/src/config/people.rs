@@ -36,7 +36,7 @@ pub struct PeopleArgs {
     pub insecure_no_reviewer_auth: bool,
 
     /// Identity provider whose tokens say who somebody is (OpenID Connect), exactly as they name it
-    #[arg(long, env = "HITL_OIDC_ISSUER", value_name = "URL", requires_all = ["oidc_audience", "oidc_reviewer_groups"])]
+    #[arg(long, env = "HITL_OIDC_ISSUER", hide_env_values = true, value_name = "URL", requires_all = ["oidc_audience", "oidc_reviewer_groups"])]
     pub oidc_issuer: Option<Issuer>,
 
     /// Whom tokens must be for (`aud`): the queue's client id, or a name of the gate's own
@@ -77,7 +77,13 @@ pub struct PeopleArgs {
     oidc_person_claims: Vec<String>,
 
     /// Where the provider's keys are (a JWK set); the provider is asked unless it is given
-    #[arg(long, env = "HITL_OIDC_JWKS", value_name = "URL", requires = "oidc_issuer")]
+    #[arg(
+        long,
+        env = "HITL_OIDC_JWKS",
+        hide_env_values = true,
+        value_name = "URL",
+        requires = "oidc_issuer"
+    )]
     oidc_jwks: Option<EndpointUrl>,
 
     /// Certificates (PEM) of those who vouch for the provider, in place of the system's
@@ -89,7 +95,13 @@ pub struct PeopleArgs {
     oidc_leeway: u32,
 
     /// Who signs the tokens of programs that may read and nothing else: of ServiceAccounts of Kubernetes
-    #[arg(long, env = "HITL_MACHINES_ISSUER", value_name = "URL", requires = "machines_audience")]
+    #[arg(
+        long,
+        env = "HITL_MACHINES_ISSUER",
+        hide_env_values = true,
+        value_name = "URL",
+        requires = "machines_audience"
+    )]
     machines_issuer: Option<Issuer>,
 
     /// Whom those tokens must be for (`aud`)
@@ -97,7 +109,13 @@ pub struct PeopleArgs {
     machines_audience: Option<Name>,
 
     /// Where the keys of those tokens are (a JWK set); their issuer is asked unless it is given
-    #[arg(long, env = "HITL_MACHINES_JWKS", value_name = "URL", requires = "machines_issuer")]
+    #[arg(
+        long,
+        env = "HITL_MACHINES_JWKS",
+        hide_env_values = true,
+        value_name = "URL",
+        requires = "machines_issuer"
+    )]
     machines_jwks: Option<EndpointUrl>,
 
     /// Certificates (PEM) of those who vouch for that issuer, in place of the system's

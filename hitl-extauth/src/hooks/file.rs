@@ -111,7 +111,10 @@ impl Hooks {
 /// # Errors
 /// What is wrong with it.
 pub fn parse(text: &str) -> Result<Hooks, String> {
-    let file: File = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    // Without the lines around it: an address that is a secret may stand in one of them.
+    let options = serde_saphyr::options! { with_snippet: false };
+    let file: File = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| without_urls(&error.to_string()))?;
     let queue = file.queue.parse().map_err(|error| format!("queue: {error}"))?;
     if file.webhooks.len() > MOST {
         return Err(format!("there are more than {MOST} webhooks"));
@@ -127,6 +130,19 @@ pub fn parse(text: &str) -> Result<Hooks, String> {
         hooks.push(hook);
     }
     Ok(Hooks { queue, hooks })
+}
+
+/// What is wrong, where it repeats a value of the file, without addresses: of some receivers it is all
+/// that one needs to write there.
+fn without_urls(said: &str) -> String {
+    let mut parts = said.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_whitespace() || c == '"' || c == '`');
+        shown.push_str("://…");
+        shown.push_str(part.split_at(end.unwrap_or(part.len())).1);
+    }
+    shown
 }
 
 fn secret(path: &PathBuf) -> Result<String, String> {
@@ -231,6 +247,16 @@ mod tests {
         for (queue, wrong) in [("ftp://queue", "neither http"), ("https://h/queue", "has a path")] {
             let error = parse(&good.replace("https://queue.example.com", queue)).err().unwrap();
             assert!(error.contains("queue: ") && error.contains(wrong), "{error}");
+        }
+        for hook in [
+            format!("name: a, url: https://example.com/s3cret, {secret}, event: [decided]"),
+            "name: a, as: https://example.com/s3cret".into(),
+            "name: a, privateAddresses: https://example.com/s3cret".into(),
+            "name: a, url: [https://example.com/s3cret".into(),
+            "name: a, url: https://me:s3cret@exa mple.com/s3cret".into(),
+        ] {
+            let error = parse(&file(&hook)).err().unwrap_or_else(|| panic!("{hook}"));
+            assert!(!error.contains("s3cret"), "{hook}: {error}");
         }
         fs::write(&path, "s3cret-that-is-none").unwrap();
         let error = parse(&good).err().unwrap();

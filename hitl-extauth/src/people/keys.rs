@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hitl_service::given::url::loggable;
 use jsonwebtoken::{
     Algorithm, DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
@@ -151,10 +152,11 @@ impl Keys {
         };
         let said = self.get(&url).await?;
         let keys = said.get("keys").and_then(Value::as_array);
-        let keys = keys.ok_or_else(|| format!("{url} gives no set of keys"))?;
+        let keys = keys.ok_or_else(|| format!("{} gives no set of keys", loggable(&url)))?;
         // One by one: what is wrong with one is no reason to do without the others.
         let keys: Vec<_> = keys.iter().filter_map(usable).take(MOST).collect();
         if keys.is_empty() {
+            let url = loggable(&url);
             return Err(format!("{url} gives no key that signatures can be verified with"));
         }
         Ok(keys)
@@ -177,19 +179,20 @@ impl Keys {
     }
 
     async fn get(&self, url: &Url) -> Result<Value, String> {
-        let failed = |error: reqwest::Error| format!("{url}: {}", innermost(&error));
+        let shown = loggable(url);
+        let failed = |error: reqwest::Error| format!("{shown}: {}", innermost(&error));
         let mut answer = self.http.get(url.clone()).send().await.map_err(failed)?;
         if !answer.status().is_success() {
-            return Err(format!("{url} answers {}", answer.status()));
+            return Err(format!("{shown} answers {}", answer.status()));
         }
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(failed)? {
             body.extend_from_slice(&chunk);
             if body.len() > LARGEST {
-                return Err(format!("{url} answers more than {LARGEST} bytes"));
+                return Err(format!("{shown} answers more than {LARGEST} bytes"));
             }
         }
-        hitl_core::json::read(&body).map_err(|error| format!("{url} gives no JSON: {error}"))
+        hitl_core::json::read(&body).map_err(|error| format!("{shown} gives no JSON: {error}"))
     }
 }
 

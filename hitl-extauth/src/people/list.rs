@@ -79,8 +79,10 @@ fn read(text: &str) -> Result<Vec<Listed>, String> {
     let malformed = |what: String| {
         format!("{what}. It is YAML: `reviewers:` and a list of name, groups, token_sha256")
     };
-    let File { mut reviewers } =
-        serde_saphyr::from_str(text).map_err(|error| malformed(error.to_string()))?;
+    // Without the lines around it: they belong to reviewers, and to no log.
+    let options = serde_saphyr::options! { with_snippet: false };
+    let File { mut reviewers } = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| malformed(error.to_string()))?;
     for reviewer in &mut reviewers {
         // Names are compared with requesters', which have no space around them either.
         reviewer.name = reviewer.name.trim().to_owned();

@@ -3,6 +3,8 @@
 //! Owns what may be said of it on a command line. Must never print a password, and never send one
 //! over a network in plain text unless that was asked for.
 
+mod escaped;
+
 use std::{
     env,
     ffi::OsStr,
@@ -45,9 +47,23 @@ pub struct PostgresUrl {
 /// A text names no database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotADatabase {
-    /// It is of a kind that the gate does not know.
-    #[error("write it as a path, sqlite://PATH or postgres://USER@HOST/NAME; this is {0}://")]
-    Scheme(String),
+    /// It is of a kind that the gate does not know. What stands there is not said: it may be a part of
+    /// a password.
+    #[error("write it as a path, sqlite://PATH or postgres://USER@HOST/NAME")]
+    Scheme,
+    /// It is no path, but looks like one.
+    #[error(
+        "it looks like a PostgreSQL's URL or settings; write postgres://USER@HOST/NAME (for a file of \
+         this name, sqlite://PATH)"
+    )]
+    NoPathEither,
+    /// Its parts cannot be told apart.
+    #[error(
+        "its user name, password and other parts must be percent-encoded: \"@\" as %40, \"/\" as %2F, \
+         \"#\" as %23, \"?\" as %3F, \":\" as %3A, \"%\" as %25, a space as %20; or leave the password \
+         out and name a file with --database-password-file"
+    )]
+    Unescaped,
     /// A path is missing.
     #[error("the path is missing")]
     NoPath,
@@ -68,18 +84,22 @@ impl FromStr for Database {
     type Err = NotADatabase;
 
     fn from_str(text: &str) -> Result<Self, NotADatabase> {
-        let (scheme, rest) = match text.split_once("://") {
-            Some((scheme, rest)) => (Some(scheme), rest),
-            None => (None, text),
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return match text {
+                "" => Err(NotADatabase::NoPath),
+                _ if escaped::is_for_postgres(text) => Err(NotADatabase::NoPathEither),
+                path => Ok(Self::Sqlite(PathBuf::from(path))),
+            };
         };
-        match scheme {
-            Some("postgres" | "postgresql") => {
-                PostgresUrl::parse(text, &|name| env::var(name).ok())
+        match scheme.to_ascii_lowercase().as_str() {
+            "postgres" | "postgresql" => {
+                let url = format!("postgres://{rest}");
+                PostgresUrl::parse(&url, &|name| env::var(name).ok())
                     .map(|url| Self::Postgres(Box::new(url)))
             }
-            None | Some("sqlite") if rest.is_empty() => Err(NotADatabase::NoPath),
-            None | Some("sqlite") => Ok(Self::Sqlite(PathBuf::from(rest))),
-            Some(other) => Err(NotADatabase::Scheme(other.to_owned())),
+            "sqlite" if rest.is_empty() => Err(NotADatabase::NoPath),
+            "sqlite" => Ok(Self::Sqlite(PathBuf::from(rest))),
+            _ => Err(NotADatabase::Scheme),
         }
     }
 }
@@ -100,7 +120,12 @@ impl TypedValueParser for DatabaseParser {
     ) -> Result<Database, clap::Error> {
         let parsed = match value.to_str() {
             Some(text) => text.parse(),
-            None => Ok(Database::Sqlite(PathBuf::from(value))),
+            // Only a path may be of any bytes.
+            None => match value.to_string_lossy().parse() {
+                Ok(Database::Sqlite(_)) => Ok(Database::Sqlite(PathBuf::from(value))),
+                Ok(Database::Postgres(_)) => Err(NotADatabase::Unescaped),
+                Err(error) => Err(error),
+            },
         };
         parsed.map_err(|error: NotADatabase| {
             let argument = argument.map(ToString::to_string).unwrap_or_default();
@@ -130,6 +155,9 @@ impl PostgresUrl {
     /// Reads a URL; what it does not say comes from the variables that every PostgreSQL client
     /// knows.
     fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, NotADatabase> {
+        if !escaped::parts_are_apart(text) {
+            return Err(NotADatabase::Unescaped);
+        }
         let (base, query) = match text.split_once('?') {
             Some((base, query)) => (base, query),
             None => (text, ""),
@@ -151,6 +179,9 @@ impl PostgresUrl {
         let usual;
         if hosts.is_empty() {
             let host = variable("PGHOST").ok_or(NotADatabase::Missing("host", "PGHOST"))?;
+            if host.contains('@') || !escaped::parts_are_apart(&host) {
+                return Err(NotADatabase::Url("PGHOST is no host".to_owned()));
+            }
             // A folder of sockets, as a host can be written.
             usual = host.replace('/', "%2F");
             hosts = &usual;
@@ -173,7 +204,7 @@ impl PostgresUrl {
         let mode = match mode.as_deref() {
             Some("verify-full" | "require") => SslMode::Require,
             Some("disable") => SslMode::Disable,
-            Some(other) => return Err(NotADatabase::SslMode(other.to_owned())),
+            Some(other) => return Err(NotADatabase::SslMode(known_mode(other).to_owned())),
             None if configs.iter().all(|config| config.get_hosts().iter().all(is_here)) => {
                 SslMode::Disable
             }
@@ -222,11 +253,7 @@ fn one(
     url: &str,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<tokio_postgres::Config, NotADatabase> {
-    let mut config: tokio_postgres::Config = url.parse().map_err(|error| {
-        let error: &dyn std::error::Error = &error;
-        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        NotADatabase::Url(format!("{error}{cause}"))
-    })?;
+    let mut config: tokio_postgres::Config = url.parse().map_err(|error| unreadable(&error))?;
     if config.get_hosts().is_empty() {
         return Err(NotADatabase::Url("a host is empty".to_owned()));
     }
@@ -250,6 +277,23 @@ fn one(
         config.application_name("hitl-extauth");
     }
     Ok(config)
+}
+
+/// What is wrong with a URL. Which option it is is said of those that are known: another one may be a
+/// part of a password with an `&` in it.
+fn unreadable(error: &tokio_postgres::Error) -> NotADatabase {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    NotADatabase::Url(if cause.starts_with("invalid value for option") {
+        cause
+    } else {
+        "one of its parts cannot be read; look at the options behind \"?\", and write \"&\" as %26"
+            .to_owned()
+    })
+}
+
+/// One of libpq's modes, by its name.
+fn known_mode(mode: &str) -> &str {
+    if ["allow", "prefer", "verify-ca"].contains(&mode) { mode } else { "…" }
 }
 
 /// Whether a host is this machine, so that nothing goes over a network.
@@ -341,7 +385,7 @@ mod tests {
         assert_eq!("sqlite:///var/hitl.db".parse(), sqlite("/var/hitl.db"));
         assert_eq!("sqlite://".parse::<Database>(), Err(NotADatabase::NoPath));
         let other = "mysql://x/y".parse::<Database>();
-        assert_eq!(other, Err(NotADatabase::Scheme("mysql".into())));
+        assert_eq!(other, Err(NotADatabase::Scheme));
         let url = "postgres://gate:secret@db.example/hitl".parse::<Database>().unwrap();
         assert_eq!(url.to_string(), "postgres://db.example:5432/hitl");
         assert!(!format!("{url:?}").contains("secret"));

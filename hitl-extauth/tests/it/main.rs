@@ -26,6 +26,7 @@ mod postgres;
 mod replicas;
 mod restoring;
 mod ruling;
+mod secrets;
 mod settings;
 mod support;
 mod tools;

@@ -45,8 +45,9 @@ impl Kind for Site {
     const PATH: bool = false;
 }
 
-/// A URL with http or https, a host, and no user name or password.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A URL with http or https, a host, and no user name or password. Its query may be a secret: `Display`
+/// and `Debug` leave it out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct HttpUrl<K>(Url, PhantomData<K>);
 
 /// What paths are put behind.
@@ -73,7 +74,7 @@ pub enum NotAUrl {
     /// Who asks is not said in an address: addresses are logged.
     #[error(
         "{0:?} has a user name or a password in it, which would be seen wherever it is shown; leave \
-         them out"
+         them out, and write an at sign that belongs to the path as %40"
     )]
     Credentials(String),
     /// A query where paths are put behind.
@@ -112,10 +113,11 @@ impl<K: Kind> FromStr for HttpUrl<K> {
         if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
             return Err(NotAUrl::Scheme(shown()));
         }
-        let url = Url::parse(text).map_err(|error| NotAUrl::Malformed(shown(), error))?;
-        if !url.username().is_empty() || url.password().is_some() {
+        // Wherever it is: where a password has a `/`, a `?` or a `#` in it, its end is elsewhere.
+        if text.contains('@') {
             return Err(NotAUrl::Credentials(shown()));
         }
+        let url = Url::parse(text).map_err(|error| NotAUrl::Malformed(shown(), error))?;
         if url.fragment().is_some() {
             return Err(NotAUrl::Fragment(shown()));
         }
@@ -129,11 +131,31 @@ impl<K: Kind> FromStr for HttpUrl<K> {
     }
 }
 
+/// A URL as it may be logged: without user name, password, query and fragment.
+pub fn loggable(url: &Url) -> String {
+    let mut shown = url.clone();
+    // Fails for a URL that has none.
+    let _ = shown.set_username("").and_then(|()| shown.set_password(None));
+    let query = shown.query().is_some();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    if query { format!("{shown}?…") } else { shown.into() }
+}
+
+/// What another library says, without the query of the URL that it was about.
+pub fn without_query(said: &str, url: &Url) -> String {
+    match url.query().filter(|query| !query.is_empty()) {
+        Some(query) => said.replace(query, "…"),
+        None => said.to_owned(),
+    }
+}
+
 /// A text without what may be secret in it.
 fn shown(text: &str) -> String {
+    let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let (begin, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), text),
+        Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
+        _ => (String::new(), text),
     };
     // Where a password holds a `?` or a `/`, too: all of it up to the last `@`.
     let (user, rest) = match rest.rsplit_once('@') {
@@ -163,7 +185,13 @@ impl<K> From<HttpUrl<K>> for Url {
 
 impl<K> fmt::Display for HttpUrl<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        f.write_str(&loggable(&self.0))
+    }
+}
+
+impl<K> fmt::Debug for HttpUrl<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -271,13 +299,26 @@ mod tests {
             "ftp://me:s3cret@h",
             "http://me:s3cret@h:99999",
             "me:s3cret@h",
+            "me:s3cret://x@h",
             "http://me:s3/c?s3cret@h ",
             "http://h/?key=s3cret",
             "http://h/#s3cret",
+            "http://me:1/s3cret@h/",
+            "http://me:1?s3cret@h/",
+            "http://me:1#s3cret@h/",
+            "http://me:s3cret@s3cret@h/",
+            "http://me:s3cret\\@h/",
+            "http://me:s3cret @h/",
         ] {
             let error = wrong::<Base>(text);
             assert!(!error.contains("s3cret"), "{text}: {error}");
         }
+        let url: EndpointUrl = "http://h/mcp?key=s3cret".parse().unwrap();
+        assert_eq!(format!("{url} {url:?}"), "http://h/mcp?… http://h/mcp?…");
+        let said = "error sending request for url (http://h/mcp?key=s3cret)";
+        assert!(!without_query(said, url.url()).contains("s3cret"));
+        let discovered = "http://me:s3cret@h/keys?s3cret#s3cret".parse().unwrap();
+        assert_eq!(loggable(&discovered), "http://h/keys?…");
     }
 
     proptest! {

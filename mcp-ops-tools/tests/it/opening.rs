@@ -91,6 +91,16 @@ async fn running_without_receipts_is_said_loudly() {
     assert!(said.iter().any(|line| line.contains("WITHOUT an approval receipt")), "{said:?}");
 }
 
+#[test]
+fn a_url_in_place_of_a_file_is_refused_and_its_password_is_not_shown() {
+    for url in ["postgres://me:Zq7x@W9kV@h/db", "me:Zq7x/W9kV@h/db", "host=h password=Zq7xW9kV"] {
+        for setting in ["--database", "--receipt-keys", "--listen", "--allowed-host"] {
+            let said = refusal(&[setting, url]);
+            assert!(!said.contains("Zq7x") && !said.contains("W9kV"), "{setting}: {said}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_name_is_a_name_and_never_a_uri() {
     let folder = tempfile::tempdir().unwrap();

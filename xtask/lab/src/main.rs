@@ -8,6 +8,7 @@ use std::{net::SocketAddr, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use hitl_service::{
+    given::secrets,
     serve::{self, DRAIN_DEADLINE},
     telemetry::{self, TelemetryArgs},
 };
@@ -90,7 +91,7 @@ struct ScenesArgs {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Config::parse().command {
+    let result = match secrets::parse::<Config>().command {
         Command::Gateway(args) => gateway(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Scenes(args) => play(&args).await,
     };

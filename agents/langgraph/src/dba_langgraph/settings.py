@@ -185,8 +185,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"--listen {settings.listen!r}: there is no port above {HIGHEST_PORT}")
     for name in ("url", "public_tools", "privileged_tools", "model_url", "kagent_url"):
         value = getattr(settings, name)
-        if value and not _is_url(value):
-            raise SettingsError(f"--{name.replace('_', '-')} {value!r} is not an http(s) URL")
+        if value:
+            _check_url(f"--{name.replace('_', '-')}", value)
     for name in ("kagent_name", "kagent_namespace"):
         value = getattr(settings, name)
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", value):
@@ -208,6 +208,16 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"--require-approval names {', '.join(sorted(unknown))}, which --tools does not")
     if settings.log_format not in ("human", "json"):
         raise SettingsError(f"--log-format {settings.log_format!r} is neither human nor json")
+
+
+def _check_url(flag: str, value: str) -> None:
+    # Not word for word: there may be a password in it.
+    if "@" in value:
+        raise SettingsError(
+            f"{flag} has a user name or a password in it, which logs would show; leave it out"
+        )
+    if not _is_url(value):
+        raise SettingsError(f"{flag} is not an http(s) URL; write http://HOST:PORT or https://HOST")
 
 
 def _is_url(text: str) -> bool:

@@ -233,8 +233,11 @@ class Servers:
                 tools = (await session.list_tools()).tools
         except Exception as error:
             if tools is None:
+                # A query may be a secret.
+                address, _, query = server.url.partition("?")
                 why = f"{server.name} ({wire.refusal or _why(error)})"
-                log.warning("no tools of %s at %s: %s", server.name, server.url, why)
+                why = why.replace(query, "…") if query else why
+                log.warning("no tools of %s at %s: %s", server.name, address, why)
                 if isinstance(_first(error), TimeoutError):
                     # One that says nothing makes everybody wait: not every time.
                     self._silent[server.name] = (loop.time() + SILENCE, why)

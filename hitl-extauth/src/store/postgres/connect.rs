@@ -107,12 +107,29 @@ fn is_about_certificates(error: &Error) -> bool {
 /// An error with its causes, which tokio-postgres does not print by itself.
 pub(super) fn explain(error: &Error) -> String {
     if let Some(error) = error.as_db_error() {
+        if error.code().code().starts_with("28") {
+            return format!("{} ({})", without_user(error.message()), error.code().code());
+        }
         return format!("{} ({})", error.message(), error.code().code());
     }
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     }
+}
+
+/// Why somebody was not let in, without the user's name: it is a part of the URL, and a password that
+/// stands in its place is not shown either.
+fn without_user(message: &str) -> String {
+    for begin in ["user \"", "role \""] {
+        let Some((before, name)) = message.split_once(begin) else { continue };
+        let after = match name.split_once("\", ") {
+            Some((_, after)) => format!(", {after}"),
+            None => name.rsplit_once('"').map_or("", |(_, after)| after).to_owned(),
+        };
+        return format!("{before}{begin}…\"{after}");
+    }
+    "the user is rejected; PostgreSQL's log says why".to_owned()
 }
 
 impl From<Error> for StoreError {
@@ -280,4 +297,27 @@ impl Manager for Connector {
 fn verified(roots: RootCertStore) -> MakeRustlsConnect {
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     MakeRustlsConnect::new(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_user;
+
+    #[test]
+    fn why_a_user_is_rejected_is_said_without_the_name() {
+        for (said, shown) in [
+            (
+                r#"password authentication failed for user "s3c"ret""#,
+                r#"password authentication failed for user "…""#,
+            ),
+            (r#"role "s3cret" does not exist"#, r#"role "…" does not exist"#),
+            (
+                r#"no pg_hba.conf entry for host "::1", user "s3cret", database "d", no encryption"#,
+                r#"no pg_hba.conf entry for host "::1", user "…", database "d", no encryption"#,
+            ),
+            ("Benutzer »s3cret« fehlt", "the user is rejected; PostgreSQL's log says why"),
+        ] {
+            assert_eq!(without_user(said), shown);
+        }
+    }
 }
