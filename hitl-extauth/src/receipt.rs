@@ -6,7 +6,6 @@
 use std::{
     fs,
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -15,6 +14,7 @@ use hitl_receipt::{
     ArgsDigest, Claims, DigestError, KeySet, KeySetError, LIFETIME_SECONDS, ReceiptId, Signer,
     SigningError,
 };
+use hitl_service::private;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -152,8 +152,9 @@ pub fn public_key(file: &Path) -> Result<Value, ReceiptError> {
 /// Makes a file with all of its content, or leaves the one that is there by now.
 fn make(path: &Path, content: &[u8]) -> io::Result<()> {
     let aside = path.with_extension(format!("{}.new", std::process::id()));
-    let mut new = fs::OpenOptions::new();
-    let mut new = new.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    // Left by a process that had this number and was interrupted.
+    let _ = fs::remove_file(&aside);
+    let mut new = private::create_new(&aside)?;
     let made = new.write_all(content).and_then(|()| new.sync_all()).and_then(|()| {
         match fs::hard_link(&aside, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use hitl_service::private;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::{sync::Mutex, task};
 
@@ -35,7 +36,14 @@ impl SqliteTasks {
     /// When the file is another program's, of a newer version, or cannot be opened.
     pub fn open(path: Option<&Path>) -> Result<Self, StoreError> {
         let connection = match path {
-            Some(path) => Connection::open(path),
+            Some(path) => {
+                // SQLite would give a new file, and what it keeps beside it, the mode of the umask.
+                private::create(path).map_err(|error| {
+                    StoreError::Database(format!("{} cannot be created: {error}", path.display()))
+                })?;
+                // Absolute, so that no name is read as a URI.
+                Connection::open(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+            }
             None => Connection::open_in_memory(),
         };
         let connection = connection.map_err(broken)?;
@@ -45,7 +53,11 @@ impl SqliteTasks {
         let objects: i64 = connection
             .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
             .map_err(broken)?;
-        match (pragma("application_id")?, pragma("user_version")?, objects) {
+        let found = (pragma("application_id")?, pragma("user_version")?, objects);
+        if let (Some(path), (APPLICATION_ID, ..) | (0, 0, 0)) = (path, found) {
+            private::restrict(path);
+        }
+        match found {
             (APPLICATION_ID, VERSION, _) => {}
             (0, 0, 0) => {
                 // At once, or not at all: half of it would be nobody's.

@@ -1,6 +1,12 @@
 //! What outlives the agent, and where it is kept.
 
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+};
+
 use hitl_conversations::controller::Controller;
+use hitl_process::{Process, command_with_umask, open_to_others};
 use serde_json::json;
 
 use crate::support::{Lab, asked, made, states};
@@ -21,6 +27,28 @@ async fn killed_while_it_waits_for_its_user_it_goes_on() {
     let again = lab.decide("alice", paused, json!({"decision_type": "approve"})).await;
     assert_eq!(again[0]["error"]["code"], -32602);
     assert_eq!(lab.done().await.len(), 1);
+}
+
+#[test]
+fn tasks_are_private_under_every_umask_and_an_older_file_becomes_so() {
+    for umask in ["0", "077", "0277"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tasks.db");
+        let start = || {
+            let mut command = command_with_umask(umask, env!("CARGO_BIN_EXE_dba-assistant"));
+            Process::start(command.arg("--listen=127.0.0.1:0").arg("--database").arg(&file))
+        };
+        let mut agent = start();
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "under umask {umask}");
+        assert_eq!(open_to_others(folder.path()), []);
+        agent.kill();
+        for left in fs::read_dir(folder.path()).unwrap().flatten() {
+            fs::set_permissions(left.path(), Permissions::from_mode(0o644)).unwrap();
+        }
+        let _agent = start();
+        assert_eq!(open_to_others(folder.path()), []);
+    }
 }
 
 #[tokio::test]

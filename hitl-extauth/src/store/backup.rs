@@ -7,11 +7,12 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, chown},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
 
 use hitl_api::Head;
+use hitl_service::private;
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 
@@ -197,6 +198,7 @@ fn received(
 /// Keeps what is there under a second name, marks it, and only then lets the new one take its place: at no
 /// moment is the place empty, where a gate that starts would begin with nothing.
 fn put_aside(old: Replaced, copy: NamedTempFile, to: &Path) -> Result<PathBuf, BackupError> {
+    private::restrict(to);
     let mut aside = to.as_os_str().to_owned();
     aside.push(Timestamp::now().strftime(".replaced-%Y%m%dT%H%M%S%.3fZ").to_string());
     let aside = PathBuf::from(aside);
@@ -249,13 +251,15 @@ fn named(copy: NamedTempFile, to: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// The same owner and mode: whichever gate had the old one must be able to open the new one.
+/// The same owner: whichever gate had the old one must be able to open the new one. What others were
+/// allowed is not passed on.
 fn like(copy: &NamedTempFile, old: &Path) -> io::Result<()> {
     let (old, new) = (fs::metadata(old)?, copy.as_file().metadata()?);
     if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
         chown(copy.path(), Some(old.uid()), Some(old.gid()))?;
     }
-    fs::set_permissions(copy.path(), old.permissions())
+    let mode = old.permissions().mode() & 0o600;
+    fs::set_permissions(copy.path(), fs::Permissions::from_mode(mode))
 }
 
 /// A name outlives a loss of power only when its folder is on the disk.

@@ -1,8 +1,8 @@
 //! A store in one SQLite file.
 //!
-//! Owns the file: one connection on a thread of its own writes, two read. Writes that wait together
-//! are committed together, so that durability costs one flush for all of them. Must never touch a
-//! file that is another program's, or of a newer version.
+//! Owns the file: one connection on a thread of its own writes; others read, each kind of reading on
+//! connections of its own. Writes that wait together are committed together, so that durability costs
+//! one flush for all of them. Invariant: a file of another program, or of a newer version, stays as it is.
 
 pub mod copies;
 mod list;
@@ -13,12 +13,14 @@ mod source;
 mod writer;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use hitl_api::{Event, Head, Insights, Request, RequestId, Ruling, Vote};
+use hitl_service::private;
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -86,12 +88,15 @@ pub enum OpenError {
     /// WAL could not be switched on.
     #[error("{0} cannot use WAL mode (SQLite chose {1:?}); put it on a local disk")]
     NoWal(String, String),
+    /// There is none, and none can be made.
+    #[error("the database {0} cannot be created: {1}")]
+    Create(String, io::Error),
     /// SQLite's own answer.
     #[error("the database {0} cannot be opened: {1}")]
     Sqlite(String, rusqlite::Error),
     /// No thread could be started.
     #[error("no thread for the database: {0}")]
-    Thread(std::io::Error),
+    Thread(io::Error),
 }
 
 /// A store in one SQLite file; a cheap handle.
@@ -124,25 +129,23 @@ impl SqliteStore {
     pub fn open(path: &Path, latency: Histogram) -> Result<Self, OpenError> {
         let name = path.display().to_string();
         let sqlite = |error| OpenError::Sqlite(name.clone(), error);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut writer = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-        writer.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+        // SQLite would give a new file, and what it keeps beside it, the mode of the umask.
+        private::create(path).map_err(|error| OpenError::Create(name.clone(), error))?;
+        let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
         claim(&mut writer, &name)?;
-        let reader = || -> Result<Reader, OpenError> {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let reader = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-            reader.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
-            reader.pragma_update(None, "cache_size", READ_CACHE).map_err(sqlite)?;
-            Ok(Arc::new(tokio::sync::Mutex::new(reader)))
+        let reading = || -> rusqlite::Result<Connection> {
+            let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            reader.pragma_update(None, "cache_size", READ_CACHE)?;
+            Ok(reader)
         };
-        let (reader, lists) = (reader()?, reader()?);
+        let reader = || reading().map(|reader| Arc::new(tokio::sync::Mutex::new(reader)));
+        let (reader, lists) = (reader().map_err(sqlite)?, reader().map_err(sqlite)?);
         let head = rows::head(&writer).map_err(sqlite)?;
         let (seen, latest) = watch::channel(head.seq);
-        let checkpoints = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+        let checkpoints = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
         let writer = Writer::start(writer, checkpoints, seen)?;
-        Ok(Self { writer, reader, lists, latest, latency, path: path.to_owned() })
+        let path = path.to_owned();
+        Ok(Self { writer, reader, lists, latest, latency, path })
     }
 
     /// Runs `work` in a transaction and answers when that is durable.
@@ -190,6 +193,14 @@ impl SqliteStore {
     }
 }
 
+/// A connection to a file, whose name is never read as a URI.
+fn connect(path: &Path, how: OpenFlags) -> rusqlite::Result<Connection> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
 /// Whose a file is that may be opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
@@ -228,6 +239,10 @@ fn claim(connection: &mut Connection, name: &str) -> Result<(), OpenError> {
         }
         taking.commit().map_err(sqlite)?;
     }
+    // Now that it is a gate's. Before WAL, whose files get the mode of this one.
+    if let Some(path) = connection.path() {
+        private::restrict(Path::new(path));
+    }
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
         .map_err(sqlite)?;
@@ -255,9 +270,7 @@ pub fn events_of<E: From<OpenError>>(
     mut each: impl FnMut(Event) -> Result<(), E>,
 ) -> Result<(), E> {
     let sqlite = |error| E::from(OpenError::Sqlite(path.display().to_string(), error));
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
     let mut after = 0;
     loop {
         let events = rows::events(&connection, after, READ_AT_ONCE).map_err(sqlite)?;

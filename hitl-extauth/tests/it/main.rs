@@ -23,6 +23,7 @@ mod moving;
 mod outages;
 mod people;
 mod postgres;
+mod private;
 mod replicas;
 mod restoring;
 mod ruling;

@@ -62,6 +62,20 @@ impl Lab {
         Gate::start(self.folder.path(), command(), &self.database("gate.db"), args)
     }
 
+    /// The same under a umask, in octal.
+    pub(crate) fn start_with_umask(&self, umask: &str, args: &[&str]) -> Gate {
+        let command = hitl_process::command_with_umask(umask, env!("CARGO_BIN_EXE_hitl-extauth"));
+        Gate::start(self.folder.path(), command, &self.database("gate.db"), args)
+    }
+
+    /// The same as another user, for which the tests must be root's.
+    pub(crate) fn start_as(&self, user: u32, program: &Path) -> Gate {
+        let mut command = hitl_process::command("setpriv");
+        command.arg(format!("--reuid={user}")).arg(format!("--regid={user}"));
+        command.arg("--clear-groups").arg(program);
+        Gate::start(self.folder.path(), command, &self.database("gate.db"), &["--hold", "0"])
+    }
+
     fn database(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }

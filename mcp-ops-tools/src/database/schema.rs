@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use hitl_service::private;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 
 use super::migration::{self, Version};
@@ -52,6 +53,9 @@ pub enum OpenError {
     /// The file cannot be read.
     #[error("{0} cannot be read: {1}")]
     Unreadable(String, io::Error),
+    /// There is none, and none can be made.
+    #[error("{0} cannot be created: {1}")]
+    Uncreatable(String, io::Error),
     /// Another program's file.
     #[error("{0} is a file of another program; choose another path for --database")]
     Foreign(String),
@@ -118,6 +122,9 @@ impl Source {
     pub(super) fn writer(&self) -> Result<Connection, OpenError> {
         if !self.in_memory {
             self.look()?;
+            // SQLite would give a new file, and what it keeps beside it, the mode of the umask.
+            private::create(&self.uri)
+                .map_err(|error| OpenError::Uncreatable(self.name.clone(), error))?;
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut connection = self.connect(flags).map_err(|error| self.sqlite(error))?;
@@ -208,6 +215,7 @@ impl Source {
             return Err(OpenError::Newer { path: self.name.clone(), found: layout });
         }
         if !self.in_memory {
+            private::restrict(&self.uri);
             // Before WAL, so that it stands in the file itself from the first moment on.
             if application != APPLICATION_ID {
                 let id = APPLICATION_ID;

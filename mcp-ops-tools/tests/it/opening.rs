@@ -1,6 +1,11 @@
 //! Starting: what is taken, what is refused, and in which words.
 
-use hitl_process::Process;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+};
+
+use hitl_process::{Process, command_with_umask, open_to_others};
 use rusqlite::Connection;
 
 use crate::support::{Server, command};
@@ -27,6 +32,29 @@ async fn a_database_in_a_file_is_there_again_after_a_restart_and_in_wal_mode() {
     let state = Server::start(&args).await.state().await;
     assert_eq!(state["row_counts"], serde_json::json!({"orders": 0, "customers": 3}));
     assert_eq!(state["audit"][0]["op"], "truncate");
+}
+
+#[test]
+fn the_database_is_private_under_every_umask_and_an_older_one_becomes_so() {
+    for umask in ["0", "077", "0277"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("orders.db");
+        let start = || {
+            let mut command = command_with_umask(umask, env!("CARGO_BIN_EXE_mcp-ops-tools"));
+            Process::start(command.arg("--listen=127.0.0.1:0").arg("--database").arg(&file))
+        };
+        let mut server = start();
+        for name in ["orders.db", "orders.db-wal", "orders.db-shm"] {
+            let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name} under umask {umask}");
+        }
+        server.kill();
+        for left in fs::read_dir(folder.path()).unwrap().flatten() {
+            fs::set_permissions(left.path(), Permissions::from_mode(0o644)).unwrap();
+        }
+        let _server = start();
+        assert_eq!(open_to_others(folder.path()), []);
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader, Read},
     net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -83,6 +84,25 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     }
     command.env("LOG_FORMAT", "json").stdin(Stdio::null());
     command
+}
+
+/// The same under a umask, in octal.
+pub fn command_with_umask(umask: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = command("sh");
+    command.args(["-c", r#"umask "$0"; exec "$@""#, umask]).arg(program);
+    command
+}
+
+/// The files of a folder that group or others may use in any way, with their modes: none where all of
+/// it is private.
+pub fn open_to_others(folder: &Path) -> Vec<(String, String)> {
+    let files = std::fs::read_dir(folder).unwrap().flatten();
+    let modes = files.map(|file| {
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        (file.file_name().to_string_lossy().into_owned(), mode)
+    });
+    let open = modes.filter(|(_, mode)| mode & 0o077 != 0);
+    open.map(|(name, mode)| (name, format!("{mode:o}"))).collect()
 }
 
 /// Another program of the workspace, beside the one that cargo has built for a test.

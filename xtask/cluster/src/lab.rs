@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -60,7 +60,7 @@ impl Place {
 
     /// Makes the folder of what is kept.
     pub(crate) fn make(&self) -> anyhow::Result<()> {
-        fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())
+        private_folder(&self.folder).with_context(|| self.folder.display().to_string())
     }
 
     /// Keeps others from bringing up or taking down the same lab meanwhile, until what is given back
@@ -71,7 +71,7 @@ impl Place {
     pub(crate) fn lock(&self) -> anyhow::Result<fs::File> {
         let path = self.folder.with_extension("lock");
         if let Some(around) = path.parent() {
-            fs::create_dir_all(around).with_context(|| around.display().to_string())?;
+            private_folder(around).with_context(|| around.display().to_string())?;
         }
         let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
         if file.try_lock().is_err() {
@@ -85,6 +85,11 @@ impl Place {
         // What is not there needs no removing.
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Makes a folder, and those around it, that only its owner opens.
+fn private_folder(path: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Writes a file that only its owner reads: all of it or nothing, and not at all where it is so already,

@@ -1,7 +1,7 @@
 //! One process of the lab: started with a log of its own, watched, and ended.
 
 use std::{
-    fs::{self, File},
+    fs,
     net::SocketAddr,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::get;
+use super::{get, services::create_private};
 
 /// Longest that a service may take to stop by itself: it answers what it holds first.
 const STOPPING: Duration = Duration::from_secs(15);
@@ -43,7 +43,7 @@ impl Running {
         ready: &str,
         log: &Path,
     ) -> anyhow::Result<Self> {
-        let file = File::create(log).with_context(|| log.display().to_string())?;
+        let file = create_private(log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         // Not of the terminal's: Ctrl-C is for this program, which ends the others in order.
         let child =

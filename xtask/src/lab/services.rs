@@ -46,7 +46,7 @@ impl Tokens {
             format!("- name: {name}\n  groups: [dba]\n  token_sha256: {}\n", sha256(token))
         });
         let reviewers = format!("reviewers:\n{}", reviewers.collect::<String>());
-        fs::write(lab.path("reviewers.yaml"), reviewers)?;
+        write_private(&lab.path("reviewers.yaml"), &reviewers)?;
         Ok(Self(tokens))
     }
 
@@ -73,11 +73,24 @@ fn sha256(text: &str) -> String {
 
 /// Writes a file that nobody else can read.
 pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    use std::io::Write as _;
+    Ok(create_private(path)?.write_all(text.as_bytes())?)
+}
+
+/// Empties a file, or makes it: only its owner reads it, whatever the umask and whoever did before.
+pub(super) fn create_private(path: &Path) -> anyhow::Result<fs::File> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let mut options = fs::OpenOptions::new();
     options.create(true).write(true).truncate(true).mode(0o600);
-    let mut file = options.open(path).with_context(|| path.display().to_string())?;
-    Ok(file.write_all(text.as_bytes())?)
+    let file = options.open(path).with_context(|| path.display().to_string())?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+/// Makes a folder, and those around it, that only its owner opens.
+pub(super) fn private_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// An address on loopback.

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::{
     Lab, Up, ports,
     process::Running,
-    services::{Service, Tokens, local, queue, services},
+    services::{Service, Tokens, local, private_folder, queue, services},
 };
 use crate::workspace::{self, Workspace};
 
@@ -125,7 +125,7 @@ pub(crate) fn up(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCod
         let _ = fs::remove_dir_all(lab.path("data"));
     }
     for folder in ["data", "logs"] {
-        fs::create_dir_all(lab.path(folder)).context("a folder for the lab")?;
+        private_folder(&lab.path(folder)).context("a folder for the lab")?;
     }
     let tokens = Tokens::keep(&lab)?;
     let scripted =

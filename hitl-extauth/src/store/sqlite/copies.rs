@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, REPLACED_ID, claim, events_of, preapprovals,
+    APPLICATION_ID, MOVED_ID, OpenError, REPLACED_ID, claim, connect, events_of, preapprovals,
     rows::{self, Within},
     source::alone,
 };
@@ -61,7 +61,7 @@ pub enum CopyError {
 /// begins anew whenever another process writes, or holds the same read.
 pub(in crate::store) fn copy(from: &Path, name: &str, into: &Path) -> Result<(), CopyError> {
     let sqlite = |error| OpenError::Sqlite(name.to_owned(), error);
-    let connection = open(from, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+    let connection = connect(from, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
     match ours(&connection, name) {
         Err(OpenError::Foreign(name)) => return Err(CopyError::Foreign(name)),
         known => known?,
@@ -85,7 +85,7 @@ pub(in crate::store) fn check(
     noted: Option<Head>,
 ) -> Result<Head, CopyError> {
     let sqlite = |error| OpenError::Sqlite(name.to_owned(), error);
-    let connection = open(copy, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+    let connection = connect(copy, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
     let found: String =
         connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
     if found != "ok" {
@@ -105,7 +105,7 @@ pub(in crate::store) fn recall(
     now: Timestamp,
 ) -> Result<Recalled, CopyError> {
     let sqlite = |error| OpenError::Sqlite(name.to_owned(), error);
-    let mut connection = open(copy, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
+    let mut connection = connect(copy, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
     // What was put aside once is in use again.
     connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
     claim(&mut connection, name)?;
@@ -153,7 +153,7 @@ impl Replaced {
     /// Opens it alone. What its log held is in it then, and there is no log any more.
     pub(in crate::store) fn hold(path: &Path) -> Result<Self, OpenError> {
         let name = path.display().to_string();
-        let opened = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
+        let opened = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
         let connection = opened.map_err(|error| OpenError::Sqlite(name.clone(), error))?;
         ours(&connection, &name)?;
         alone(&connection, &name)?;
@@ -179,12 +179,6 @@ pub(in crate::store) fn beside(path: &Path) -> Option<PathBuf> {
         name.push(end);
         fs::symlink_metadata(&name).is_ok().then(|| name.into())
     })
-}
-
-fn open(path: &Path, how: OpenFlags) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    Ok(connection)
 }
 
 /// Whether it is a gate's, in use or put aside.

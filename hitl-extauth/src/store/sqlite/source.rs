@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    APPLICATION_ID, BUSY_TIMEOUT, MOVED_ID, OpenError, REPLACED_ID, claim, copies, list,
-    preapprovals, rows,
+    APPLICATION_ID, MOVED_ID, OpenError, REPLACED_ID, claim, connect, copies, list, preapprovals,
+    rows,
 };
 use crate::store::{Filter, Order, Page, StoreError, recall::Recalled};
 
@@ -48,9 +48,7 @@ impl Source {
         let name = path.display().to_string();
         let sqlite = |error| OpenError::Sqlite(name.clone(), error);
         // Not made if it is not there.
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+        let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
         let application: i64 = connection
             .pragma_query_value(None, "application_id", |row| row.get(0))
             .map_err(sqlite)?;
