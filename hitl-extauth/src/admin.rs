@@ -158,6 +158,10 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if error == StoreError::TooSlow {
+            tracing::info!(%error, "a search was ended");
+            return Self::new(StatusCode::GATEWAY_TIMEOUT, error.to_string());
+        }
         tracing::error!(%error, "the store cannot answer");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     }

@@ -17,7 +17,7 @@ pub mod sqlite;
 pub mod unreadable;
 mod work;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hitl_api::{
     Asked, Event, Head, Insights, PreapprovalId, Request, RequestId, Requester, Ruling, State, Vote,
@@ -30,6 +30,9 @@ use crate::{approval::Refused, insights::Span};
 
 /// A store, however it keeps things.
 pub type SharedStore = Arc<dyn Store>;
+
+/// How long a search may take, with its wait for a connection. Less than the queue waits for the gate.
+pub const SEARCH_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long things last, and how much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +189,11 @@ pub enum StoreError {
     /// Not writable.
     #[error("the gate's database is read-only")]
     ReadOnly,
+    /// A search took longer than it may.
+    #[error(
+        "the search took longer than {} s: narrow it by state, tool, requester or time", SEARCH_LIMIT.as_secs()
+    )]
+    TooSlow,
     /// Anything else that may pass.
     #[error("the gate's database is not available: {0}")]
     Unavailable(String),
@@ -241,6 +249,20 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Received before.
     pub until: Option<Timestamp>,
+}
+
+impl Filter {
+    /// Whether finding its requests may take reading all of them. The queue, the newest requests and
+    /// those of the same call have an index.
+    pub fn is_search(&self) -> bool {
+        // Every field, so that a new one is thought of here.
+        let Self { states, tool, requester, digest: _, reviewer, text, since, until } = self;
+        let texts = [tool, requester, reviewer, text];
+        !(states.is_empty() || *states == [State::Pending])
+            || texts.into_iter().any(Option::is_some)
+            || since.is_some()
+            || until.is_some()
+    }
 }
 
 /// How many requests of one tool are in one state.

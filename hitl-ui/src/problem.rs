@@ -109,6 +109,10 @@ impl IntoResponse for Problem {
                 // The token was taken off the list.
                 return Redirect::to("/login").into_response();
             }
+            // Once more would take as long.
+            Self::Gate(error) if error.status() == Some(504) => {
+                (StatusCode::GATEWAY_TIMEOUT, "The search took too long", false)
+            }
             Self::Gate(error) | Self::Undecided(_, error) if error.is_transient() => {
                 (StatusCode::SERVICE_UNAVAILABLE, "The gate does not answer", true)
             }

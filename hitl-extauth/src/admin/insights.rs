@@ -43,6 +43,7 @@ pub(super) struct SpanQuery {
         (status = BAD_REQUEST, description = "No such span", body = hitl_api::Problem),
         (status = UNAUTHORIZED, body = hitl_api::Problem),
         (status = SERVICE_UNAVAILABLE, description = "The store is away", body = hitl_api::Problem),
+        (status = GATEWAY_TIMEOUT, description = "The search took longer than 10 s; narrow it", body = hitl_api::Problem),
     )
 )]
 pub(super) async fn insights(

@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use self::{
     clock::Clock,
-    connect::{Connector, Pool, ask},
+    connect::{Connector, Pool, ask, search},
     rows::{millis, moment},
     writer::{Needs, Writer},
 };
@@ -49,7 +49,7 @@ use crate::{
 pub use self::{
     connect::{ConnectError, TlsError},
     offline::AuditReader,
-    schema::SchemaError,
+    schema::{OpenError, SchemaError},
 };
 
 pub(super) use self::{offline::Target, recall::recall};
@@ -61,51 +61,15 @@ const CALLS: usize = 2;
 /// A plan for what is asked for, not for what is usual: a list may be of anything.
 const LISTS: &str = "SET plan_cache_mode TO force_custom_plan";
 
+/// The same for a search, which the server ends where nobody is left to stop it.
+const SEARCHES: &str = "SET plan_cache_mode TO force_custom_plan; SET statement_timeout TO '12s'";
+
 /// How long few rows may take, and many.
 const SOON: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(35);
 
 /// Rows of the audit looked through at once for what concerns held calls.
 const TOUCHED_AT_ONCE: i64 = 5000;
-
-/// Why a PostgreSQL cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// No connection can be prepared.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// No connection can be made.
-    #[error("{0} does not take the gate in: {1}")]
-    Connect(String, ConnectError),
-    /// The schema is not this version's.
-    #[error("{0}: {1}")]
-    Schema(String, SchemaError),
-    /// It did what it was told, and then not.
-    #[error("{0}: {1}")]
-    Store(String, StoreError),
-    /// No pool could be made.
-    #[error("no pool of connections: {0}")]
-    Pool(#[from] deadpool::managed::BuildError),
-}
-
-impl OpenError {
-    fn of_schema(url: &PostgresUrl, error: SchemaError) -> Self {
-        match error {
-            SchemaError::Connect(error) => Self::Connect(url.to_string(), error),
-            error => Self::Schema(url.to_string(), error),
-        }
-    }
-
-    /// Whether waiting may help.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Connect(_, error) => !error.is_final(),
-            Self::Schema(_, error) => error.is_transient(),
-            Self::Store(..) => true,
-            Self::Tls(_) | Self::Pool(_) => false,
-        }
-    }
-}
 
 /// What the parts of a store share.
 struct Shared {
@@ -114,8 +78,10 @@ struct Shared {
     writing: Pool,
     /// For what calls and decisions wait for: few rows each.
     calls: Pool,
-    /// For lists, which may be long, so that nothing else waits for them.
+    /// For the queue and other lists that an index ends.
     lists: Pool,
+    /// For what may take long: searches and insights.
+    searches: Pool,
     /// This process, in the rows of requests that calls wait on here.
     replica: Uuid,
     latest: watch::Sender<u64>,
@@ -177,11 +143,13 @@ impl PostgresStore {
         Box::pin(schema::bring(&connector))
             .await
             .map_err(|error| OpenError::of_schema(url, error))?;
-        let lists = usize::from(args.database_connections).saturating_sub(WRITING + CALLS).max(1);
+        let others = usize::from(args.database_connections).saturating_sub(WRITING + CALLS);
+        let (lists, searches) = ((others / 2).max(1), others.div_ceil(2).max(1));
         let shared = Arc::new(Shared {
             writing: connector.pool(WRITING)?,
             calls: connector.pool(CALLS)?,
             lists: connector.with(LISTS).pool(lists)?,
+            searches: connector.with(SEARCHES).search_pool(searches)?,
             connector,
             replica: Uuid::now_v7(),
             latest: watch::Sender::new(0),
@@ -254,7 +222,7 @@ impl PostgresStore {
         ask(&self.shared.calls, SOON, sql, values).await
     }
 
-    /// Reads what may be long.
+    /// Reads what an index ends.
     async fn listed(
         &self,
         sql: &str,
@@ -421,7 +389,11 @@ impl Store for PostgresStore {
         let (sql, values) = rows::list(&filter, page)?;
         let values: Vec<&(dyn ToSql + Sync)> =
             values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-        let found = self.listed(&sql, &values).await?;
+        let found = if filter.is_search() {
+            search(&self.shared.searches, &sql, &values).await?
+        } else {
+            self.listed(&sql, &values).await?
+        };
         let there: i64 = match found.first() {
             Some(row) => row.try_get("found")?,
             None => 0,
@@ -451,7 +423,8 @@ impl Store for PostgresStore {
         let mut tally = Tally::new(span);
         let sql = "SELECT tool, state, received_at, settled_at FROM requests
                    WHERE settled_at >= $1 AND settled_at < $2";
-        for row in self.listed(sql, &[&millis(span.since()), &millis(span.until())]).await? {
+        let values = [&millis(span.since()) as &(dyn ToSql + Sync), &millis(span.until())];
+        for row in search(&self.shared.searches, sql, &values).await? {
             let Ok(state) = rows::read_state(&row) else { continue };
             tally.settled(&Settled {
                 tool: row.try_get("tool")?,

@@ -9,6 +9,7 @@ mod list;
 mod outbox;
 mod preapprovals;
 mod rows;
+mod search;
 mod source;
 mod writer;
 
@@ -26,10 +27,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::{sync::watch, task};
 
-use self::{rows::Within, writer::Writer};
+use self::{rows::Within, search::Searches, writer::Writer};
 use super::{
-    Arrival, ChangeError, Count, Filter, Listed, NewCall, Note, Page, Store, StoreError, Terms,
-    Trail,
+    Arrival, ChangeError, Count, Filter, Listed, NewCall, Note, Page, SEARCH_LIMIT, Store,
+    StoreError, Terms, Trail,
     work::{self, OfStore, Whose, names},
 };
 use crate::{
@@ -105,8 +106,12 @@ pub struct SqliteStore {
     writer: Writer,
     /// Reads what calls and decisions wait for: one row each.
     reader: Reader,
-    /// Reads lists, which may be long, so that nothing else waits for them.
+    /// Reads the queue, and other lists that an index ends.
     lists: Reader,
+    /// Reads the audit: streams and exports take all of it, in pages.
+    audit: Reader,
+    /// Read what may take long: searches and insights.
+    searches: Searches,
     latest: watch::Receiver<u64>,
     latency: Histogram,
     /// The file.
@@ -133,19 +138,21 @@ impl SqliteStore {
         private::create(path).map_err(|error| OpenError::Create(name.clone(), error))?;
         let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
         claim(&mut writer, &name)?;
-        let reading = || -> rusqlite::Result<Connection> {
+        let reading = || {
             let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             reader.pragma_update(None, "cache_size", READ_CACHE)?;
             Ok(reader)
         };
         let reader = || reading().map(|reader| Arc::new(tokio::sync::Mutex::new(reader)));
-        let (reader, lists) = (reader().map_err(sqlite)?, reader().map_err(sqlite)?);
+        let (lists, audit) = (reader().map_err(sqlite)?, reader().map_err(sqlite)?);
+        let reader = reader().map_err(sqlite)?;
+        let searches = Searches::new(SEARCH_LIMIT, reading).map_err(sqlite)?;
         let head = rows::head(&writer).map_err(sqlite)?;
         let (seen, latest) = watch::channel(head.seq);
         let checkpoints = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
         let writer = Writer::start(writer, checkpoints, seen)?;
         let path = path.to_owned();
-        Ok(Self { writer, reader, lists, latest, latency, path })
+        Ok(Self { writer, reader, lists, audit, searches, latest, latency, path })
     }
 
     /// Runs `work` in a transaction and answers when that is durable.
@@ -285,6 +292,8 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::ReadOnly) => Self::ReadOnly,
+            // Of what the gate runs, only a search is ever stopped.
+            Some(ErrorCode::OperationInterrupted) => Self::TooSlow,
             _ => Self::Unavailable(error.to_string()),
         }
     }
@@ -372,6 +381,9 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, filter: Filter, page: Page) -> Result<Listed, StoreError> {
+        if filter.is_search() {
+            return self.searches.run(move |found| list::list(found, &filter, page)).await;
+        }
         Self::read(&self.lists, move |connection| list::list(connection, &filter, page)).await
     }
 
@@ -391,19 +403,19 @@ impl Store for SqliteStore {
             })?;
             Ok(tally.finish(&rows::counts(connection)?))
         };
-        Self::read(&self.lists, look).await
+        self.searches.run(look).await
     }
 
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, StoreError> {
-        Self::read(&self.lists, move |connection| rows::events(connection, after, limit)).await
+        Self::read(&self.audit, move |connection| rows::events(connection, after, limit)).await
     }
 
     async fn trail(&self, id: RequestId) -> Result<Trail, StoreError> {
-        Self::read(&self.lists, move |connection| rows::trail(connection, id)).await
+        Self::read(&self.audit, move |connection| rows::trail(connection, id)).await
     }
 
     async fn head(&self) -> Result<Head, StoreError> {
-        Self::read(&self.lists, rows::head).await
+        Self::read(&self.audit, rows::head).await
     }
 
     fn latest(&self) -> watch::Receiver<u64> {

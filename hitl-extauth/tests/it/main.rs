@@ -27,6 +27,7 @@ mod private;
 mod replicas;
 mod restoring;
 mod ruling;
+mod searching;
 mod secrets;
 mod settings;
 mod support;

@@ -13,7 +13,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 use tokio_postgres::{
     Client, Config, Connection, Error, Row, Socket, error::SqlState, tls::MakeTlsConnect,
     types::ToSql,
@@ -21,7 +21,7 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::store::{
-    StoreError,
+    SEARCH_LIMIT, StoreError,
     database::{PostgresArgs, PostgresUrl},
 };
 
@@ -225,15 +225,34 @@ impl Connector {
 
     /// A pool of so many connections.
     pub(super) fn pool(&self, size: usize) -> Result<Pool, BuildError> {
+        self.pool_for(size, WAIT)
+    }
+
+    /// The same, for searches: they wait for a connection as long as they may take.
+    pub(super) fn search_pool(&self, size: usize) -> Result<Pool, BuildError> {
+        self.pool_for(size, 2 * SEARCH_LIMIT)
+    }
+
+    fn pool_for(&self, size: usize, wait: Duration) -> Result<Pool, BuildError> {
         let mut config = PoolConfig::new(size);
         let create = CREATE * u32::try_from(self.configs.len() + 1).unwrap_or(2);
-        config.timeouts = Timeouts { wait: Some(WAIT), create: Some(create), recycle: Some(WAIT) };
+        config.timeouts = Timeouts { wait: Some(wait), create: Some(create), recycle: Some(WAIT) };
         Pool::builder(self.clone()).config(config).runtime(Runtime::Tokio1).build()
     }
 }
 
+/// Searches: asks for what may take long, and says so where it does.
+pub(super) async fn search(
+    pool: &Pool,
+    sql: &str,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, StoreError> {
+    let asked = ask(pool, 2 * SEARCH_LIMIT, sql, values);
+    timeout(SEARCH_LIMIT, asked).await.unwrap_or(Err(StoreError::TooSlow))
+}
+
 /// Asks, and takes the answer or gives up on the connection. Asks again on another one where the
-/// pool's had ended without a word.
+/// pool's had ended without a word. Where this future is dropped, PostgreSQL stops working on it.
 pub(super) async fn ask(
     pool: &Pool,
     limit: Duration,
@@ -241,24 +260,44 @@ pub(super) async fn ask(
     values: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, StoreError> {
     for again in [true, false] {
-        let client = pool.get().await?;
+        let mut lent = Lent(Some(pool.get().await?));
+        let Some(client) = &lent.0 else { break };
         let asked = async {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, values).await
         };
-        match timeout(limit, asked).await {
-            Ok(Ok(rows)) => return Ok(rows),
-            Ok(Err(error)) if client.is_closed() && again => {
+        let Ok(answer) = timeout(limit, asked).await else { break };
+        let closed = client.is_closed();
+        // Answered, so it can be used again.
+        drop(lent.0.take());
+        match answer {
+            Err(error) if closed && again => {
                 tracing::debug!(error = %explain(&error), "asked again");
             }
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => {
-                discard(client);
-                break;
-            }
+            answer => return Ok(answer?),
         }
     }
     Err(StoreError::Unavailable("it did not answer in time".to_owned()))
+}
+
+/// A connection on loan. While an answer is awaited it is in here; dropped then, the server is told to
+/// stop, and the pool makes another connection in its place.
+struct Lent(Option<Pooled>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Some(client) = self.0.take() else { return };
+        let (cancel, pool) = (client.cancel_token(), Pooled::pool(&client));
+        discard(client);
+        if let (Some(pool), Ok(runtime)) = (pool, Handle::try_current()) {
+            let tls = pool.manager().tls.clone();
+            runtime.spawn(async move {
+                if !matches!(timeout(CREATE, cancel.cancel_query(tls)).await, Ok(Ok(()))) {
+                    tracing::debug!("PostgreSQL was not told that nobody waits for an answer");
+                }
+            });
+        }
+    }
 }
 
 /// A connection whose state is not known is not used again.

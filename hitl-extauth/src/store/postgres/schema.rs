@@ -5,7 +5,8 @@
 
 use tokio_postgres::{Client, Error, error::SqlState};
 
-use super::connect::{ConnectError, Connector, explain};
+use super::connect::{ConnectError, Connector, TlsError, explain};
+use crate::store::{StoreError, database::PostgresUrl};
 
 mod migrations {
     //! Every version of the schema.
@@ -63,6 +64,45 @@ impl SchemaError {
                         .contains(code)
             }),
             Self::Old(_) | Self::Encoding(_) | Self::Create(_) | Self::Migrate(_) => false,
+        }
+    }
+}
+
+/// Why a PostgreSQL cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No connection can be prepared.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No connection can be made.
+    #[error("{0} does not take the gate in: {1}")]
+    Connect(String, ConnectError),
+    /// The schema is not this version's.
+    #[error("{0}: {1}")]
+    Schema(String, SchemaError),
+    /// It did what it was told, and then not.
+    #[error("{0}: {1}")]
+    Store(String, StoreError),
+    /// No pool could be made.
+    #[error("no pool of connections: {0}")]
+    Pool(#[from] deadpool::managed::BuildError),
+}
+
+impl OpenError {
+    pub(super) fn of_schema(url: &PostgresUrl, error: SchemaError) -> Self {
+        match error {
+            SchemaError::Connect(error) => Self::Connect(url.to_string(), error),
+            error => Self::Schema(url.to_string(), error),
+        }
+    }
+
+    /// Whether waiting may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(_, error) => !error.is_final(),
+            Self::Schema(_, error) => error.is_transient(),
+            Self::Store(..) => true,
+            Self::Tls(_) | Self::Pool(_) => false,
         }
     }
 }
