@@ -45,7 +45,7 @@ pub(crate) async fn run(report: &mut Report, bin: &Path, folder: &Path) -> anyho
     while held(&mut admin).await? < WAITING {}
 
     let mut pages = Client::connect(queue.address("address")?).await?;
-    let page = format!("GET /queue HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\n\r\n");
+    let page = format!("GET /queue HTTP/1.1\r\nhost: queue.localhost\r\ncookie: {cookie}\r\n\r\n");
     let mut taken: [Latencies; 2] = Default::default();
     let [here, limit] = &mut taken;
     for _ in 0..PAGES {
