@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
 };
 
+use hitl_core::json::folded;
 use serde_json::{Map, Value};
 
 /// Names and values of one call that are compared for one condition. A call with more is not evaluated
@@ -17,18 +18,6 @@ const MOST: usize = 8192;
 
 /// Longest name that a reason shows, in characters.
 const SHOWN: usize = 64;
-
-/// The form of a name that all its spellings share for a server that ignores case.
-fn folded(key: &str) -> String {
-    if key.is_ascii() {
-        return key.to_ascii_lowercase();
-    }
-    key.chars()
-        .flat_map(char::to_lowercase)
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase)
-        .collect()
-}
 
 /// One step from a value to a value in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +79,7 @@ impl<'a> Names<'a> {
 
     fn take_in(&mut self, object: &'a Map<String, Value>) {
         for (key, value) in object {
-            let folded = fold(key);
+            let folded = folded(key);
             self.any_unfolded |= folded != *key;
             let (first, several) = self.spellings.entry(folded).or_insert((key, false));
             *several |= *first != key;
@@ -107,12 +96,6 @@ impl<'a> Names<'a> {
     }
 }
 
-/// The folded form, without a copy where that is the name itself.
-fn fold(key: &str) -> Cow<'_, str> {
-    let plain = key.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
-    if plain { Cow::Borrowed(key) } else { Cow::Owned(folded(key)) }
-}
-
 /// Why a value is not clear.
 enum Doubt<'a> {
     Key(&'a str),
@@ -127,7 +110,7 @@ impl Reads {
 
     /// A name or a text that the condition has in it.
     pub(super) fn write(&mut self, text: &str) {
-        self.written.entry(folded(text)).or_default().insert(text.to_owned());
+        self.written.entry(folded(text).into_owned()).or_default().insert(text.to_owned());
     }
 
     /// The parts that cannot be evaluated for a call with these names; nothing where all can.
@@ -190,10 +173,10 @@ impl Looking<'_> {
     ) -> Result<(), Doubt<'a>> {
         match place.split_first() {
             Some((Step::Name(name), rest)) => {
-                let form = fold(name);
+                let form = folded(name);
                 for key in object.keys() {
                     self.count()?;
-                    if key != name && fold(key) == form {
+                    if key != name && folded(key) == form {
                         return Err(Doubt::Key(key));
                     }
                 }
@@ -232,7 +215,7 @@ impl Looking<'_> {
     fn keys<'a>(&mut self, object: &'a Map<String, Value>) -> Result<(), Doubt<'a>> {
         for key in object.keys() {
             self.count()?;
-            let form = fold(key);
+            let form = folded(key);
             let clear = match self.written.get(form.as_ref()) {
                 Some(written) => is_only(written, key),
                 None => form == *key,
@@ -263,6 +246,6 @@ mod tests {
             assert_eq!(folded(one), folded(other), "{one} {other}");
         }
         assert_ne!(folded("a_b"), folded("ab"));
-        assert_eq!(fold("\u{212a}"), "k");
+        assert_eq!(folded("\u{212a}"), "k");
     }
 }
