@@ -3,10 +3,7 @@
 //! Owns which part of a wrong command line is repeated. Invariant: an error repeats no user name and
 //! no password of a URL, whichever setting it was given to.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::{
     Error, Parser,
@@ -33,9 +30,8 @@ pub fn exit(error: &Error) -> ! {
     if shown == text.trim_end() {
         error.exit();
     }
-    // Standard error may be gone; then there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{shown}");
-    std::process::exit(error.exit_code());
+    // Its text begins as clap begins every one.
+    Error::raw(error.kind(), format!("{}\n", shown.trim_start_matches("error: "))).exit();
 }
 
 /// Reads a setting that names a file. A URL, or settings of a database, would be shown as the file's name.
