@@ -13,6 +13,9 @@ use std::{
 /// The mode of a file that its owner alone reads and writes.
 const OWNER: u32 = 0o600;
 
+/// What group and others may do with a file.
+const OTHERS: u32 = 0o077;
+
 /// What SQLite puts beside a database; the data is in it as well.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -75,7 +78,7 @@ pub fn restrict(database: &Path) {
 fn restrict_one(path: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     let mode = metadata.permissions().mode();
-    if !metadata.is_file() || mode & 0o077 == 0 {
+    if !metadata.is_file() || mode & OTHERS == 0 {
         return Ok(());
     }
     fs::set_permissions(path, Permissions::from_mode(mode & OWNER))
