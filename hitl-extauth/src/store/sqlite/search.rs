@@ -59,12 +59,12 @@ impl Searches {
         let deadline = Instant::now() + self.0.limit;
         let turn = timeout_at(deadline, Arc::clone(&self.0.turns).acquire_owned()).await;
         let turn = turn.map_err(|_| StoreError::TooSlow)?.map_err(|_| gone())?;
-        let mut lent = Lent::of(&self.0, turn).ok_or_else(gone)?;
+        let mut loan = Loan::of(&self.0, turn).ok_or_else(gone)?;
         let reader = Reader::default();
         let left = Arc::clone(&reader.0);
         let must_stop = move || left.load(Ordering::Relaxed) || Instant::now() >= deadline;
         let searched = task::spawn_blocking(move || {
-            let connection = lent.connection.as_mut()?;
+            let connection = loan.connection.as_mut()?;
             // A new one for every search, so that a reader who leaves late stops nobody else's.
             let watched = connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(must_stop));
             Some(watched.and_then(|()| work(connection)))
@@ -75,20 +75,20 @@ impl Searches {
 
 /// A connection on loan; given back when dropped, however the search ended. The turn goes last, when
 /// the connection is there again.
-struct Lent {
+struct Loan {
     connection: Option<Connection>,
     from: Arc<Inner>,
     _turn: OwnedSemaphorePermit,
 }
 
-impl Lent {
+impl Loan {
     fn of(from: &Arc<Inner>, turn: OwnedSemaphorePermit) -> Option<Self> {
         let connection = from.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
         Some(Self { connection: Some(connection), from: Arc::clone(from), _turn: turn })
     }
 }
 
-impl Drop for Lent {
+impl Drop for Loan {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             self.from.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
