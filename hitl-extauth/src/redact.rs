@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::classify::Headers;
+use crate::classify::{Headers, folded};
 
 /// Headers that carry secrets by their nature.
 const ALWAYS: [&str; 10] = [
@@ -30,14 +30,16 @@ pub struct Redaction {
 impl Redaction {
     /// The ones that always are, and these.
     pub fn new(more: &[http::HeaderName]) -> Self {
-        Self { more: more.iter().map(|name| name.as_str().to_owned()).collect() }
+        Self { more: more.iter().map(|name| folded(name.as_str())).collect() }
     }
 
     /// Headers as they are stored: one text for each name.
     pub fn headers(&self, headers: &Headers) -> Map<String, Value> {
         let mut stored: Map<String, Value> = Map::new();
         for (name, value) in headers.iter() {
-            let secret = ALWAYS.contains(&name) || self.more.iter().any(|more| more == name);
+            // A server may take a secret by another spelling of the name, too.
+            let read = folded(name);
+            let secret = ALWAYS.contains(&read.as_str()) || self.more.contains(&read);
             let value = if secret { REDACTED } else { value };
             match stored.get_mut(name) {
                 Some(Value::String(earlier)) if !secret => {
@@ -66,6 +68,9 @@ mod tests {
             ("COOKIE", "a=1"),
             ("X-Api-Key", "k"),
             ("X-Lab-Secret", "s"),
+            ("x_api_key", "k"),
+            ("MCP_Session-ID", "i"),
+            ("x_lab_secret", "s"),
             ("accept", "a"),
             ("accept", "b"),
         ]);
@@ -73,7 +78,7 @@ mod tests {
         let stored = Value::Object(redaction.headers(&headers)).to_string();
         assert_eq!(
             stored,
-            r#"{"accept":"a, b","authorization":"[redacted]","cookie":"[redacted]","x-api-key":"[redacted]","x-lab-secret":"[redacted]"}"#
+            r#"{"accept":"a, b","authorization":"[redacted]","cookie":"[redacted]","mcp_session-id":"[redacted]","x-api-key":"[redacted]","x-lab-secret":"[redacted]","x_api_key":"[redacted]","x_lab_secret":"[redacted]"}"#
         );
     }
 }

@@ -130,7 +130,7 @@ pub struct OidcArgs {
     pub oidc_ca: Option<PathBuf>,
 
     /// Address that people open the queue at, on a host that no agent's page shares; queue.localhost unless given.
-    /// Sessions begin there and on 127.0.0.1 and [::1] alone. The provider sends people back to /callback there
+    /// Sessions begin there and on loopback addresses (127.0.0.1) alone. The provider sends people back to /callback there
     #[arg(long, env = "HITL_UI_URL", hide_env_values = true, value_name = "URL")]
     pub url: Option<SiteUrl>,
 }

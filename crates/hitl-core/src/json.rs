@@ -200,16 +200,14 @@ struct Reader {
 
 impl Reader {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        match self.depth.checked_sub(1) {
-            Some(depth) => Ok(Self { depth, ..self }),
-            None => {
-                let deepest = match self.rules {
-                    Rules::Message => DEEPEST_MESSAGE,
-                    Rules::Document => DEEPEST_DOCUMENT,
-                };
-                Err(E::custom(format_args!("more than {deepest} levels deep")))
-            }
+        if let Some(depth) = self.depth.checked_sub(1) {
+            return Ok(Self { depth, ..self });
         }
+        let deepest = match self.rules {
+            Rules::Message => DEEPEST_MESSAGE,
+            Rules::Document => DEEPEST_DOCUMENT,
+        };
+        Err(E::custom(format_args!("more than {deepest} levels deep")))
     }
 }
 

@@ -27,10 +27,8 @@ impl Binds {
     /// A variable is read as a whole, or in a way that does not say which member.
     pub(super) fn variable(&mut self, variable: &str) {
         match variable {
-            // In the digest of every call.
-            "server" | "route" | "tool" | "arguments" => {}
-            // The rules are evaluated again when an approval is used.
-            "time" => {}
+            // In the digest of every call; and the rules are evaluated again when an approval is used.
+            "server" | "route" | "tool" | "arguments" | "time" => {}
             "requester" => self.groups = true,
             "source" => self.address = true,
             "headers" => self.headers = true,

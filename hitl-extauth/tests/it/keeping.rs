@@ -377,7 +377,9 @@ async fn a_row_that_cannot_be_read_is_counted_named_by_the_audit_and_stops_no_an
     };
     let (bad, good) = (of("mallory"), of("alice"));
     gate.kill();
-    calls.into_iter().for_each(|call| call.abort());
+    for call in calls {
+        call.abort();
+    }
     // As a gate has stored it that read such keys as they are: request and audit alike.
     let poison = r#"{"filter":{"$serde_json::private::RawValue":"no JSON"}}"#;
     let file = rusqlite::Connection::open(lab.path("gate.db")).unwrap();

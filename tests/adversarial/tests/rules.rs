@@ -1,6 +1,6 @@
 //! Files of rules, kept and mangled: what is read of them never lets pass what could not be asked.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::{fmt::Write as _, fs, path::Path};
 

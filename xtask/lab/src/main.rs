@@ -68,7 +68,7 @@ struct ScenesArgs {
 
     /// The chat, for the guide: on another host than the queue, since cookies know no ports
     #[arg(long, default_value = "http://localhost:8080", value_name = "URL")]
-    chat: Url,
+    chat: String,
 
     /// The reviewer's queue, for the guide
     #[arg(
@@ -115,7 +115,7 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
 async fn play(args: &ScenesArgs) -> anyhow::Result<ExitCode> {
     let world = World::new(args.agent.clone(), args.gate.clone(), args.tools.clone(), &args.token)?;
     if args.guide {
-        scenes::guide(&world, args.chat.as_str(), &args.queue).await?;
+        scenes::guide(&world, &args.chat, &args.queue).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let played = scenes::play(&world).await.context("setting the stage")?;

@@ -374,13 +374,19 @@ async fn load(
         view.pending_of_crowd.insert(row.try_get(0)?, count);
     }
     for row in next() {
-        rows::readable(&row).into_iter().for_each(|kept| view.load(kept));
+        if let Some(kept) = rows::readable(&row) {
+            view.load(kept);
+        }
     }
     for row in next() {
-        rows::readable(&row).into_iter().for_each(|kept| view.load_standing(kept));
+        if let Some(kept) = rows::readable(&row) {
+            view.load_standing(kept);
+        }
     }
     for row in next() {
-        readable(preapprovals::read(&row)).into_iter().for_each(|one| view.load_preapproval(one));
+        if let Some(one) = readable(preapprovals::read(&row)) {
+            view.load_preapproval(one);
+        }
     }
     if due {
         load_due(client, now, &mut view).await?;
@@ -398,7 +404,9 @@ async fn load_due(client: &Pooled, now: i64, view: &mut View) -> Result<(), Flow
     let by_ids = rows::by_ids();
     let values: [Value<'_>; 1] = [&ids];
     for row in fly(vec![step(client, &by_ids, &values).await?]).await?.into_iter().flatten() {
-        rows::readable(&row).into_iter().for_each(|kept| view.load(kept));
+        if let Some(kept) = rows::readable(&row) {
+            view.load(kept);
+        }
     }
     view.due = ids.into_iter().map(RequestId::from).collect();
     Ok(())

@@ -109,7 +109,9 @@ pub(super) async fn an_audit_names_the_rows_it_cannot_read_and_verifies_the_othe
     new(&mut keeper, "bob", "v3").await;
     let events = keeper.store().await.events(0, 100).await.unwrap();
     let mut verifier = Verifier::new(None);
-    events.iter().for_each(|event| verifier.next(event).unwrap());
+    for event in &events {
+        verifier.next(event).unwrap();
+    }
     assert_eq!(verifier.head().seq, 3);
     let broken = verifier.finish().unwrap_err().to_string();
     assert!(broken.starts_with("row 2 cannot be read (data: "), "{broken}");
