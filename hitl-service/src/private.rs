@@ -138,7 +138,9 @@ mod tests {
         let folder = Folder::new("restrict");
         let (database, link) = (folder.0.join("a.db"), folder.0.join("link.db"));
         let (log, other) = (folder.0.join("a.db-wal"), folder.0.join("other"));
-        [&database, &log, &other].into_iter().for_each(|path| open_to_all(path));
+        for path in [&database, &log, &other] {
+            open_to_all(path);
+        }
         symlink(&other, folder.0.join("a.db-shm")).unwrap();
         symlink(&database, &link).unwrap();
         restrict(&link);
