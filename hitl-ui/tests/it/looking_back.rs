@@ -44,8 +44,10 @@ async fn an_export_is_refused_where_its_end_could_not_be_told_from_a_break() {
     let lab = Lab::start();
     let dana = lab.signed_in("dana").await;
     let address = dana.base().trim_start_matches("http://").to_owned();
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    let request = format!("GET /history.csv HTTP/1.0\r\ncookie: {}\r\n\r\n", dana.cookie());
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    let cookie = dana.cookie();
+    let request =
+        format!("GET /history.csv HTTP/1.0\r\nhost: {address}\r\ncookie: {cookie}\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
