@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: looks for requests, and for files of rules, that break what the gate promises.
+//! `cargo xtask fuzz`: looks for JSON, requests and files of rules that break what the gate promises.
 
 use std::{fs, process::ExitCode};
 
@@ -22,6 +22,8 @@ pub(crate) struct FuzzArgs {
 /// A target of cargo-fuzz.
 #[derive(Clone, Copy, ValueEnum)]
 enum Target {
+    /// JSON texts
+    Json,
     /// Requests that a gateway asks about
     Classify,
     /// Files of rules, and conditions
@@ -29,11 +31,12 @@ enum Target {
 }
 
 impl Target {
-    /// Its name, and where what it begins with is.
-    fn parts(self) -> (&'static str, &'static str) {
+    /// Its name, and the folder of inputs that it begins with, if there is one.
+    fn parts(self) -> (&'static str, Option<&'static str>) {
         match self {
-            Self::Classify => ("classify", "tests/adversarial/corpus"),
-            Self::Rules => ("rules", "tests/adversarial/rules"),
+            Self::Json => ("json", None),
+            Self::Classify => ("classify", Some("tests/adversarial/corpus")),
+            Self::Rules => ("rules", Some("tests/adversarial/rules")),
         }
     }
 }
@@ -41,8 +44,8 @@ impl Target {
 /// Where the targets are.
 const FUZZ: &str = "tests/adversarial/fuzz";
 
-/// Runs the targets with the committed corpora. What it finds new goes to the target folder, not
-/// into the corpus: somebody has to give it a name.
+/// Runs the targets with the committed corpora. New inputs go to the target folder, not into the
+/// corpus: a person gives them a name.
 pub(crate) fn run(workspace: &Workspace, args: &FuzzArgs) -> anyhow::Result<ExitCode> {
     let fuzz = || {
         // The cargo of rustup, which knows `+nightly`; the one that runs us does not.
@@ -54,12 +57,20 @@ pub(crate) fn run(workspace: &Workspace, args: &FuzzArgs) -> anyhow::Result<Exit
         "fuzzing needs a nightly compiler (`rustup toolchain install nightly`) and cargo-fuzz \
          (`cargo install --locked cargo-fuzz`)",
     )?;
-    let targets = args.target.map_or(vec![Target::Classify, Target::Rules], |target| vec![target]);
+    workspace::run(workspace.cargo().args(["build", "--workspace", "--locked", "--quiet"]))?;
+    let all = vec![Target::Json, Target::Classify, Target::Rules];
+    let targets = args.target.map_or(all, |target| vec![target]);
     for (name, corpus) in targets.into_iter().map(Target::parts) {
         let found = workspace.target().join("fuzz-corpus").join(name);
         fs::create_dir_all(&found).context("a folder for what is found")?;
+        let packed = workspace.path(&format!("{FUZZ}/corpus/{name}.packed"));
+        if packed.is_file() {
+            let mut unpack = workspace.command(workspace.binary("hitl-adversarial"));
+            workspace::run(unpack.arg("unpack").arg(packed).arg(&found))?;
+        }
         let mut run = fuzz();
-        run.args(["run", "--fuzz-dir", FUZZ, name]).arg(&found).arg(workspace.path(corpus));
+        run.args(["run", "--fuzz-dir", FUZZ, name]).arg(&found);
+        run.args(corpus.map(|corpus| workspace.path(corpus)));
         let time = format!("-max_total_time={}", args.seconds);
         // What takes longer than a moment is found, too.
         workspace::run(run.arg("--").arg(time).arg("-timeout=10"))

@@ -12,7 +12,11 @@ use anyhow::{Context as _, bail};
 /// The checkout.
 pub(crate) struct Workspace {
     root: PathBuf,
+    soak: bool,
 }
+
+/// Set for commands that are to run at their full length.
+const SOAK: &str = "SOAK";
 
 impl Workspace {
     pub(crate) fn find() -> anyhow::Result<Self> {
@@ -23,7 +27,17 @@ impl Workspace {
                 root.display()
             );
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), soak: false })
+    }
+
+    /// The same checkout, where suites run at their full length if `soak` says so.
+    pub(crate) fn at_length(&self, soak: bool) -> Self {
+        Self { root: self.root.clone(), soak }
+    }
+
+    /// Whether suites run at their full length.
+    pub(crate) fn soak(&self) -> bool {
+        self.soak
     }
 
     pub(crate) fn path(&self, relative: &str) -> PathBuf {
@@ -57,6 +71,9 @@ impl Workspace {
         env::vars_os().filter(|(name, _)| is_of_this_run(name)).for_each(|(name, _)| {
             command.env_remove(name);
         });
+        if self.soak {
+            command.env(SOAK, "1");
+        }
         command
     }
 }

@@ -1,12 +1,12 @@
-"""An MCP server made of the official `mcp` package as it is, either major; notes what it executes.
+"""An MCP server made of the official `mcp` package as it is, either major; records what it runs.
 
-POST /mcp speaks Streamable HTTP without sessions and answers in JSON. Every tools/call that the
-package hands to its handler counts as executed, whatever the tool and its arguments: both are noted
-with the number in the request's `x-case` header. GET /executed gives all that is noted, as a JSON
-array; arguments are JSON inside of it, as text.
+A POST to any path speaks Streamable HTTP without sessions and is answered in JSON. Each tools/call
+that the package hands to its handler is recorded with the number in the request's `x-case` header,
+whatever its tool and arguments, with the request target and the headers that a server may take for
+the gate's. GET /executed returns the records since the last time, as a JSON array; arguments are
+JSON text inside it.
 
-It must never judge a body itself, neither before nor instead of the package: it is there to show
-what a server that is not ours takes for a tool call.
+Invariant: it never judges a body itself, neither before nor instead of the package.
 Usage: python_server.py; prints `listening address=127.0.0.1:PORT` once it listens.
 """
 
@@ -32,7 +32,7 @@ executed: list[dict[str, Any]] = []
 
 
 def note(request: Request | None, tool: str, arguments: Any) -> None:
-    """Remembers that the call in this HTTP request reached its handler."""
+    """Records that the call in this HTTP request reached its handler."""
     case = None if request is None else request.headers.get("x-case")
     if case is None:
         return
@@ -42,7 +42,18 @@ def note(request: Request | None, tool: str, arguments: Any) -> None:
         text = "not to be written as JSON"
     # A name that is no Unicode text is noted as one that no gate would show.
     tool = tool.encode("utf-8", "backslashreplace").decode()
-    executed.append({"case": int(case), "tool": tool, "arguments": text})
+    path = request.scope.get("raw_path") or request.scope["path"].encode()
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
+    hitl = [header for header in headers if header[0].lower().replace("_", "-").startswith("x-hitl-")]
+    executed.append(
+        {
+            "case": int(case),
+            "tool": tool,
+            "arguments": text,
+            "path": path.decode("latin-1"),
+            "hitl": hitl,
+        }
+    )
 
 
 if importlib.metadata.version("mcp").startswith("1."):
@@ -81,17 +92,18 @@ else:
 
 
 class App:
-    """Two routes: the package's transport, and what was executed."""
+    """Two routes: the package's transport, and what was run."""
 
     def __init__(self, manager: StreamableHTTPSessionManager) -> None:
         self.manager = manager
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match (scope.get("method"), scope.get("path")):
-            case ("POST", "/mcp"):
+            case ("POST", _):
                 await self.manager.handle_request(scope, receive, send)
             case ("GET", "/executed"):
                 body = json.dumps(executed)
+                executed.clear()
                 await Response(body, media_type="application/json")(scope, receive, send)
             case _:
                 await Response(status_code=404)(scope, receive, send)

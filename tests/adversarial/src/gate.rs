@@ -1,4 +1,6 @@
 //! Asks the real gate, as gateways do.
+//!
+//! Invariant: an answer without a status passes, as gateways take it.
 
 use std::{
     collections::HashMap,
@@ -12,9 +14,10 @@ use anyhow::Context as _;
 use envoy_types::pb::envoy::{
     config::core::v3::{Address, SocketAddress, address},
     service::auth::v3::{
-        AttributeContext, CheckRequest,
+        AttributeContext, CheckRequest, CheckResponse,
         attribute_context::{HttpRequest, Peer, Request},
         authorization_client::AuthorizationClient,
+        check_response::HttpResponse,
     },
 };
 use hitl_adversarial::case::Case;
@@ -23,8 +26,40 @@ use tokio::task::JoinSet;
 /// Checks in flight.
 const AT_ONCE: usize = 32;
 
-/// Whether each case may pass.
-pub(crate) async fn ask(gate: String, cases: Arc<Vec<Case>>) -> anyhow::Result<Vec<bool>> {
+/// What the gate says of a case.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answer {
+    /// Whether it may pass.
+    pub(crate) passes: bool,
+    /// Headers that the gateway must take off.
+    removed: Vec<String>,
+}
+
+impl Answer {
+    fn of(answer: CheckResponse) -> Self {
+        // As gateways decide: a missing status would be "allow".
+        let passes = answer.status.is_none_or(|status| status.code == 0);
+        let removed = match answer.http_response {
+            Some(HttpResponse::OkResponse(ok)) => ok.headers_to_remove,
+            _ => Vec::new(),
+        };
+        Self { passes, removed }
+    }
+
+    /// A header that only the gate may set and that stays on, if the case passes with one.
+    pub(crate) fn left_on<'a>(&self, case: &'a Case) -> Option<&'a str> {
+        let forged = case
+            .headers
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| name.to_ascii_lowercase().replace('_', "-").starts_with("x-hitl-"));
+        let mut left = forged.filter(|name| !self.removed.contains(&name.to_ascii_lowercase()));
+        left.next().filter(|_| self.passes)
+    }
+}
+
+/// The gate's answer to each case.
+pub(crate) async fn ask(gate: String, cases: Arc<Vec<Case>>) -> anyhow::Result<Vec<Answer>> {
     let client = AuthorizationClient::connect(gate).await.context("the gate does not answer")?;
     let next = Arc::new(AtomicUsize::new(0));
     let mut asking = JoinSet::new();
@@ -36,20 +71,19 @@ pub(crate) async fn ask(gate: String, cases: Arc<Vec<Case>>) -> anyhow::Result<V
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some(case) = cases.get(number) else { return anyhow::Ok(answers) };
                 let answer = client.check(check(number, case)).await?.into_inner();
-                // As gateways decide: a missing status would be "allow".
-                answers.push((number, answer.status.is_none_or(|status| status.code == 0)));
+                answers.push((number, Answer::of(answer)));
             }
         });
     }
-    let mut passed = vec![false; cases.len()];
+    let mut all = vec![Answer::default(); cases.len()];
     while let Some(answers) = asking.join_next().await {
-        for (number, pass) in answers?? {
-            if let Some(place) = passed.get_mut(number) {
-                *place = pass;
+        for (number, answer) in answers?? {
+            if let Some(place) = all.get_mut(number) {
+                *place = answer;
             }
         }
     }
-    Ok(passed)
+    Ok(all)
 }
 
 /// The check of a case: bytes and a joined map, as Envoy gives them, or text for which lost bytes
@@ -66,7 +100,7 @@ fn check(number: usize, case: &Case) -> CheckRequest {
             .or_insert_with(|| value.to_owned());
     }
     let mut http = HttpRequest {
-        method: "POST".into(),
+        method: case.method().into(),
         path: "/privileged/mcp".into(),
         host: "gateway.example".into(),
         headers,

@@ -1,20 +1,14 @@
 //! What a lenient server could make of a request: the oracle.
 //!
-//! Must find a call wherever a server might that reads text as JSON: keys twice, in any case, in
-//! batches, behind a mark, in UTF-16. (Other charsets and compression are announced by headers,
-//! which the gate refuses.) Must never ask the gate's own parser.
-
-use std::fmt;
+//! It finds a call wherever a server might that reads text as JSON: keys twice, in any case, in
+//! batches, behind a mark, in UTF-16, and methods as paths. (Other charsets and compression are
+//! announced by headers, which the gate refuses.) Invariant: it never asks the gate's own parser.
 
 use hitl_extauth::classify::{Class, ToolCall};
 use hitl_receipt::ArgsDigest;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
-};
 use serde_json::Value;
 
-use crate::case::Case;
+use crate::{case::Case, everything::Everything, path::lenient, strict};
 
 /// Checks what the gate makes of a case.
 ///
@@ -22,13 +16,25 @@ use crate::case::Case;
 /// What does not hold, in words.
 pub fn check(case: &Case) -> Result<Class, String> {
     let class = case.classify();
+    if !matches!(class, Class::Refuse(_)) {
+        if asks_for_an_upgrade(case) {
+            return Err(format!("{class:?}, and asks for another protocol"));
+        }
+        if !matches!(case.method(), "POST" | "GET" | "DELETE" | "OPTIONS") {
+            return Err(format!("{class:?}, by {}", case.method()));
+        }
+    }
     match &class {
         Class::Pass(why) => {
             if let Some(reading) = call_in(&case.body) {
                 return Err(format!("passes as {why:?}, and could be a call: {reading}"));
             }
         }
-        Class::Gate(call) => as_everybody_reads(case, call)?,
+        Class::Gate(call) => match strict::check(&case.body) {
+            Ok(true) => as_every_server_reads(case, call)?,
+            Ok(false) => return Err(format!("gated as {call:?}, and refused by the reader")),
+            Err(why) => return Err(format!("gated as {call:?}: {why}")),
+        },
         Class::Refuse(_) => {}
     }
     Ok(class)
@@ -41,7 +47,7 @@ pub fn could_be_a_call(body: &[u8]) -> bool {
 
 /// What is gated must be what every server would run: the same under a parser that is not the
 /// gate's, and the same again when it is written down and read.
-fn as_everybody_reads(case: &Case, call: &ToolCall) -> Result<(), String> {
+fn as_every_server_reads(case: &Case, call: &ToolCall) -> Result<(), String> {
     let read: Value = serde_json::from_slice(&case.body).map_err(|error| error.to_string())?;
     let named = read.pointer("/params/name").and_then(Value::as_str);
     if named != Some(&call.tool) || read.get("id") != Some(&call.id) {
@@ -78,7 +84,7 @@ fn call_in(body: &[u8]) -> Option<String> {
         let text = text.trim_start_matches(|c: char| c == '\u{feff}' || c.is_whitespace());
         for value in serde_json::Deserializer::from_str(text).into_iter::<Everything>() {
             let Ok(value) = value else { break };
-            if let Some(found) = value.call() {
+            if let Some(found) = call(&value) {
                 return Some(found);
             }
         }
@@ -86,28 +92,33 @@ fn call_in(body: &[u8]) -> Option<String> {
     None
 }
 
-/// A JSON value with every member it has, repeated ones too.
-enum Everything {
-    Text(String),
-    List(Vec<Everything>),
-    Object(Vec<(String, Everything)>),
-    Other,
+/// A method here, or in a message of a batch, that some server could take for `tools/call`.
+fn call(value: &Everything) -> Option<String> {
+    match value {
+        Everything::Object(members) => members.iter().find_map(|(key, value)| match value {
+            Everything::Text(method) if like(key, "method") && is_call(method) => {
+                Some(format!("{key:?}: {method:?}"))
+            }
+            _ => None,
+        }),
+        Everything::List(items) => items.iter().find_map(call),
+        Everything::Text(_) | Everything::Other => None,
+    }
 }
 
-impl Everything {
-    /// A method here, or in a message of a batch, that some server could take for `tools/call`.
-    fn call(&self) -> Option<String> {
-        match self {
-            Self::Object(members) => members.iter().find_map(|(key, value)| match value {
-                Self::Text(method) if like(key, "method") && like(method, "tools/call") => {
-                    Some(format!("{key:?}: {method:?}"))
-                }
-                _ => None,
-            }),
-            Self::List(items) => items.iter().find_map(Self::call),
-            Self::Text(_) | Self::Other => None,
-        }
-    }
+/// Whether some server takes a method for `tools/call`: as it is, or as a path.
+fn is_call(method: &str) -> bool {
+    like(method, "tools/call") || like(&lenient(method), "/tools/call")
+}
+
+/// Whether the headers ask for another protocol on this connection, after which no request of it is
+/// seen by the gateway.
+fn asks_for_an_upgrade(case: &Case) -> bool {
+    case.headers.iter().any(|(name, value)| match name.to_ascii_lowercase().as_str() {
+        "upgrade" | "http2-settings" => true,
+        "connection" => value.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")),
+        _ => false,
+    })
 }
 
 /// Whether a server that ignores case, white space or what cannot be seen takes one for the other.
@@ -123,60 +134,4 @@ fn like(text: &str, known: &str) -> bool {
         .filter(|letter| !('\u{200b}'..='\u{200f}').contains(letter) && *letter != '\u{feff}')
         .collect();
     folded == known
-}
-
-impl<'de> Deserialize<'de> for Everything {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader)
-    }
-}
-
-struct Reader;
-
-impl<'de> Visitor<'de> for Reader {
-    type Value = Everything;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_unit<E>(self) -> Result<Everything, E> {
-        Ok(Everything::Other)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Everything, E> {
-        Ok(Everything::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Everything, E> {
-        Ok(Everything::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Everything, E> {
-        Ok(Everything::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Everything, E> {
-        Ok(Everything::Other)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Everything, E> {
-        Ok(Everything::Text(text.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Everything, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Everything::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Everything, A::Error> {
-        let mut object = Vec::new();
-        while let Some(member) = members.next_entry()? {
-            object.push(member);
-        }
-        Ok(Everything::Object(object))
-    }
 }

@@ -1,4 +1,6 @@
-//! MCP servers that are not ours: fed with cases, and asked what they have executed.
+//! MCP servers of other SDKs: fed with cases, and asked what they have run.
+//!
+//! Invariant: a case is fed once to each kind of server.
 
 use std::{
     collections::HashMap,
@@ -11,7 +13,8 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use hitl_adversarial::case::Case;
+use hitl_adversarial::{case::Case, everything::folded};
+use hitl_receipt::ArgsDigest;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Request,
@@ -20,14 +23,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio::{net::TcpStream, task::JoinSet};
 
 /// Connections to each endpoint.
 const AT_ONCE: usize = 4;
-
-/// Numbers of cases at one endpoint begin this far from those at another, since endpoints of one
-/// process share what they note.
-const APART: usize = 10_000_000;
 
 /// An endpoint of a server.
 #[derive(Clone, Debug)]
@@ -50,20 +50,55 @@ impl FromStr for Server {
     }
 }
 
-/// A call as a server has executed it.
+/// A call as a server has run it.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Executed {
-    case: usize,
+    /// The number in the request's `x-case` header.
+    pub(crate) case: usize,
     /// The tool's name.
     pub(crate) tool: String,
     /// Its arguments, as JSON.
     pub(crate) arguments: String,
+    /// The field `version` that a typed handler gets, where the server's language ignores case.
+    #[serde(default)]
+    pub(crate) bound: Option<String>,
+    /// The request target as it arrived.
+    pub(crate) path: String,
+    /// Headers as they arrived whose names a server may take for `x-hitl-…`.
+    pub(crate) hitl: Vec<(String, String)>,
 }
 
-/// What was executed, by number of the case.
+impl Executed {
+    /// The arguments as an object.
+    pub(crate) fn arguments(&self) -> Option<Map<String, Value>> {
+        serde_json::from_str(&self.arguments).ok()
+    }
+
+    /// How the call differs from one that was shown, if it does.
+    pub(crate) fn differs_from(
+        &self,
+        tool: &str,
+        arguments: &Map<String, Value>,
+    ) -> Option<String> {
+        let theirs = self.arguments().map(|arguments| ArgsDigest::of(Some(&arguments)).ok());
+        let shown = ArgsDigest::of(Some(arguments)).ok();
+        if self.tool != tool || theirs != Some(shown) {
+            return Some("another tool or other arguments".to_owned());
+        }
+        let named = arguments.iter().filter(|(key, _)| folded(key) == "version");
+        let values: Vec<_> = named.map(|(_, value)| value.as_str()).collect();
+        match (&self.bound, values.as_slice()) {
+            (None, _) => None,
+            (Some(bound), [Some(shown)]) if bound == shown => None,
+            (Some(bound), _) => Some(format!("a typed handler gets the version {bound:?}")),
+        }
+    }
+}
+
+/// What was run, by number of the case.
 pub(crate) type ByCase = HashMap<usize, Vec<Executed>>;
 
-/// Feeds every case to one endpoint of each kind; gives what each kind has executed.
+/// Feeds every case to one endpoint of each kind; gives what each kind has run of them.
 pub(crate) async fn feed(
     kinds: &[(String, Vec<Server>)],
     cases: &Arc<Vec<Case>>,
@@ -75,7 +110,6 @@ pub(crate) async fn feed(
             for _ in 0..AT_ONCE {
                 let feeder = Feeder {
                     server: server.clone(),
-                    endpoint,
                     step: endpoints.len(),
                     next: Arc::clone(&next),
                     cases: Arc::clone(cases),
@@ -89,12 +123,12 @@ pub(crate) async fn feed(
     }
     let mut all = Vec::new();
     for (kind, endpoints) in kinds {
+        let mut addresses: Vec<_> = endpoints.iter().map(|server| server.address).collect();
+        addresses.dedup();
         let mut executed = ByCase::new();
-        for (endpoint, server) in endpoints.iter().enumerate() {
-            for call in executed_by(server).await? {
-                if call.case / APART == endpoint {
-                    executed.entry(call.case % APART).or_default().push(call);
-                }
+        for address in addresses {
+            for call in executed_by(address).await? {
+                executed.entry(call.case).or_default().push(call);
             }
         }
         all.push((kind.clone(), executed));
@@ -104,7 +138,6 @@ pub(crate) async fn feed(
 
 struct Feeder {
     server: Server,
-    endpoint: usize,
     step: usize,
     next: Arc<AtomicUsize>,
     cases: Arc<Vec<Case>>,
@@ -112,18 +145,22 @@ struct Feeder {
 
 impl Feeder {
     async fn feed(self) -> anyhow::Result<()> {
-        let mut connection = connect(&self.server).await?;
+        let mut connection = connect(self.server.address).await?;
         loop {
             let number = self.next.fetch_add(self.step, Ordering::Relaxed);
             let Some(case) = self.cases.get(number) else { return Ok(()) };
+            // MCP calls by POST alone.
+            if case.method() != "POST" {
+                continue;
+            }
             if connection.ready().await.is_err() {
-                connection = connect(&self.server).await?;
+                connection = connect(self.server.address).await?;
             }
             let answer = connection.send_request(self.request(number, case)?).await;
-            // Whatever it answers, and even when it hangs up: what it executed it has noted.
+            // Whether it answers or hangs up: it has recorded what it ran.
             match answer {
                 Ok(answer) => drop(answer.into_body().collect().await),
-                Err(_) => connection = connect(&self.server).await?,
+                Err(_) => connection = connect(self.server.address).await?,
             }
         }
     }
@@ -132,7 +169,7 @@ impl Feeder {
         let mut request = Request::post(&self.server.path)
             .header("host", self.server.address.to_string())
             .header("accept", "application/json, text/event-stream")
-            .header("x-case", (self.endpoint * APART + number).to_string());
+            .header("x-case", number.to_string());
         for (name, value) in &case.headers {
             request = request.header(name, value);
         }
@@ -140,23 +177,24 @@ impl Feeder {
     }
 }
 
-async fn connect(server: &Server) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-    let stream = TcpStream::connect(server.address)
-        .await
-        .with_context(|| format!("{} does not answer", server.kind))?;
+/// A connection to a server.
+pub(crate) async fn connect(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let stream =
+        TcpStream::connect(address).await.with_context(|| format!("{address} does not answer"))?;
     stream.set_nodelay(true)?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(sender)
 }
 
-async fn executed_by(server: &Server) -> anyhow::Result<Vec<Executed>> {
-    let mut connection = connect(server).await?;
-    let request = Request::get("/executed").header("host", server.address.to_string());
+/// What the server at an address has run since it was last asked.
+pub(crate) async fn executed_by(address: SocketAddr) -> anyhow::Result<Vec<Executed>> {
+    let mut connection = connect(address).await?;
+    let request = Request::get("/executed").header("host", address.to_string());
     let answer = connection.send_request(request.body(Full::default())?).await?;
     if !answer.status().is_success() {
-        bail!("{} does not say what it executed: {}", server.kind, answer.status());
+        bail!("{address} does not say what it ran: {}", answer.status());
     }
     let body = answer.into_body().collect().await?.to_bytes();
-    serde_json::from_slice(&body).with_context(|| format!("what {} executed", server.kind))
+    serde_json::from_slice(&body).with_context(|| format!("what {address} ran"))
 }

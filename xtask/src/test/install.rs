@@ -69,6 +69,30 @@ pub(super) fn envoy(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(workspace::output(&mut path)?.trim()))
 }
 
+/// A program in Go, built from a folder with its pins; gives the executable. The machine's own Go
+/// builds it, and downloads the toolchain that `go.mod` asks for where it is older.
+pub(super) fn go_program(
+    workspace: &Workspace,
+    name: &str,
+    source: &str,
+    files: &[&str],
+) -> anyhow::Result<PathBuf> {
+    let folder = workspace.tools().join(name);
+    let program = folder.join(name);
+    workspace::output(workspace.command("go").arg("version"))
+        .context("Go is needed: install it from https://go.dev/dl")?;
+    let pins = ["go.mod", "go.sum"];
+    let paths = pins.iter().chain(files).map(|file| workspace.path(source).join(file));
+    let paths: Vec<_> = paths.collect();
+    install_once(&folder, &paths, || {
+        fs::create_dir_all(&folder)?;
+        let mut go = workspace.command("go");
+        go.args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(".");
+        workspace::run(go.current_dir(workspace.path(source)))
+    })?;
+    Ok(program)
+}
+
 /// A browser of the Chromium family: the one that is named, one that is there, or Debian's, which
 /// only the machine's own package manager can install.
 pub(super) fn chromium(workspace: &Workspace) -> anyhow::Result<PathBuf> {

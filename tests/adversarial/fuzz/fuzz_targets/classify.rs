@@ -1,5 +1,5 @@
-//! Whatever bytes come: the gate neither panics nor lets pass what some server could run, and what
-//! it gates is what everybody reads.
+//! The gate never panics and lets nothing pass that some server could run; a call that it gates is
+//! the same for every reader, and the oracle of the strict reader holds of its body.
 
 #![no_main]
 

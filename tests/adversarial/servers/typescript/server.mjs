@@ -1,13 +1,13 @@
-// An MCP server made of the official TypeScript SDK as it is; notes what it executes.
+// An MCP server made of the official TypeScript SDK, unmodified, that records the calls it runs.
 //
-// POST /mcp lets the SDK's transport read the body itself; POST /express reads it with
-// express.json() first, as the SDK's examples do. Both speak Streamable HTTP without sessions and
-// answer in JSON. Every tools/call that the SDK hands to its handler counts as executed, whatever
-// the tool and its arguments: both are noted with the number in the request's `x-case` header. GET
-// /executed gives all that is noted, as a JSON array; arguments are JSON inside of it, as text.
+// A POST to a path ending in /express is read with express.json() first, as the SDK's examples do;
+// on any other path the SDK's transport reads the body itself. Both speak Streamable HTTP without
+// sessions and answer in JSON. Each tools/call that the SDK hands to its handler is recorded with the
+// number in the request's `x-case` header, whatever its tool and arguments, with the request target
+// and the headers that a server may take for the gate's. GET /executed returns the records since the
+// last time, as a JSON array; arguments are JSON text inside it.
 //
-// It must never judge a body itself, neither before nor instead of the SDK: it is there to show
-// what a server that is not ours takes for a tool call.
+// Invariant: it never judges a body itself, neither before nor instead of the SDK.
 // Usage: node server.mjs; prints `listening address=127.0.0.1:PORT` once it listens.
 
 import { Server } from "@modelcontextprotocol/sdk/server/index.js";
@@ -29,23 +29,29 @@ const CAPABILITIES = { tools: {}, tasks: { requests: { tools: { call: {} } } } }
 // The one a server would make for itself; shared because making it costs more than a request.
 const jsonSchemaValidator = new AjvJsonSchemaValidator();
 
-const executed = [];
+let executed = [];
 
-function note(requestInfo, { name, arguments: given }) {
-  const number = requestInfo?.headers["x-case"];
+function note({ rawHeaders, headers, originalUrl }, { name, arguments: given }) {
+  const number = headers["x-case"];
   if (number === undefined) return;
   const text = JSON.stringify(given ?? {});
-  executed.push({ case: Number(number), tool: name.toWellFormed(), arguments: text });
+  const hitl = [];
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const header = rawHeaders[at].toLowerCase().replaceAll("_", "-");
+    if (header.startsWith("x-hitl-")) hitl.push([rawHeaders[at], rawHeaders[at + 1]]);
+  }
+  const tool = name.toWellFormed();
+  executed.push({ case: Number(number), tool, arguments: text, path: originalUrl, hitl });
 }
 
-function build() {
+function build(incoming) {
   const server = new Server(
     { name: "differential", version: "1.0.0" },
     { capabilities: CAPABILITIES, jsonSchemaValidator },
   );
   server.setRequestHandler(ListToolsRequestSchema, () => ({ tools: [] }));
-  server.setRequestHandler(CallToolRequestSchema, (request, extra) => {
-    note(extra.requestInfo, request.params);
+  server.setRequestHandler(CallToolRequestSchema, (request) => {
+    note(incoming, request.params);
     return { content: [{ type: "text", text: "executed" }] };
   });
   return server;
@@ -65,7 +71,7 @@ function giveUpLate(req, res) {
 
 async function serve(req, res) {
   giveUpLate(req, res);
-  const server = build();
+  const server = build(req);
   const transport = new StreamableHTTPServerTransport({
     sessionIdGenerator: undefined,
     enableJsonResponse: true,
@@ -79,11 +85,12 @@ async function serve(req, res) {
 }
 
 const app = express();
-app.post("/mcp", serve);
-app.post("/express", express.json(), serve);
 app.get("/executed", (_req, res) => {
   res.json(executed);
+  executed = [];
 });
+app.post(/\/express$/, express.json(), serve);
+app.post(/(?:)/, serve);
 // Express takes a function for an error handler only if it has four parameters.
 app.use((error, _req, res, _next) => {
   if (!res.headersSent) res.status(error.status ?? 500);
