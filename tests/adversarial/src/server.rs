@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -24,7 +25,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+
+/// Longest that a server may take to answer; then its connection is closed.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connections to each endpoint.
 const AT_ONCE: usize = 4;
@@ -156,11 +160,18 @@ impl Feeder {
             if connection.ready().await.is_err() {
                 connection = connect(self.server.address).await?;
             }
-            let answer = connection.send_request(self.request(number, case)?).await;
-            // Whether it answers or hangs up: it has recorded what it ran.
-            match answer {
-                Ok(answer) => drop(answer.into_body().collect().await),
-                Err(_) => connection = connect(self.server.address).await?,
+            let request = self.request(number, case)?;
+            let exchange = async {
+                let answer = connection.send_request(request).await?;
+                answer.into_body().collect().await
+            };
+            // Whether it answers, hangs up or falls silent: it has recorded what it ran.
+            let answered = timeout(PATIENCE, exchange).await;
+            if answered.is_err() {
+                println!("{}: no answer to {}", self.server.kind, case.write().escape_ascii());
+            }
+            if !matches!(answered, Ok(Ok(_))) {
+                connection = connect(self.server.address).await?;
             }
         }
     }
