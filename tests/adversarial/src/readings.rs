@@ -127,7 +127,7 @@ pub(crate) async fn run(args: ReadingsArgs) -> anyhow::Result<()> {
         let through: Vec<_> = through.collect();
         println!("{}{}: ran {} calls behind Envoy", door.kind, door.path, through.len());
         // Otherwise nothing was compared.
-        if through.len() * 10 < cases.len() {
+        if through.len() * 20 < cases.len() {
             bail!("{} ran next to nothing; the comparison says nothing", door.kind);
         }
         let found = readings.compare(&cases, door, &through);
@@ -161,10 +161,10 @@ fn corpus(folder: &PathBuf) -> anyhow::Result<Vec<Case>> {
     paths.iter().map(|path| Ok(Case::parse(&std::fs::read(path)?))).collect()
 }
 
-/// A generated case. Most are refused and reach no server: of those a quarter is enough.
+/// A generated case. Most are refused and reach no server: of those few are enough.
 fn likely(generator: &mut Generator) -> Case {
     let mut case = generator.case();
-    for _ in 0..3 {
+    for _ in 0..8 {
         if !matches!(case.classify(), Class::Refuse(_)) {
             break;
         }

@@ -31,7 +31,7 @@ use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connections to each endpoint.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// An endpoint of a server.
 #[derive(Clone, Debug)]
