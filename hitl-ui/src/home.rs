@@ -92,11 +92,15 @@ impl Home {
         self.name() == SHARED
     }
 
-    /// Checks that a request came to the queue's own host.
+    /// Checks that a request came to the queue's own host. One that names no host (HTTP/1.0) is a program's: browsers
+    /// name one.
     ///
     /// # Errors
     /// See [`ForeignHost`].
     pub fn check(&self, headers: &HeaderMap) -> Result<(), ForeignHost> {
+        if !headers.contains_key(header::HOST) {
+            return Ok(());
+        }
         let asked = host(headers);
         let name = hosts::name(asked);
         if hosts::is_loopback_address(asked) || name.as_deref() == Some(&*self.name()) {
@@ -179,6 +183,7 @@ mod tests {
         let lab = "http://queue.localhost:8090";
         let away = "https://Queue.example.com";
         for url in ["", lab, away] {
+            assert_eq!(home(url).check(&HeaderMap::new()), Ok(()), "{url}");
             for host in ["127.0.0.1:8090", "127.0.0.1", "[::1]:8090"] {
                 assert_eq!(check(url, host), Ok(()), "{url} {host}");
             }
