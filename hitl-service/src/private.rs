@@ -1,4 +1,4 @@
-//! Files that only their owner may read or write, whatever the umask.
+//! Files that only their owner may read or write, under every umask.
 //!
 //! Owns the mode of every file that a service creates: 0600. Invariant: permissions are only ever
 //! taken away, never given.
@@ -145,7 +145,7 @@ mod tests {
         symlink(&database, &link).unwrap();
         restrict(&link);
         assert_eq!([mode(&database), mode(&log)], [OWNER; 2]);
-        // A link that somebody has planted beside it leads nowhere.
+        // A planted link beside it leads nowhere.
         assert_eq!(mode(&other), 0o664);
         restrict(&folder.0.join("none.db"));
     }

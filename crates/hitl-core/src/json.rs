@@ -2,8 +2,8 @@
 //!
 //! Owns the only reader of JSON from outside: [`message`] for what other programs read as well,
 //! [`read`] for what this workspace reads alone. Invariant: what is read is what is written. Every
-//! object arrives through this module's own visitor, so no key has a private meaning, whatever
-//! features a dependency switches on in `serde_json`. Nothing is repaired.
+//! object arrives through this module's own visitor, so no key has a private meaning under any
+//! feature that a dependency switches on in `serde_json`. Nothing is repaired.
 
 mod fold;
 mod number;

@@ -61,7 +61,7 @@ const CALLS: usize = 2;
 /// A plan for what is asked for, not for what is usual: a list may be of anything.
 const LISTS: &str = "SET plan_cache_mode TO force_custom_plan";
 
-/// The same for a search, which the server ends where nobody is left to stop it.
+/// The same for a search; the server ends it where the gate no longer can.
 const SEARCHES: &str = "SET plan_cache_mode TO force_custom_plan; SET statement_timeout TO '12s'";
 
 /// How long few rows may take, and many.

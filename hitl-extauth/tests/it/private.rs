@@ -1,4 +1,4 @@
-//! Files that the gate creates are its user's alone, whatever the umask.
+//! Files that the gate creates are its user's alone, under every umask.
 
 use std::{
     fs::{self, Permissions},

@@ -118,7 +118,7 @@ pub(super) fn explain(error: &Error) -> String {
     }
 }
 
-/// Why somebody was not let in, without the user's name: it is a part of the URL, and a password that
+/// Why PostgreSQL rejected the login, without the user's name: it is a part of the URL, and a password that
 /// stands in its place is not shown either.
 fn without_user(message: &str) -> String {
     for begin in ["user \"", "role \""] {
@@ -293,7 +293,7 @@ impl Drop for Lent {
             let tls = pool.manager().tls.clone();
             runtime.spawn(async move {
                 if !matches!(timeout(CREATE, cancel.cancel_query(tls)).await, Ok(Ok(()))) {
-                    tracing::debug!("PostgreSQL was not told that nobody waits for an answer");
+                    tracing::debug!("PostgreSQL was not reached to cancel a search");
                 }
             });
         }

@@ -65,7 +65,7 @@ impl Searches {
         let must_stop = move || left.load(Ordering::Relaxed) || Instant::now() >= deadline;
         let searched = task::spawn_blocking(move || {
             let connection = loan.connection.as_mut()?;
-            // A new one for every search, so that a reader who leaves late stops nobody else's.
+            // One for each search, so that a reader who leaves late stops no other search.
             let watched = connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(must_stop));
             Some(watched.and_then(|()| work(connection)))
         });
