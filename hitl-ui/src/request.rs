@@ -187,7 +187,7 @@ impl<'a> Shown<'a> {
 }
 
 fn may_run(request: &Request) -> bool {
-    matches!(request.state, Life::Pending | Life::Approved)
+    matches!(request.state, Life::Pending | Life::Approved) && request.unreadable.is_none()
 }
 
 fn seconds(span: SignedDuration) -> i64 {

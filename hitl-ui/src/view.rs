@@ -144,6 +144,9 @@ impl<'a> Card<'a> {
 
     /// One line of what it is about.
     pub fn summary(&self) -> String {
+        if self.request.unreadable.is_some() {
+            return "stored content unreadable".to_owned();
+        }
         let arguments = serde_json::Value::Object(self.request.tool_args.clone()).to_string();
         let shown: String = arguments.chars().take(SUMMARY).collect();
         let more = arguments.chars().count().saturating_sub(SUMMARY);

@@ -25,6 +25,7 @@ async fn a_request_that_cannot_be_read_is_shown_as_that_and_can_only_be_rejected
     let page = dana.page(&format!("/requests/{bad}")).await;
     assert!(page.contains("This request cannot be read") && page.contains("private meaning"));
     assert!(!page.contains("value=\"approve\""), "{page}");
+    assert!(page.contains("Unknown: the stored request") && !page.contains("What will run"));
     assert!(dana.page(&format!("/requests/{good}")).await.contains("value=\"approve\""));
 
     let token = dana.form_token().await;
