@@ -102,7 +102,10 @@ pub async fn run(command: &AuditCommand) -> Result<(), AuditError> {
         AuditCommand::Export { source, postgres } => {
             let mut out = io::BufWriter::new(io::stdout());
             let print = |event: Event| {
-                writeln!(out, "{}", serde_json::json!(event)).map_err(AuditError::Output)
+                // The members in the order in which the gate serves them.
+                serde_json::to_writer(&mut out, &event)
+                    .map_err(|e| AuditError::Output(e.into()))?;
+                writeln!(out).map_err(AuditError::Output)
             };
             match source {
                 Database::Sqlite(path) => events_of(path, print)?,

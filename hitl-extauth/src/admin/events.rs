@@ -17,7 +17,6 @@ use futures_util::{Stream, StreamExt as _, stream};
 use hitl_api::{Event, Head};
 use hitl_service::Json;
 use serde::Deserialize;
-use serde_json::json;
 use tokio::time::MissedTickBehavior;
 use utoipa::IntoParams;
 
@@ -74,7 +73,7 @@ pub(super) async fn stream(
         let _here = &here;
 
         let sent = sse::Event::default().id(event.seq.to_string()).event(event.kind.clone());
-        Ok::<_, Infallible>(sent.data(json!(event).to_string()))
+        Ok::<_, Infallible>(sent.data(serde_json::to_string(&event).unwrap_or_default()))
     });
     let events = events.take_until(ended);
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())

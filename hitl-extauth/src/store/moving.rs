@@ -6,7 +6,7 @@
 use std::{io, path::Path};
 
 use hitl_api::{
-    Head,
+    Head, RequestId,
     audit::{Broken, Verifier},
 };
 
@@ -45,6 +45,11 @@ pub enum MoveError {
     /// Its audit is broken; a move must not look like the cause.
     #[error("nothing was moved, for the audit in the file is broken: {0}")]
     Broken(#[from] Broken),
+    /// A request cannot be read; moved, it would have lost what is stored of it.
+    #[error(
+        "nothing was moved: request {0} cannot be read ({1}); go on with the file, or repair that row"
+    )]
+    Unreadable(RequestId, String),
     /// The PostgreSQL cannot be used.
     #[error(transparent)]
     Target(#[from] postgres::OpenError),
@@ -94,6 +99,10 @@ pub(crate) async fn run(
     loop {
         let page = source.requests(after, AT_ONCE)?;
         let Some(last) = page.last().map(|request| request.id) else { break };
+        if let Some((id, why)) = page.iter().find_map(|one| Some((one.id, one.unreadable.clone()?)))
+        {
+            return Err(MoveError::Unreadable(id, why));
+        }
         after = Some(last);
         requests += page.len() as u64;
         votes += page.iter().map(|request| request.votes.len() as u64).sum::<u64>();
