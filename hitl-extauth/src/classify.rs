@@ -11,7 +11,7 @@ mod methods;
 use hitl_core::json::{self, JsonError};
 use serde_json::{Map, Value};
 
-pub(crate) use self::headers::{PARTIAL_BODY, folded};
+pub(crate) use self::headers::{PARTIAL_BODY, begins_as, folded};
 pub use self::{
     headers::Headers,
     methods::{HarmlessMethods, MethodPattern, MethodPatternError},

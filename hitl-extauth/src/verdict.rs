@@ -19,7 +19,7 @@ use envoy_types::pb::{
 use hitl_api::RequestId;
 use serde_json::{Value, json};
 
-use crate::classify::{Headers, PARTIAL_BODY, Refusal, folded};
+use crate::classify::{Headers, PARTIAL_BODY, Refusal, begins_as};
 
 /// `google.rpc.Code`: allowed.
 const OK: i32 = 0;
@@ -46,9 +46,8 @@ const DESCRIPTIONS: [&str; 6] = [
 
 /// Whether a caller may not send a header of this name on.
 fn is_taken_off(name: &str) -> bool {
-    let read = folded(name);
-    read.starts_with(OWN_HEADERS)
-        || (read.starts_with(ENVOYS_HEADERS) && !DESCRIPTIONS.contains(&name))
+    begins_as(name, OWN_HEADERS)
+        || (begins_as(name, ENVOYS_HEADERS) && !DESCRIPTIONS.contains(&name))
 }
 
 /// Says which version of MCP the caller speaks.

@@ -67,8 +67,23 @@ const DECISIVE: [&str; 9] = [
 /// A header's name as the most lenient server reads it: CGI, WSGI and their like make one sign of `-`, `_`
 /// and of what else is no letter or digit.
 pub(crate) fn folded(name: &str) -> String {
+    fold(name).collect()
+}
+
+/// Whether the most lenient server takes a header for one whose name begins like this.
+pub(crate) fn begins_as(name: &str, beginning: &str) -> bool {
+    let mut read = fold(name);
+    beginning.chars().all(|sign| read.next() == Some(sign))
+}
+
+fn fold(name: &str) -> impl Iterator<Item = char> {
     let fold = |sign: char| if sign.is_ascii_alphanumeric() { sign } else { '-' };
-    name.chars().map(fold).collect::<String>().to_ascii_lowercase()
+    name.chars().map(move |sign| fold(sign).to_ascii_lowercase())
+}
+
+/// Whether folding would not change a name. Nearly all names are like this.
+fn is_folded(name: &str) -> bool {
+    name.bytes().all(|sign| matches!(sign, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 /// Refuses a request that may become a tunnel. Everything after its head would reach the server unseen.
@@ -85,9 +100,8 @@ pub(super) fn no_tunnel(headers: &Headers) -> Result<(), Refusal> {
 /// header.
 pub(super) fn exact_names(headers: &Headers) -> Result<(), Refusal> {
     for (name, _) in headers.iter() {
-        let read = folded(name);
-        if read != name
-            && let Some(known) = DECISIVE.iter().find(|known| **known == read)
+        if !is_folded(name)
+            && let Some(known) = DECISIVE.iter().find(|known| fold(name).eq(known.chars()))
         {
             return Err(Refusal::FoldedHeader(short(name), known));
         }
