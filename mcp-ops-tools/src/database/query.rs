@@ -5,6 +5,7 @@
 //! progress handler stops it when its time is over. Must never decide by looking at the text.
 
 use std::{
+    cell::Cell,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -189,10 +190,12 @@ pub enum QueryError {
     Database(rusqlite::Error),
 }
 
-/// A connection that runs other people's statements.
+/// A connection that runs callers' statements.
 pub(super) struct Reader {
     connection: Connection,
     watch: Arc<Watch>,
+    /// The schema cookie that the cached statements were prepared under.
+    prepared_under: Cell<Option<i64>>,
 }
 
 /// What SQLite's callbacks look at while a statement is prepared and run.
@@ -321,7 +324,7 @@ impl Reader {
         }))?;
         let clock = Arc::clone(&watch);
         connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(move || clock.must_stop()))?;
-        Ok(Self { connection, watch })
+        Ok(Self { connection, watch, prepared_under: Cell::new(None) })
     }
 
     /// Makes the reader ready for another caller. Set the flag when that caller leaves.
@@ -354,6 +357,7 @@ impl Reader {
         self.connection.busy_timeout(effort.lock_wait).map_err(QueryError::Database)?;
         let snapshot = Snapshot::begin(&self.connection).map_err(QueryError::Database)?;
         let schema_version = schema_version(&self.connection).map_err(QueryError::Database)?;
+        self.forget_statements_of_other_schemas().map_err(QueryError::Database)?;
         self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, effort.value_limit)?;
         {
             let mut state = self.watch.lock();
@@ -378,6 +382,23 @@ impl Reader {
         })
     }
 
+    /// Empties the statement cache when the schema has changed since it was filled.
+    ///
+    /// SQLite prepares a statement of an older schema again while it runs it, after its columns were
+    /// read. Call this inside the read transaction and after its first statement: that statement has
+    /// loaded the schema, so what is prepared from here on is prepared under it, and seen by the
+    /// authorizer.
+    fn forget_statements_of_other_schemas(&self) -> rusqlite::Result<()> {
+        let cookie: i64 = self
+            .connection
+            .prepare_cached("PRAGMA schema_version")?
+            .query_row([], |row| row.get(0))?;
+        if self.prepared_under.replace(Some(cookie)) != Some(cookie) {
+            self.connection.flush_prepared_statement_cache();
+        }
+        Ok(())
+    }
+
     fn read(&self, sql: &str, schema_version: Version) -> Result<QueryAnswer, QueryError> {
         if sql.len() > usize::try_from(SQL_LIMIT).unwrap_or_default() {
             return Err(QueryError::TooLong);
@@ -385,19 +406,30 @@ impl Reader {
         if sql.contains('\0') {
             return Err(QueryError::Nul);
         }
-        // Preparing refuses a second statement. A cached statement was looked at when it was new,
-        // and SQLite prepares it again, past the authorizer, when the schema has changed.
+        // Preparing refuses a second statement, and has the authorizer look at this one. A cached
+        // statement was seen when it was new.
         if sql.len() <= CACHED_LENGTH {
             let mut statement = self.connection.prepare_cached(sql)?;
-            let answer = collect(&mut statement, schema_version);
+            let answer = self.run(&mut statement, schema_version);
             if answer.is_err() {
                 // What is refused is not worth its memory.
                 statement.discard();
             }
             answer
         } else {
-            collect(&mut self.connection.prepare(sql)?, schema_version)
+            self.run(&mut self.connection.prepare(sql)?, schema_version)
         }
+    }
+
+    fn run(
+        &self,
+        statement: &mut Statement<'_>,
+        schema_version: Version,
+    ) -> Result<QueryAnswer, QueryError> {
+        // The authorizer let it pass, perhaps when it was put into the cache. A pragma that is read as a
+        // table is prepared while the statement runs.
+        self.watch.lock().selecting = true;
+        collect(statement, schema_version)
     }
 }
 
@@ -437,11 +469,10 @@ fn collect(
     if statement.parameter_count() > 0 {
         return Err(QueryError::Placeholders);
     }
-    let columns = rows::column_names(statement);
+    let rows::Answer { columns, rows, truncated } = rows::collect(statement)?;
     if columns.iter().map(String::len).sum::<usize>() > NAMES_LIMIT {
         return Err(QueryError::Names);
     }
-    let (rows, truncated) = rows::collect(statement, &columns)?;
     if rows.is_empty() && truncated {
         return Err(QueryError::RowTooBig);
     }

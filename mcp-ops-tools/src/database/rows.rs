@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rusqlite::{Statement, types::ValueRef};
+use rusqlite::{Row, Statement, types::ValueRef};
 use serde_json::{Map, Value, json};
 
 /// Most rows an answer carries.
@@ -18,36 +18,64 @@ pub const BYTE_LIMIT: usize = 1024 * 1024;
 /// Columns that are quicker compared with each other than put into a set.
 const FEW: usize = 16;
 
-/// The rows of a statement as JSON, and whether there were more than an answer carries.
-pub(super) fn collect(
-    statement: &mut Statement<'_>,
-    columns: &[String],
-) -> rusqlite::Result<(Vec<Map<String, Value>>, bool)> {
+/// The answer of a statement.
+pub(super) struct Answer {
+    /// Column names, unique.
+    pub(super) columns: Vec<String>,
+    /// One object per row, by column name.
+    pub(super) rows: Vec<Map<String, Value>>,
+    /// Whether there were more rows than an answer carries.
+    pub(super) truncated: bool,
+}
+
+/// Runs a statement and returns its rows as JSON.
+///
+/// The columns are read after the first step: only then is it certain which schema SQLite runs the
+/// statement under.
+pub(super) fn collect(statement: &mut Statement<'_>) -> rusqlite::Result<Answer> {
+    let mut columns = None;
     let mut answer = Vec::new();
     let mut bytes = 0_usize;
+    let mut truncated = false;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
+        let columns = columns.get_or_insert_with(|| column_names(row.as_ref()));
+        // Until this row has found its place.
+        truncated = true;
         if answer.len() == ROW_LIMIT {
-            return Ok((answer, true));
+            break;
         }
-        let mut object = Map::new();
-        let mut raw = bytes;
-        for (index, column) in columns.iter().enumerate() {
-            let value = row.get_ref(index)?;
-            // No JSON is shorter than what it stands for: this stops before anything is copied.
-            raw = raw.saturating_add(column.len()).saturating_add(length(value));
-            if raw > BYTE_LIMIT {
-                return Ok((answer, true));
-            }
-            object.insert(column.clone(), self::value(value));
-        }
+        let Some(object) = object(row, columns, bytes)? else { break };
         bytes = bytes.saturating_add(json_length(&object)).saturating_add(1);
         if bytes > BYTE_LIMIT {
-            return Ok((answer, true));
+            break;
         }
         answer.push(object);
+        truncated = false;
     }
-    Ok((answer, false))
+    drop(rows);
+    let columns = columns.unwrap_or_else(|| column_names(statement));
+    Ok(Answer { columns, rows: answer, truncated })
+}
+
+/// A row by column name; none where it takes more than is left of an answer after `bytes`.
+fn object(
+    row: &Row<'_>,
+    columns: &[String],
+    bytes: usize,
+) -> rusqlite::Result<Option<Map<String, Value>>> {
+    let mut object = Map::new();
+    let mut raw = bytes;
+    for (index, column) in columns.iter().enumerate() {
+        let value = row.get_ref(index)?;
+        // No JSON is shorter than what it stands for: this stops before anything is copied.
+        raw = raw.saturating_add(column.len()).saturating_add(length(value));
+        if raw > BYTE_LIMIT {
+            return Ok(None);
+        }
+        object.insert(column.clone(), self::value(value));
+    }
+    Ok(Some(object))
 }
 
 fn length(value: ValueRef<'_>) -> usize {
@@ -58,7 +86,7 @@ fn length(value: ValueRef<'_>) -> usize {
 }
 
 /// Names of a statement's columns; one that repeats gets a number.
-pub(super) fn column_names(statement: &Statement<'_>) -> Vec<String> {
+fn column_names(statement: &Statement<'_>) -> Vec<String> {
     let names: Vec<&str> = statement.column_names().collect();
     // Few columns are compared faster than hashed, and most statements repeat no name.
     let repeats = |(at, name): (usize, &&str)| names.iter().take(at).any(|earlier| earlier == name);

@@ -153,6 +153,23 @@ async fn any_single_select_is_answered() {
 }
 
 #[tokio::test]
+async fn a_statement_is_answered_alike_however_often_it_is_asked() {
+    let server = Server::start(&[]).await;
+    for sql in [
+        "SELECT * FROM orders",
+        "SELECT name FROM pragma_table_info('orders')",
+        "SELECT o.id, p.name FROM orders o, pragma_table_info('orders') p WHERE p.cid = o.id",
+    ] {
+        let first = server.rows(sql).await;
+        assert!(!first.as_array().unwrap().is_empty(), "{sql}");
+        // More often than there are connections.
+        for _ in 0..12 {
+            assert_eq!(server.rows(sql).await, first, "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_type_survives_and_repeated_names_keep_their_values() {
     let server = Server::start(&[]).await;
     let sql = "SELECT NULL AS n, 9223372036854775807 AS i, 199.0 AS r, 'naïve' AS t, x'00ff' AS b, \

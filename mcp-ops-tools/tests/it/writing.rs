@@ -1,7 +1,8 @@
 //! Changes: each whole or not at all, each with one row of the audit.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -123,6 +124,87 @@ async fn two_hundred_mixed_calls_at_once_lose_nothing() {
                       (ORDER BY id) AS before FROM audit WHERE op = 'migrate') \
                       SELECT count(*) AS n FROM m WHERE f <> coalesce(before, 'v2')";
         assert_eq!(server.rows(broken).await, json!([{"n": 0}]));
+    }
+}
+
+/// Statements whose columns depend on the schema: a table, a join, and one that reads both forms of it.
+const STARS: [&str; 3] = [
+    "SELECT * FROM orders",
+    "SELECT * FROM orders JOIN customers ON customers.id = orders.customer",
+    "SELECT o.*, p.name FROM orders o, pragma_table_info('orders') p WHERE p.cid = o.id",
+];
+
+/// Asserts that an answer has the columns of the schema version it names, and values for all of them.
+fn assert_whole(answer: &Value, shapes: &BTreeMap<String, Value>) {
+    let version = answer["schema_version"].as_str().unwrap();
+    assert_eq!(answer["columns"], shapes[version], "{answer}");
+    let columns = answer["columns"].as_array().unwrap().iter();
+    let columns: BTreeSet<_> = columns.map(|column| column.as_str().unwrap()).collect();
+    let rows = answer["rows"].as_array().unwrap();
+    assert!(!rows.is_empty(), "{answer}");
+    for row in rows {
+        let names: BTreeSet<_> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, columns, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn every_read_is_whole_under_one_schema_version_while_migrations_go_up_and_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("orders.db");
+    for args in [vec![], vec!["--database", file.to_str().unwrap()]] {
+        let server = Server::start(&args).await;
+        let ask = async |sql: &str| {
+            server.call("cluster_db_query", json!({"sql": sql})).await.structured()
+        };
+        let mut shapes = STARS.map(|_| BTreeMap::new());
+        for version in ["v1", "v2", "v3", "v4"] {
+            migrate(&server, version).await;
+            for (sql, shapes) in STARS.iter().zip(&mut shapes) {
+                shapes.insert(version.to_owned(), ask(sql).await["columns"].clone());
+            }
+        }
+        let migrated = AtomicBool::new(false);
+        let migrations = async {
+            for round in 0..200 {
+                // Up and down, over one version and over several.
+                migrate(&server, ["v2", "v3", "v2", "v4", "v1", "v3", "v4"][round % 7]).await;
+            }
+            migrated.store(true, Ordering::Relaxed);
+        };
+        // One more than there are connections, so that all of them are in use.
+        let readers = (0..5).map(|reader: usize| {
+            let (ask, shapes, migrated) = (&ask, &shapes, &migrated);
+            async move {
+                let mut seen = BTreeSet::new();
+                for round in reader.. {
+                    let star = round % STARS.len();
+                    let answer = ask(STARS[star]).await;
+                    assert_whole(&answer, &shapes[star]);
+                    seen.insert(answer["schema_version"].to_string());
+                    if migrated.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                seen
+            }
+        });
+        let readers = futures_util::future::join_all(readers);
+        let ((), seen) = futures_util::future::join(migrations, readers).await;
+        assert!(seen.iter().flatten().collect::<BTreeSet<_>>().len() > 1, "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_was_read_before_a_migration_has_the_new_columns_after_it() {
+    let server = Server::start(&[]).await;
+    for (version, has_currency) in [("v2", false), ("v3", true), ("v2", false)] {
+        migrate(&server, version).await;
+        // One after the other they are answered by different connections.
+        for _ in 0..12 {
+            let rows = server.rows("SELECT * FROM orders").await;
+            assert_eq!(rows[0].get("currency").is_some(), has_currency, "{version}: {rows}");
+        }
     }
 }
 
