@@ -169,14 +169,6 @@ impl Cluster {
         Ok(changed)
     }
 
-    /// Has the pods of a Deployment made anew.
-    pub(crate) async fn restart(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
-        use k8s_openapi::api::apps::v1::Deployment;
-        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
-        deployments.restart(name).await?;
-        Ok(())
-    }
-
     /// Deletes an object and waits until it is gone; one that is not there is fine.
     pub(crate) async fn delete(&self, of: &Named<'_>, name: &str) -> anyhow::Result<()> {
         let api = self.api(of).await?;

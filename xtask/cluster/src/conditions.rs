@@ -129,6 +129,17 @@ pub(crate) fn agent(object: &Value) -> Verdict {
     all_true(object, object.pointer("/status/conditions"), &["Accepted", "Ready"])
 }
 
+/// The Deployment that kagent has made of an Agent: with the Agent's image where it names one, and
+/// rolled out.
+pub(crate) fn agent_deployment(agent: &Value, object: &Value) -> Verdict {
+    let wanted = text(agent, "/spec/byo/deployment/image");
+    let image = text(object, "/spec/template/spec/containers/0/image");
+    if !wanted.is_empty() && image != wanted {
+        return Err(format!("it has the image {image}; kagent has not changed it to {wanted} yet"));
+    }
+    deployment(object)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -151,6 +162,24 @@ mod tests {
         ] {
             deployment(&wrong).unwrap_err();
         }
+    }
+
+    #[test]
+    fn an_agent_s_deployment_has_the_agent_s_image_and_none_of_its_old_pods() {
+        let deployment = |image: &str, all: i64| {
+            json!({"metadata": {"generation": 2}, "spec": {"replicas": 1,
+                "template": {"spec": {"containers": [{"image": image}]}}},
+            "status": {"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 1, "replicas": all}})
+        };
+        let own = json!({"spec": {"type": "BYO", "byo": {"deployment": {"image": "agent:2"}}}});
+        agent_deployment(&own, &deployment("agent:2", 1)).unwrap();
+        let why = agent_deployment(&own, &deployment("agent:1", 1)).unwrap_err();
+        assert!(why.contains("agent:1") && why.contains("agent:2"), "{why}");
+        agent_deployment(&own, &deployment("agent:2", 2)).unwrap_err();
+        // kagent chooses the image of a declarative one.
+        let declarative = json!({"spec": {"type": "Declarative", "declarative": {}}});
+        agent_deployment(&declarative, &deployment("runtime:1", 1)).unwrap();
+        agent_deployment(&declarative, &deployment("runtime:1", 2)).unwrap_err();
     }
 
     #[test]

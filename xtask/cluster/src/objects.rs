@@ -1,14 +1,15 @@
 //! Objects of the lab that no chart makes: namespaces, secrets, the pool of addresses, the Gateway,
 //! and the Services that a person's browser reaches. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    json::set,
+    json::{set, text},
+    kind,
     lab::Record,
     options::{CHAT_NODE_PORT, GATEWAY_NODE_PORT, GatewayKind, Part},
 };
@@ -107,6 +108,33 @@ pub(crate) fn gateway() -> Vec<Value> {
     ]
 }
 
+/// Returns the hosts by which a gateway is reached: its own addresses, by the status of a Gateway or of a
+/// Service of type LoadBalancer, those of the nodes, and the host's name inside of containers.
+pub(crate) fn hosts(gateway: &Value, nodes: &[Value]) -> Vec<String> {
+    let own = ["/status/addresses", "/status/loadBalancer/ingress"].into_iter();
+    let own = own.filter_map(|list| gateway.pointer(list)?.as_array()).flatten();
+    let own = own.flat_map(|one| ["/value", "/ip", "/hostname"].map(|field| text(one, field)));
+    let own = own.filter(|host| !host.is_empty()).map(|host| match host.parse() {
+        Ok(address) => host_of(address),
+        Err(_) => host.to_owned(),
+    });
+    let nodes = kind::addresses(nodes).into_iter().map(host_of);
+    let mut hosts: Vec<_> = own.chain(nodes).collect();
+    // So that the order in which a cluster lists them changes no release.
+    hosts.sort();
+    hosts.dedup();
+    hosts.push("host.docker.internal".to_owned());
+    hosts
+}
+
+/// An address as it stands in a URL.
+fn host_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
 /// The way to kagent's chat from this machine.
 pub(crate) fn chat() -> Vec<Value> {
     let pods = json!({"app.kubernetes.io/name": "kagent", "app.kubernetes.io/component": "ui"});
@@ -144,6 +172,20 @@ mod tests {
             "reviewers": reviewers(&tokens), "key": model_key(&small, None), "pool": pool("172.18.255.205-172.18.255.254"),
             "gateway": gateway(), "chat": chat(),
         }));
+    }
+
+    #[test]
+    fn a_gateway_is_reached_by_its_addresses_and_by_those_of_the_nodes() {
+        let nodes = [json!({"status": {"addresses": [
+            {"type": "InternalIP", "address": "172.18.0.2"}, {"type": "InternalIP", "address": "fc00::2"},
+            {"type": "Hostname", "address": "hitl-control-plane"}]}})];
+        let gateway =
+            json!({"status": {"addresses": [{"type": "IPAddress", "value": "172.18.255.205"}]}});
+        let host = "host.docker.internal";
+        assert_eq!(hosts(&gateway, &nodes), ["172.18.0.2", "172.18.255.205", "[fc00::2]", host]);
+        let service = json!({"status": {"loadBalancer": {"ingress": [{"ip": "fc00::205"}, {"hostname": "lb.example"}]}}});
+        assert_eq!(hosts(&service, &[]), ["[fc00::205]", "lb.example", host]);
+        assert_eq!(hosts(&Value::Null, &[]), [host]);
     }
 
     #[test]

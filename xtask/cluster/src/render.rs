@@ -52,8 +52,8 @@ pub(crate) async fn print(place: &Place, args: &UpArgs) -> anyhow::Result<()> {
     }
     let steps = [
         (Step::Hitl, charts.hitl()),
-        (Step::OpsTools, charts.ops_tools()),
-        (Step::Agents, charts.agents()),
+        (Step::OpsTools, charts.ops_tools(&[])),
+        (Step::Agents, charts.agents("1")),
     ];
     releases
         .extend(steps.into_iter().filter(|(step, _)| plan.has(*step)).map(|(_, release)| release));

@@ -4,10 +4,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     path::PathBuf,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -44,8 +41,8 @@ pub(crate) struct Lab {
     /// What was written down before: then the cluster was whole once.
     pub(crate) known: Option<Record>,
     charts: PathBuf,
-    /// Whether the model's key is another than before.
-    another_key: AtomicBool,
+    /// The version of the Secret with the model's key.
+    key_version: OnceLock<String>,
     cluster: OnceCell<Cluster>,
     images: OnceLock<Vec<Image>>,
 }
@@ -68,7 +65,7 @@ impl Lab {
             key,
             known,
             charts,
-            another_key: AtomicBool::new(false),
+            key_version: OnceLock::new(),
             cluster: OnceCell::new(),
             images: OnceLock::new(),
         }
@@ -162,9 +159,11 @@ impl Lab {
         }
         changed.extend(cluster.apply(&objects::reviewers(&tokens)).await?);
         let key = objects::model_key(&self.record, self.key.as_deref());
-        let key = cluster.apply(&[key]).await?;
-        self.another_key.store(!key.is_empty(), Ordering::Relaxed);
-        changed.extend(key);
+        let (secrets, key_name) =
+            (named("v1", "Secret", self.record.agents()), name(&key).to_owned());
+        changed.extend(cluster.apply(&[key]).await?);
+        let kept = cluster.get(&secrets, &key_name).await?.unwrap_or_default();
+        let _ = self.key_version.set(text(&kept, "/metadata/resourceVersion").to_owned());
         Ok(changed)
     }
 
@@ -260,7 +259,8 @@ impl Lab {
     }
 
     async fn ops_tools(&self, progress: &Progress) -> anyhow::Result<Vec<String>> {
-        let changed = self.charts(self.built()?).ops_tools().install(&self.place).await?;
+        let hosts = self.gateway_hosts().await?;
+        let changed = self.charts(self.built()?).ops_tools(&hosts).install(&self.place).await?;
         progress.say("waiting for the tool server");
         self.rolled_out("ops-tools", "mcp-ops-tools").await?;
         if self.record.gateway == GatewayKind::Agentgateway {
@@ -277,14 +277,10 @@ impl Lab {
     }
 
     async fn agents(&self, progress: &Progress) -> anyhow::Result<Vec<String>> {
-        let mut changed = self.charts(self.built()?).agents().install(&self.place).await?;
+        let key_version = self.key_version.get().map_or("", String::as_str);
+        let charts = self.charts(self.built()?);
+        let changed = charts.agents(key_version).install(&self.place).await?;
         let namespace = self.record.agents();
-        // Pods read the key when they start; a Secret that changes does not start them anew.
-        let running = changed.is_empty() && !self.record.has(Part::Kagent);
-        if running && self.another_key.load(Ordering::Relaxed) {
-            self.cluster().await?.restart(namespace, "dba-assistant").await?;
-            changed.push("dba-assistant restarted with the new key".to_owned());
-        }
         if self.record.scripted {
             self.rolled_out(namespace, "scripted-model").await?;
         }
@@ -300,8 +296,12 @@ impl Lab {
             if agents.is_empty() {
                 bail!("no Agent of this lab is in {namespace}");
             }
+            let deployments = named("apps/v1", "Deployment", namespace);
             for agent in agents {
                 self.ready(&of, name(&agent), conditions::agent).await?;
+                // kagent calls an Agent ready while a pod of its old generation still answers.
+                let rolled_out = |object: &Value| conditions::agent_deployment(&agent, object);
+                self.ready(&deployments, name(&agent), rolled_out).await?;
             }
         } else {
             progress.say("waiting for the agent");
@@ -318,9 +318,24 @@ impl Lab {
         &self,
         of: &Named<'_>,
         name: &str,
-        judge: fn(&Value) -> Verdict,
+        judge: impl Fn(&Value) -> Verdict + Send + Sync,
     ) -> anyhow::Result<()> {
         self.cluster().await?.until(of, name, self.patience(), judge).await
+    }
+
+    /// Hosts by which the gateway is reached beside its names in the cluster: the addresses that the
+    /// cluster has given to it, and those of the nodes, where its node port is.
+    async fn gateway_hosts(&self) -> anyhow::Result<Vec<String>> {
+        let (cluster, namespace) = (self.cluster().await?, self.record.gateway.namespace());
+        let of = match self.record.gateway {
+            GatewayKind::Agentgateway => {
+                named("gateway.networking.k8s.io/v1", "Gateway", namespace)
+            }
+            GatewayKind::Envoy => named("v1", "Service", namespace),
+        };
+        let gateway = cluster.get(&of, GATEWAY).await?.unwrap_or_default();
+        let nodes = cluster.list(&unspaced("v1", "Node"), "").await?;
+        Ok(objects::hosts(&gateway, &nodes))
     }
 
     async fn rolled_out(&self, namespace: &str, name: &str) -> anyhow::Result<()> {

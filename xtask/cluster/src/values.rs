@@ -21,6 +21,9 @@ use crate::{
 /// Seconds that an agent and a gateway wait longer than the gate holds.
 const MARGIN: u32 = 60;
 
+/// The annotation of pods with the version of the Secret that they have read.
+const KEY_VERSION: &str = "model-key-version";
+
 /// What the charts are installed with.
 pub(crate) struct Charts<'a> {
     pub(crate) lab: &'a Record,
@@ -94,12 +97,13 @@ impl Charts<'_> {
         )
     }
 
-    /// Tool server and routes.
-    pub(crate) fn ops_tools(&self) -> Release {
+    /// Tool server and routes; the gateway is also reached by `hosts`.
+    pub(crate) fn ops_tools(&self, hosts: &[String]) -> Release {
         let namespace = self.lab.gateway.namespace();
         let agentgateway = self.has_agentgateway();
-        let hosts =
+        let names =
             ["", ".svc", ".svc.cluster.local"].map(|end| format!("{GATEWAY}.{namespace}{end}"));
+        let hosts: Vec<_> = names.iter().chain(hosts).collect();
         self.ours("mcp-ops-tools", "mcp-ops-tools", "ops-tools", json!({
             "image": self.image("mcp-ops-tools"),
             "allowedHosts": hosts,
@@ -121,8 +125,8 @@ impl Charts<'_> {
         }))
     }
 
-    /// Agents.
-    pub(crate) fn agents(&self) -> Release {
+    /// Agents, with a Secret of this version.
+    pub(crate) fn agents(&self, key_version: &str) -> Release {
         let kagent = self.lab.has(Part::Kagent);
         let mut values = json!({
             "mode": if kagent { "kagent" } else { "standalone" },
@@ -130,6 +134,9 @@ impl Charts<'_> {
             "callLimit": self.lab.hold + MARGIN,
             "image": self.image("dba-assistant"),
             "scriptedModel": {"enabled": self.lab.scripted, "image": self.image("scripted-model")},
+            // Pods read the key when they start; of a Secret that changes, kagent restarts declarative
+            // agents alone.
+            "podAnnotations": {KEY_VERSION: key_version},
         });
         if self.lab.scripted {
             set(&mut values, "model", json!({"name": "scripted"}));
@@ -235,7 +242,12 @@ mod tests {
         let images: Vec<_> = all.map(image).collect();
         let charts =
             Charts { lab: &lab, platform: &platform, images: &images, folder: Path::new("charts") };
-        let mut all = vec![charts.hitl(), charts.ops_tools(), charts.envoy(), charts.agents()];
+        let mut all = vec![
+            charts.hitl(),
+            charts.ops_tools(&["172.18.255.205".to_owned()]),
+            charts.envoy(),
+            charts.agents("4711"),
+        ];
         all.extend(charts.agentgateway());
         all.extend(charts.kagent());
         all.into_iter().map(|release| (release.name.to_owned(), json!({

@@ -39,7 +39,7 @@ impl Cluster {
         of: &Named<'_>,
         name: &str,
         patience: Duration,
-        judge: fn(&Value) -> Verdict,
+        judge: impl Fn(&Value) -> Verdict + Send + Sync,
     ) -> anyhow::Result<()> {
         let mut last = "it is not there".to_owned();
         let waiting = async {
