@@ -5,62 +5,31 @@
 //! has to be built. Must never leave out an image without a word.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
-use anyhow::{Context as _, bail};
-use serde_json::Value;
+use anyhow::Context as _;
 
 use crate::{
-    cluster::objects,
     helm::Release,
     images::{self, Image},
     kind::engine,
-    lab::Place,
-    options::{BundleArgs, GatewayKind, Part},
-    plan::{Plan, Step},
+    lab::{Place, Record},
+    options::{BundleArgs, Part},
+    plan::Plan,
     platform::{Platform, Source},
     shell::{command, follow, output},
+    sources,
     values::Charts,
 };
-
-/// Longest that a manifest may take to come.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The image that nodes are made from, in a bundle.
 pub(crate) const NODE: &str = "node.tar";
 
 /// Which images of ours are in a bundle.
 const OURS: &str = "ours.json";
-
-/// A manifest's text, from here or from elsewhere.
-///
-/// # Errors
-/// When it cannot be had; with what to do about it.
-pub(crate) async fn read(source: &Source) -> anyhow::Result<String> {
-    let address = match source {
-        Source::Here(path) => {
-            return fs::read_to_string(path).with_context(|| path.display().to_string());
-        }
-        Source::Address(address) => address,
-    };
-    let elsewhere = || {
-        format!(
-            "{address} cannot be had. Behind a mirror or without a network, name a file of your own: \
-             --set manifest.NAME=PATH"
-        )
-    };
-    let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
-    let response = http.get(address).send().await.with_context(elsewhere)?;
-    if !response.status().is_success() {
-        bail!("{} (it answers {})", elsewhere(), response.status());
-    }
-    response.text().await.with_context(elsewhere)
-}
 
 /// The images of ours that a bundle holds, where it does.
 ///
@@ -90,81 +59,95 @@ pub(crate) async fn make(place: &Place, args: &BundleArgs) -> anyhow::Result<Exi
     let own = place.source("kind/platform.toml");
     let platform = Platform::read(&own, args.platform.as_deref(), &args.keys)?;
     let plan = Plan::of(args.gateway, &args.skip, true);
-    let up = args.as_up();
-    let lab = up.record(&plan, true);
-    let folder = fs::canonicalize(made(&args.folder)?)?;
-    let (manifests, charts) = (made(&folder.join("manifests"))?, made(&folder.join("charts"))?);
+    let lab = args.as_up().record(&plan, true);
+    let Some(folder) = &args.folder else {
+        for name in sources::images(place, &platform, &plan, &lab).await? {
+            println!("{}", platform.image(&name));
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let folder = fs::canonicalize(made(folder)?)?;
     let archives = made(&folder.join("images"))?;
-    let mut written = toml::Table::new();
-    let mut names = BTreeSet::new();
+    let written = folder.join("platform.toml");
+    let table = sourced(place, &platform, &plan, &lab, &folder).await?;
+    fs::write(&written, toml::to_string_pretty(&table)?)?;
 
-    for (wanted, key, source) in [
-        (plan.has(Step::Metallb), "metallb", &platform.manifest.metallb),
-        (plan.has(Step::GatewayApi), "gateway-api", &platform.manifest.gateway_api),
-    ] {
-        if wanted {
-            println!("manifest  {source}");
-            let text = read(source).await?;
-            objects(&text)?.iter().for_each(|object| images_in(object, &mut names));
-            fs::write(manifests.join(format!("{key}.yaml")), text)?;
-            note(&mut written, "manifest", key, &format!("manifests/{key}.yaml"));
-        }
-    }
-    let source_charts = place.source("charts");
-    let values = Charts { lab: &lab, platform: &platform, images: &[], folder: &source_charts };
-    let [agw_crds, agw] = values.agentgateway();
-    let [kagent_crds, kagent] = values.kagent();
-    for (wanted, release) in [
-        (plan.has(Step::Agentgateway), agw_crds),
-        (plan.has(Step::Agentgateway), agw),
-        (plan.has(Step::Kagent), kagent_crds),
-        (plan.has(Step::Kagent), kagent),
-    ] {
-        if wanted {
-            println!("chart     {}", release.chart);
-            let archive = pull(&release, &charts).await?;
-            for object in rendered(&release, &archive).await? {
-                images_in(&object, &mut names);
-            }
-            let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            note(&mut written, "chart", release.name, &format!("charts/{name}"));
-        }
-    }
-    // What no manifest names: controllers make pods of these.
-    if plan.has(Step::Agentgateway) {
-        names.insert(platform.image.agentgateway.clone());
-    }
-    if plan.has(Step::Kagent) {
-        names.insert(platform.image.kagent_agent.clone());
-    }
-    if args.gateway == GatewayKind::Envoy && plan.has(Step::Gateway) {
-        names.insert(platform.image.envoy.clone());
-    }
+    // With the very file that `up` will be given: what it then asks for is here.
+    let bundled = Platform::read(&own, Some(&written), &[])?;
+    let names = sources::images(place, &bundled, &plan, &lab).await?;
     for name in &names {
         fetch(&platform.image(name), name).await?;
     }
     save(&archives.join("platform.tar"), names.iter().map(String::as_str)).await?;
     if !platform.node.image.is_empty() {
         fetch(&platform.node.image, &platform.node.image).await?;
-        // By its name alone: a digest is not kept in an archive.
-        let untagged = platform.node.image.split('@').next().unwrap_or_default().to_owned();
-        output(command(engine()).args(["tag", &platform.node.image, &untagged])).await?;
-        save(&folder.join(NODE), [untagged.as_str()].into_iter()).await?;
-        note(&mut written, "node", "image", &untagged);
+        output(command(engine()).args(["tag", &platform.node.image, &bundled.node.image])).await?;
+        save(&folder.join(NODE), [bundled.node.image.as_str()].into_iter()).await?;
     }
+    let langgraph = lab.has(Part::Langgraph);
     let (built, _) =
-        images::build(place, &args.build, lab.has(Part::Langgraph), |line| eprintln!("{line}"))
-            .await?;
+        images::build(place, &args.build, langgraph, |line| eprintln!("{line}")).await?;
     let ours: Vec<_> = built.iter().map(Image::name).collect();
     save(&archives.join("ours.tar"), ours.iter().map(String::as_str)).await?;
     let tags: std::collections::BTreeMap<_, _> =
         built.iter().map(|image| (image.service, &image.tag)).collect();
     fs::write(folder.join(OURS), serde_json::to_string_pretty(&tags)?)?;
-    fs::write(folder.join("platform.toml"), toml::to_string_pretty(&written)?)?;
     let shown = folder.display();
     println!("\nIn {shown}: {} images of others, {} of ours.", names.len(), ours.len());
     println!("There: cargo xtask up --platform {shown}/platform.toml --preload {shown}/images");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brings manifests and charts into the folder, and returns its platform.toml: they are named there, and
+/// everything else that decides which images the lab asks for is as it was.
+async fn sourced(
+    place: &Place,
+    platform: &Platform,
+    plan: &Plan,
+    lab: &Record,
+    folder: &Path,
+) -> anyhow::Result<toml::Table> {
+    let (manifests, archives) = (made(&folder.join("manifests"))?, made(&folder.join("charts"))?);
+    let mut table = kept(platform)?;
+    for (key, source) in sources::manifests(plan, platform) {
+        println!("manifest  {source}");
+        let text = sources::read(source).await?;
+        fs::write(manifests.join(format!("{key}.yaml")), text)?;
+        note(&mut table, "manifest", key, &format!("manifests/{key}.yaml"));
+    }
+    let charts = place.source("charts");
+    let charts = Charts { lab, platform, images: &[], folder: &charts };
+    for release in sources::releases(plan, &charts) {
+        println!("chart     {}", release.chart);
+        let archive = pull(&release, &archives).await?;
+        let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        note(&mut table, "chart", release.name, &format!("charts/{name}"));
+    }
+    Ok(table)
+}
+
+/// The part of a platform that a bundle keeps as it is. Mirrors are not: the images of manifests have
+/// their first names there.
+fn kept(platform: &Platform) -> anyhow::Result<toml::Table> {
+    let mut table = toml::Table::new();
+    note(&mut table, "image", "envoy", &platform.image.envoy);
+    note(&mut table, "version", "agentgateway", &platform.version.agentgateway);
+    note(&mut table, "version", "kagent", &platform.version.kagent);
+    if !platform.node.image.is_empty() {
+        // By its name alone: a digest is not kept in an archive.
+        let untagged = platform.node.image.split('@').next().unwrap_or_default();
+        note(&mut table, "node", "image", untagged);
+    }
+    let values =
+        [("agentgateway", &platform.values.agentgateway), ("kagent", &platform.values.kagent)];
+    let mut all = toml::Table::new();
+    for (chart, values) in values {
+        if let Some(values) = values {
+            all.insert(chart.to_owned(), toml::Value::try_from(values)?);
+        }
+    }
+    table.insert("values".to_owned(), toml::Value::Table(all));
+    Ok(table)
 }
 
 fn made(folder: &Path) -> anyhow::Result<PathBuf> {
@@ -210,35 +193,6 @@ async fn pull(release: &Release, into: &Path) -> anyhow::Result<PathBuf> {
     Ok(to)
 }
 
-async fn rendered(release: &Release, archive: &Path) -> anyhow::Result<Vec<Value>> {
-    let values = archive.with_extension("values.json");
-    fs::write(&values, release.values.to_string())?;
-    let mut helm = command("helm");
-    helm.args(["template", release.name]).arg(archive).args(["--namespace", release.namespace]);
-    let text = output(helm.args(["--kube-version", "1.35.0", "--values"]).arg(&values)).await;
-    fs::remove_file(&values)?;
-    objects(&text?)
-}
-
-/// Every `image:` of an object.
-fn images_in(value: &Value, names: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                match value {
-                    // Definitions describe a field of this name; that is no image.
-                    Value::String(image) if key == "image" && image.contains('/') => {
-                        names.insert(image.clone());
-                    }
-                    other => images_in(other, names),
-                }
-            }
-        }
-        Value::Array(all) => all.iter().for_each(|value| images_in(value, names)),
-        _ => {}
-    }
-}
-
 /// Brings an image, unless it is here, and gives it the name that manifests use.
 async fn fetch(from: &str, name: &str) -> anyhow::Result<()> {
     println!("image     {from}");
@@ -268,19 +222,30 @@ pub(crate) async fn save(archive: &Path, names: impl Iterator<Item = &str>) -> a
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     #[test]
-    fn images_are_found_wherever_they_stand_and_schemas_are_none() {
-        let mut names = BTreeSet::new();
-        images_in(
-            &json!({"spec": {"initContainers": [{"image": "a/b:1"}], "containers": [{"image": "c/d@sha256:00"}]},
-                "schema": {"properties": {"image": {"type": "string"}}}, "list": [{"image": "e/f"}]}),
-            &mut names,
-        );
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a/b:1", "c/d@sha256:00", "e/f"]);
+    fn a_bundle_keeps_what_decides_which_images_the_lab_asks_for() {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kind/platform.toml");
+        let keys = [
+            "values.kagent.registry=mirror.example",
+            "values.kagent.database.postgres.bundled.image.registry=mirror.example",
+            "version.kagent=0.10.9",
+            "image.envoy=mirror.example/envoy:1",
+            "node.image=kindest/node:v1@sha256:00",
+        ];
+        let keys = keys.map(|key| crate::platform::key_value(key).unwrap());
+        let platform = Platform::read(&own, None, &keys).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("platform.toml");
+        fs::write(&file, toml::to_string_pretty(&kept(&platform).unwrap()).unwrap()).unwrap();
+        let bundled = Platform::read(&own, Some(&file), &[]).unwrap();
+        assert_eq!(bundled.values, platform.values);
+        assert_eq!(bundled.version, platform.version);
+        assert_eq!(bundled.image, platform.image);
+        assert_eq!(bundled.node.image, "kindest/node:v1");
     }
 
     #[test]

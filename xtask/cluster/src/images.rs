@@ -66,6 +66,11 @@ impl Image {
     }
 }
 
+/// Whether an image is one of ours.
+pub(crate) fn is_ours(name: &str) -> bool {
+    name.strip_prefix(REPOSITORY).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// Builds every image, and gives those that were not there before a line each. The agent in
 /// `LangGraph` is wanted or not.
 pub(crate) async fn build(
@@ -137,11 +142,7 @@ async fn tagged() -> anyhow::Result<Vec<String>> {
     let full = |name: &str| {
         if name.starts_with("hitl/") { format!("docker.io/{name}") } else { name.to_owned() }
     };
-    Ok(list
-        .lines()
-        .map(full)
-        .filter(|name| name.strip_prefix(REPOSITORY).is_some_and(|rest| rest.starts_with('/')))
-        .collect())
+    Ok(list.lines().map(full).filter(|name| is_ours(name)).collect())
 }
 
 /// Removes our images from the engine.

@@ -26,6 +26,7 @@ mod preflight;
 mod render;
 mod run;
 mod shell;
+mod sources;
 mod status;
 mod steps;
 mod teardown;

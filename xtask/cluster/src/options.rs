@@ -307,8 +307,12 @@ pub(crate) struct ImagesArgs {
 #[derive(Args, Debug)]
 pub(crate) struct BundleArgs {
     /// The folder; made if it is not there
-    #[arg(value_name = "DIR")]
-    pub(crate) folder: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "list")]
+    pub(crate) folder: Option<PathBuf>,
+
+    /// Only print the images of others that the lab would ask for, and collect nothing
+    #[arg(long, conflicts_with = "folder")]
+    list: bool,
 
     /// Which gateway it is for
     #[arg(long, value_enum, default_value_t = GatewayKind::Agentgateway)]

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Where every part of the platform comes from.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -65,16 +65,12 @@ pub(crate) struct Versions {
     pub(crate) kagent: String,
 }
 
-/// Images of others that no chart or manifest of theirs names.
+/// Images of others in charts of ours.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Images {
-    /// The plain Envoy's, in a chart of ours.
+    /// The plain Envoy's.
     pub(crate) envoy: String,
-    /// Of the proxies that agentgateway's controller makes.
-    pub(crate) agentgateway: String,
-    /// Of the agents that kagent's controller makes.
-    pub(crate) kagent_agent: String,
 }
 
 /// Values for charts of others, as they are given to helm.
@@ -152,13 +148,47 @@ impl Platform {
         })
     }
 
-    /// An image of this name, from the mirror of its registry if there is one.
+    /// Returns an image's name with the mirror of its registry, if there is one.
     pub(crate) fn image(&self, name: &str) -> String {
         let mirrored = self.mirror.iter().find_map(|(registry, mirror)| {
             let rest = name.strip_prefix(registry.as_str())?.strip_prefix('/')?;
             Some(format!("{mirror}/{rest}"))
         });
         mirrored.unwrap_or_else(|| name.to_owned())
+    }
+
+    /// Returns values for a chart of others: the mirrors of the registries it uses, by the pointer of each
+    /// value, below those that were given for it.
+    pub(crate) fn chart_values(
+        &self,
+        own: Value,
+        registries: &[(&str, &str)],
+        given: Option<&Value>,
+    ) -> Value {
+        let mut values = own;
+        for (registry, keys) in registries {
+            if let Some(mirror) = self.mirror.get(*registry) {
+                let leaf = Value::from(mirror.as_str());
+                let value = keys.rsplit('.').fold(leaf, |value, key| json!({key: value}));
+                merge(&mut values, &value);
+            }
+        }
+        if let Some(given) = given {
+            merge(&mut values, given);
+        }
+        values
+    }
+}
+
+/// Lays values over others.
+fn merge(under: &mut Value, over: &Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(under.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over.clone(),
     }
 }
 
@@ -264,6 +294,38 @@ mod tests {
         assert_eq!(platform.image("ghcr.io/a:1"), "m/g/a:1");
         let values = platform.values.kagent.unwrap();
         assert_eq!(values, serde_json::json!({"x": {"on": true, "n": 3, "tag": "1.2"}}));
+    }
+
+    #[test]
+    fn the_example_of_a_mirror_takes_everything_from_the_mirror() {
+        let example = own().with_file_name("mirror.toml");
+        let platform = Platform::read(&own(), Some(&example), &[]).unwrap();
+        let mirror = "registry.example.com/";
+        let charts = &platform.chart;
+        for chart in
+            [&charts.agentgateway_crds, &charts.agentgateway, &charts.kagent_crds, &charts.kagent]
+        {
+            assert!(chart.to_string().starts_with(&format!("oci://{mirror}")), "{chart}");
+        }
+        for manifest in [&platform.manifest.metallb, &platform.manifest.gateway_api] {
+            assert!(matches!(manifest, Source::Here(_)), "{manifest}");
+        }
+        assert!(platform.node.image.starts_with(mirror), "{}", platform.node.image);
+        // The registries of everything that the lab's own file and the charts name.
+        for registry in ["cr.agentgateway.dev", "docker.io", "ghcr.io", "quay.io"] {
+            let image = platform.image(&format!("{registry}/a/b:1"));
+            assert_eq!(image, format!("{mirror}{registry}/a/b:1"));
+        }
+        // A registry that is in no chart's values would be asked past the mirror.
+        let text = fs::read_to_string(own()).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        for section in ["chart", "image"] {
+            for (_, source) in table[section].as_table().unwrap() {
+                let source = source.as_str().unwrap().trim_start_matches("oci://");
+                let registry = source.split('/').next().unwrap();
+                assert!(platform.mirror.contains_key(registry), "{registry}");
+            }
+        }
     }
 
     #[test]

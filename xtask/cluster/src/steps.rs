@@ -376,7 +376,7 @@ impl Lab {
 
     /// A manifest, from here or from elsewhere, with its images from the mirrors that are named.
     async fn manifest(&self, source: &Source) -> anyhow::Result<Vec<Value>> {
-        let text = crate::bundle::read(source).await?;
+        let text = crate::sources::read(source).await?;
         let mut objects = documents(&text).with_context(|| source.to_string())?;
         if objects.is_empty() {
             bail!("{source} holds no objects");

@@ -155,7 +155,9 @@ impl Charts<'_> {
     pub(crate) fn agentgateway(&self) -> [Release; 2] {
         let namespace = GatewayKind::Agentgateway.namespace();
         let version = Some(self.platform.version.agentgateway.clone());
-        let more = self.platform.values.agentgateway.clone().unwrap_or_else(|| json!({}));
+        let given = self.platform.values.agentgateway.as_ref();
+        let registries = [("cr.agentgateway.dev", "image.registry")];
+        let values = self.platform.chart_values(json!({}), &registries, given);
         let (definitions, chart) = (
             self.platform.chart.agentgateway_crds.clone(),
             self.platform.chart.agentgateway.clone(),
@@ -168,7 +170,7 @@ impl Charts<'_> {
                 version: version.clone(),
                 values: json!({}),
             },
-            Release { name: "agentgateway", namespace, chart, version, values: more },
+            Release { name: "agentgateway", namespace, chart, version, values },
         ]
     }
 
@@ -192,13 +194,20 @@ impl Charts<'_> {
             "kmcp",
             "oauth2-proxy",
         ];
-        let mut values = json!({"providers": {"default": "anthropic", "anthropic": {"model": "claude-haiku-4-5"}}});
+        let mut anthropic = json!({"model": "claude-haiku-4-5"});
+        if self.lab.scripted {
+            // Also for the agents that a person makes in kagent's own page.
+            let url = format!("http://scripted-model.{}:8082", self.lab.agents());
+            anthropic = json!({"model": "scripted", "config": {"baseUrl": url}});
+        }
+        let mut values = json!({"providers": {"default": "anthropic", "anthropic": anthropic}});
         for part in off {
             set(&mut values, part, json!({"enabled": false}));
         }
-        if let Some(more) = &self.platform.values.kagent {
-            merge(&mut values, more);
-        }
+        let registries =
+            [("ghcr.io", "registry"), ("docker.io", "database.postgres.bundled.image.registry")];
+        let given = self.platform.values.kagent.as_ref();
+        let values = self.platform.chart_values(values, &registries, given);
         let (definitions, chart) =
             (self.platform.chart.kagent_crds.clone(), self.platform.chart.kagent.clone());
         [
@@ -211,18 +220,6 @@ impl Charts<'_> {
             },
             Release { name: "kagent", namespace: "kagent", chart, version, values },
         ]
-    }
-}
-
-/// Lays values over others.
-fn merge(under: &mut Value, over: &Value) {
-    match (under, over) {
-        (Value::Object(under), Value::Object(over)) => {
-            for (key, value) in over {
-                merge(under.entry(key.clone()).or_insert(Value::Null), value);
-            }
-        }
-        (under, over) => *under = over.clone(),
     }
 }
 
@@ -258,6 +255,41 @@ mod tests {
     #[test]
     fn values_of_the_whole_lab() {
         insta::assert_json_snapshot!(releases(GatewayKind::Agentgateway, vec![], false));
+    }
+
+    #[test]
+    fn values_of_the_whole_lab_with_the_scripted_model() {
+        let releases = releases(GatewayKind::Agentgateway, vec![], true);
+        let anthropic = &releases["kagent"]["values"]["providers"]["anthropic"];
+        assert_eq!(anthropic["config"]["baseUrl"], "http://scripted-model.kagent:8082");
+        assert_eq!(anthropic["model"], "scripted");
+        assert_eq!(releases["dba-assistant"]["values"]["scriptedModel"]["enabled"], true);
+    }
+
+    #[test]
+    fn charts_of_others_take_their_images_from_mirrors() {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kind/platform.toml");
+        let keys = ["mirror.ghcr.io=m/g", "mirror.docker.io=m/d", "mirror.cr.agentgateway.dev=m/a"];
+        let keys = keys.map(|key| crate::platform::key_value(key).unwrap());
+        let platform = Platform::read(&own, None, &keys).unwrap();
+        let ports = Ports { chat: 8080, queue: 8090, tools: 8081, gateway: 8088 };
+        let gateway = GatewayKind::Agentgateway;
+        let lab = Record {
+            name: "hitl".into(),
+            gateway,
+            ports,
+            hold: 240,
+            left_out: vec![],
+            scripted: true,
+        };
+        let charts = Charts { lab: &lab, platform: &platform, images: &[], folder: Path::new("x") };
+        let [_, kagent] = charts.kagent();
+        assert_eq!(kagent.values["registry"], "m/g");
+        let postgres = "/database/postgres/bundled/image/registry";
+        assert_eq!(kagent.values.pointer(postgres), Some(&json!("m/d")));
+        let [_, agentgateway] = charts.agentgateway();
+        assert_eq!(agentgateway.values, json!({"image": {"registry": "m/a"}}));
+        assert_eq!(charts.envoy().values["image"]["registry"], "m");
     }
 
     #[test]
