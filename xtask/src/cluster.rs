@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Commands that the other program has alone, whether a lab is up or not.
-const ITS_OWN: [&str; 3] = ["images", "render", "bundle"];
+const ITS_OWN: [&str; 4] = ["images", "render", "bundle", "conversations"];
 
 /// Commands that both labs have.
 const SHARED: [&str; 4] = ["status", "teardown", "scenes", "logs"];
@@ -71,10 +71,16 @@ fn is_flag(word: &OsStr, flag: &str) -> bool {
 /// When it cannot be built or started.
 pub(crate) fn become_it(workspace: &Workspace, words: &[OsString]) -> anyhow::Result<()> {
     // Of the whole workspace, so that dependencies are compiled once for everything.
-    let build = ["build", "--workspace", "--locked", "--quiet", "--bin", "cluster", "--bin", "lab"];
+    let build = ["build", "--workspace", "--locked", "--quiet", "--bin", "cluster"];
+    let player = match words.first().and_then(|word| word.to_str()) {
+        Some("scenes") => Some("lab"),
+        Some("conversations") => Some("conversations"),
+        _ => None,
+    };
     // Standard output is the other program's alone: `status --json` goes to programs.
     let mut cargo = workspace.cargo();
-    let status = cargo.args(build).status().with_context(|| workspace::shown(&cargo))?;
+    cargo.args(build).args(player.iter().flat_map(|player| ["--bin", player]));
+    let status = cargo.status().with_context(|| workspace::shown(&cargo))?;
     if !status.success() {
         bail!("`{}` failed ({status})", workspace::shown(&cargo));
     }
@@ -82,8 +88,8 @@ pub(crate) fn become_it(workspace: &Workspace, words: &[OsString]) -> anyhow::Re
     // Paths on the command line are those of whoever typed it.
     cluster.current_dir(std::env::current_dir().context("where this runs")?);
     cluster.args(words);
-    if words.first().is_some_and(|word| word == "scenes") {
-        cluster.arg("--player").arg(workspace.binary("lab"));
+    if let Some(player) = player {
+        cluster.arg("--player").arg(workspace.binary(player));
     }
     let error = cluster.exec();
     Err(error).with_context(|| workspace::shown(&cluster))

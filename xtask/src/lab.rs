@@ -148,13 +148,23 @@ pub(crate) struct ScenesArgs {
     /// Walk a person through them in the browser instead
     #[arg(long)]
     guide: bool,
+
+    /// The agent to play with: in the lab on kind there are three, and all are played unless one is named
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
 }
+
+/// The only agent of the lab on this machine.
+const AGENT: &str = "dba-assistant";
 
 /// Plays the scenes against what is up.
 pub(crate) fn scenes(workspace: &Workspace, args: &ScenesArgs) -> anyhow::Result<ExitCode> {
     let Some(up) = Lab::of(workspace).read() else {
         bail!("{NOTHING}");
     };
+    if let Some(agent) = args.agent.as_ref().filter(|agent| *agent != AGENT) {
+        bail!("no agent {agent:?} is in the lab on this machine; there is {AGENT}");
+    }
     let mut command = workspace.command(workspace.binary("lab"));
     command.args(["scenes", "--agent", &up.fact("agent"), "--gate", &up.fact("gate")]);
     command.args(["--tools", &up.fact("tools"), "--chat", &up.fact("chat")]);

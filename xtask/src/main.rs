@@ -46,6 +46,8 @@ enum Command {
     Scenes(lab::ScenesArgs),
     /// Show what a part of the lab logs
     Logs(lab::LogsArgs),
+    /// Have the conversations that every agent must have with the agents of the lab on kind
+    Conversations(Words),
     /// Look for ways past the gate of the lab on kind
     Doctor,
     /// Build the images of the services
@@ -100,7 +102,8 @@ fn act() -> anyhow::Result<ExitCode> {
         // Only reached with words of others in front: these are the other program's.
         Command::Images(Words { words })
         | Command::Render(Words { words })
-        | Command::Bundle(Words { words }) => {
+        | Command::Bundle(Words { words })
+        | Command::Conversations(Words { words }) => {
             cluster::become_it(&workspace, &words)?;
             Ok(ExitCode::FAILURE)
         }

@@ -1,5 +1,5 @@
-//! The look from outside that ends `up`: MCP through the gateway on both routes, and a call on the
-//! privileged one that must be held.
+//! The look from outside that ends `up`: MCP through the gateway on both routes, a call on the
+//! privileged one that must be held, and a read through the agent.
 //!
 //! Must never call a lab up whose gate does not hold. The call it makes asks for the schema version
 //! that is there already, so that even behind a gate that lets it pass nothing is changed.
@@ -12,7 +12,10 @@ use reqwest::{RequestBuilder, Url};
 use serde_json::{Value, json};
 
 use crate::{
+    agents,
+    json::text,
     objects::CHECKER,
+    options::Part,
     run::Progress,
     status::{GATE_ADMIN, GATE_PODS},
     steps::{self, Lab},
@@ -20,6 +23,9 @@ use crate::{
 
 /// Longest that one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest that a turn of the agent may take: a model answers twice in it.
+const TURN: Duration = Duration::from_mins(1);
 
 /// Longest that the whole may take, while proxies learn of their routes.
 const WHOLE: Duration = Duration::from_mins(1);
@@ -40,14 +46,61 @@ pub(crate) async fn from_outside(lab: &Lab, progress: &Progress) -> anyhow::Resu
         let url = format!("http://localhost:{port}/{path}");
         until(|| ok(http.get(&url))).await.with_context(|| format!("{url} from outside"))?;
     }
-    if lab.record.has(crate::options::Part::Agents) || lab.record.has(crate::options::Part::Kagent)
-    {
-        let url = format!("http://localhost:{}/", lab.record.ports.chat);
+    if lab.record.has(Part::Agents) || lab.record.has(Part::Kagent) {
+        progress.say("asking for the chat");
+        chat(lab, &http).await?;
+    }
+    Ok(Vec::new())
+}
+
+/// The chat's page, kagent's controller behind it, and one read through the first agent.
+async fn chat(lab: &Lab, http: &reqwest::Client) -> anyhow::Result<()> {
+    let base = agents::base(&lab.record.ports);
+    let mut urls = vec![format!("{base}/")];
+    if lab.record.has(Part::Kagent) {
+        // kagent's page answers without a controller, too.
+        urls.push(format!("{base}/api/agents"));
+    }
+    for url in urls {
         until(|| ok(http.get(&url)))
             .await
             .with_context(|| format!("the chat at {url} from outside"))?;
     }
-    Ok(Vec::new())
+    let first = agents::of(&lab.record).into_iter().next();
+    let Some(agent) = first.filter(|_| lab.record.has(Part::Agents)) else { return Ok(()) };
+    let url = agent.endpoint(&lab.record);
+    let asking = async || {
+        let asked = post(http, &url, &question()).timeout(TURN);
+        anyhow::Ok(was_read(&answer(asked).await?)?)
+    };
+    asking().await.with_context(|| format!("a read through the agent at {url}"))
+}
+
+/// What the checker asks an agent, in a conversation of its own.
+fn question() -> Value {
+    let id = || json!(uuid::Uuid::now_v7());
+    json!({"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": {
+        "kind": "message", "messageId": id(), "contextId": id(), "role": "user",
+        "parts": [{"kind": "text", "text": "what's in the orders table?"}]}}})
+}
+
+/// Whether a turn has come to its end by way of the tool, as its task says.
+fn was_read(answer: &Value) -> anyhow::Result<()> {
+    let task = answer.get("result").with_context(|| format!("no task: {answer}"))?;
+    let state = text(task, "/status/state");
+    if state != "completed" {
+        bail!(
+            "the turn is {state:?}; `cargo xtask logs agents` may say why: {}",
+            task.pointer("/status").unwrap_or(task)
+        );
+    }
+    let history = task.get("history").and_then(Value::as_array).into_iter().flatten();
+    let parts = history.filter_map(|message| message.get("parts")?.as_array()).flatten();
+    let mut called = parts.filter(|part| text(part, "/data/name") == "cluster_db_query");
+    if !called.any(|part| part.pointer("/data/response").is_some()) {
+        bail!("the agent answered without asking cluster_db_query: {task}");
+    }
+    Ok(())
 }
 
 async fn until<T, Asking>(ask: impl Fn() -> Asking) -> anyhow::Result<T>
@@ -225,6 +278,21 @@ pub(crate) async fn schema_version(tools: u16) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_counts_when_the_turn_has_completed_with_an_answer_of_the_tool() {
+        let task = |state: &str, data: Value| {
+            json!({"result": {"status": {"state": state}, "history": [
+                {"parts": [{"kind": "text", "text": "…"}]}, {"parts": [{"kind": "data", "data": data}]}]}})
+        };
+        let call = json!({"name": "cluster_db_query", "args": {}});
+        let response = json!({"name": "cluster_db_query", "response": {"output": "…"}});
+        was_read(&task("completed", response.clone())).unwrap();
+        was_read(&task("completed", call)).unwrap_err();
+        let error = was_read(&task("failed", response)).unwrap_err().to_string();
+        assert!(error.contains("failed") && error.contains("logs agents"), "{error}");
+        was_read(&json!({"error": {"code": -32603}})).unwrap_err();
+    }
 
     #[test]
     fn only_a_call_that_ran_is_called_a_gate_that_does_not_hold() {

@@ -5,6 +5,7 @@
 // The documentation of the fields is the text of `--help`; what it prints is its interface.
 #![allow(clippy::doc_markdown, clippy::print_stdout, clippy::print_stderr)]
 
+mod agents;
 mod bundle;
 mod check;
 mod cluster;
@@ -25,6 +26,7 @@ mod pool;
 mod preflight;
 mod render;
 mod run;
+mod scenes;
 mod shell;
 mod sources;
 mod status;
@@ -77,7 +79,8 @@ async fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bundle(args) => bundle::make(&place, &args).await,
         Command::Render(args) => render::print(&place, &args).await.map(|()| ExitCode::SUCCESS),
         Command::Doctor => doctor::look(&place).await,
-        Command::Scenes(args) => up::scenes(&place, &args).await,
+        Command::Scenes(args) => scenes::play(&place, &args).await,
+        Command::Conversations(args) => scenes::converse(&place, &args).await,
         Command::Images(args) => {
             place.make()?;
             let (images, _) = images::build(&place, &args.build, !args.skip_langgraph, |line| {

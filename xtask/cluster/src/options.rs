@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Play the four scenes against the lab
     Scenes(ScenesArgs),
+    /// Have the conversations that every agent must have with the agents of the lab
+    Conversations(ConversationsArgs),
     /// Look for ways past the gate, and for settings that would end a hold too early
     Doctor,
     /// Collect everything that `up` takes from elsewhere into a folder, for a machine without network
@@ -286,7 +288,31 @@ pub(crate) struct ScenesArgs {
     #[arg(long)]
     pub(crate) guide: bool,
 
+    /// The agent to play with; all of them, one after the other, unless named
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+
     /// The program that plays them
+    #[arg(long, hide = true)]
+    pub(crate) player: PathBuf,
+}
+
+/// Which conversations
+#[derive(Args, Debug)]
+pub(crate) struct ConversationsArgs {
+    /// With the agents of the lab on kind. `cargo xtask test conversations` has them without a cluster
+    #[arg(long, required = true)]
+    lab: bool,
+
+    /// The agent to talk with; all of them, one after the other, unless named
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+
+    /// Only conversations whose title holds this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+
+    /// The program that has them
     #[arg(long, hide = true)]
     pub(crate) player: PathBuf,
 }

@@ -148,6 +148,27 @@ impl Platform {
         })
     }
 
+    /// Warns of versions that this lab was not tested with: it was with those of its own file.
+    ///
+    /// # Errors
+    /// When that file cannot be read.
+    pub(crate) fn untested(&self, own: &Path) -> anyhow::Result<Vec<String>> {
+        let tested = Self::read(own, None, &[])?.version;
+        let asked = &self.version;
+        let all = [
+            ("agentgateway", &asked.agentgateway, tested.agentgateway),
+            ("kagent", &asked.kagent, tested.kagent),
+        ];
+        let others = all.into_iter().filter(|(_, asked, tested)| *asked != tested);
+        let warning = |(part, asked, tested): (_, &String, String)| {
+            format!(
+                "{part} {asked}: not tested with this lab, which was tested with {tested}. `cargo xtask doctor` checks \
+                 that the gate holds calls and that nothing ends a hold early."
+            )
+        };
+        Ok(others.map(warning).collect())
+    }
+
     /// Returns an image's name with the mirror of its registry, if there is one.
     pub(crate) fn image(&self, name: &str) -> String {
         let mirrored = self.mirror.iter().find_map(|(registry, mirror)| {
@@ -326,6 +347,18 @@ mod tests {
                 assert!(platform.mirror.contains_key(registry), "{registry}");
             }
         }
+    }
+
+    #[test]
+    fn a_version_that_the_lab_was_not_tested_with_is_warned_of() {
+        let warnings = |keys: &[(String, String)]| {
+            Platform::read(&own(), None, keys).unwrap().untested(&own()).unwrap()
+        };
+        assert!(warnings(&[]).is_empty());
+        let newer = ("version.agentgateway".to_owned(), "1.7.0".to_owned());
+        let [warning] = warnings(&[newer]).try_into().unwrap();
+        assert!(warning.starts_with("agentgateway 1.7.0: not tested"), "{warning}");
+        assert!(warning.contains("1.4.1") && warning.contains("doctor"), "{warning}");
     }
 
     #[test]

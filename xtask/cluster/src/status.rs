@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
+    agents,
     cluster::{Cluster, named},
     conditions::{self, Verdict},
     json::{name, text},
@@ -98,7 +99,7 @@ pub(crate) async fn look(lab: &Record, cluster: &Cluster) -> anyhow::Result<Stat
     let local = |port: u16| format!("http://localhost:{port}");
     let queue = lab.ports.queue_url();
     let urls = Urls {
-        chat: local(lab.ports.chat),
+        chat: agents::chat(lab),
         sign_in: if token.is_empty() {
             String::new()
         } else {
@@ -216,6 +217,9 @@ pub(crate) fn screen(status: &Status, sign_in: bool) -> String {
     let mut lines = vec![String::new()];
     if status.has(Part::Agents) || status.has(Part::Kagent) {
         lines.push(format!("  Chat       {}", urls.chat));
+    }
+    if status.has(Part::Kagent) {
+        lines.push(format!("             ({})", agents::HINT));
     }
     if status.has(Part::Hitl) {
         if sign_in && !urls.sign_in.is_empty() {

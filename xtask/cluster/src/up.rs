@@ -8,13 +8,13 @@ use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    lab::{Place, Record, written_down},
-    options::{Part, ScenesArgs, UpArgs},
+    lab::{Place, Record},
+    options::{Part, UpArgs},
     plan::Plan,
     platform::Platform,
     preflight,
     run::{self, Failure},
-    status, steps,
+    status,
     steps::Lab,
 };
 
@@ -44,6 +44,9 @@ pub(crate) async fn up(place: Place, args: UpArgs) -> anyhow::Result<ExitCode> {
     }
     for (part, why) in &plan.left_out {
         println!("Left out: {part}, {why}.");
+    }
+    for warning in platform.untested(&own)? {
+        println!("{warning}");
     }
     let lab = Arc::new(Lab::new(place.clone(), args, platform, record.clone(), key, known));
     let acting = Arc::clone(&lab);
@@ -140,36 +143,6 @@ fn secret(text: &str) -> Option<String> {
     let quoted = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
     let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
     (!value.is_empty()).then(|| value.to_owned())
-}
-
-/// Plays the scenes: the program that does is the one for every lab, this gives it the addresses.
-pub(crate) async fn scenes(place: &Place, args: &ScenesArgs) -> anyhow::Result<ExitCode> {
-    let lab = written_down(place)?;
-    let cluster = lab.cluster(place).await?;
-    let tokens = steps::tokens(&cluster).await?;
-    let (_, token) = tokens
-        .iter()
-        .find(|(name, _)| **name == "dana")
-        .context("the lab's tokens are gone; `cargo xtask up` makes new ones")?;
-    let forward = cluster.forward("hitl", status::GATE_PODS, status::GATE_ADMIN).await?;
-    let local = |port: u16| format!("http://localhost:{port}");
-    let agent = if lab.has(Part::Kagent) {
-        format!("{}/api/a2a/kagent/dba-assistant/", local(lab.ports.chat))
-    } else {
-        local(lab.ports.chat)
-    };
-    let mut player = crate::shell::command(&args.player);
-    player.args(["scenes", "--agent", &agent, "--gate", &forward.url()]);
-    player.args(["--tools", &local(lab.ports.tools), "--chat", &local(lab.ports.chat)]);
-    // Not on a command line, which everybody on this machine can read.
-    player.env("HITL_QUEUE", format!("{}/login#token={token}", lab.ports.queue_url()));
-    player.env("HITL_TOKEN", token);
-    if args.guide {
-        player.arg("--guide").stdin(std::process::Stdio::inherit());
-    }
-    let status =
-        player.status().await.with_context(|| format!("cannot start {}", args.player.display()))?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[cfg(test)]

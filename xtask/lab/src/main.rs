@@ -70,6 +70,10 @@ struct ScenesArgs {
     #[arg(long, default_value = "http://localhost:8080", value_name = "URL")]
     chat: String,
 
+    /// What there is to know of that chat, for the guide
+    #[arg(long, value_name = "TEXT")]
+    chat_hint: Option<String>,
+
     /// The reviewer's queue, for the guide
     #[arg(
         long,
@@ -115,7 +119,7 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
 async fn play(args: &ScenesArgs) -> anyhow::Result<ExitCode> {
     let world = World::new(args.agent.clone(), args.gate.clone(), args.tools.clone(), &args.token)?;
     if args.guide {
-        scenes::guide(&world, &args.chat, &args.queue).await?;
+        scenes::guide(&world, &args.chat, args.chat_hint.as_deref(), &args.queue).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let played = scenes::play(&world).await.context("setting the stage")?;

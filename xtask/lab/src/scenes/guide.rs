@@ -36,10 +36,16 @@ enum Done {
 ///
 /// # Errors
 /// When something does not answer.
-pub async fn guide(world: &World, chat: &str, queue: &str) -> Result<(), SceneError> {
+pub async fn guide(
+    world: &World,
+    chat: &str,
+    hint: Option<&str>,
+    queue: &str,
+) -> Result<(), SceneError> {
+    let hint = hint.map(|hint| format!("\n   ({hint})")).unwrap_or_default();
     let step = |says: String, done| Step { says, done };
     let steps = [
-        step(format!("Open {chat} and ask: what's in the orders table?\n   Nobody is asked; the rows come back. Press Enter when you have seen them."), Done::Key),
+        step(format!("Open {chat}{hint}\n   and ask: what's in the orders table?\n   Nobody is asked; the rows come back. Press Enter when you have seen them."), Done::Key),
         step("In the chat: truncate customers\n   A card asks you, and only you. Approve it.".to_owned(), Done::Empty("customers")),
         step("In the chat: truncate orders\n   Reject it this time, with a reason. The agent repeats your reason.\n   Press Enter when you have read it.".to_owned(), Done::Key),
         step("In the chat: apply migration v3\n   The call is held: the chat says that it waits for the platform team.".to_owned(), Done::Held("v3")),
