@@ -9,6 +9,7 @@ mod cargo;
 mod clients;
 mod cluster;
 pub(crate) mod conversations;
+mod dashboard;
 mod dependencies;
 mod gateway;
 pub(crate) mod install;
@@ -113,6 +114,11 @@ const SUITES: &[Suite] = &[
         name: "cluster",
         checks: "the whole lab on kind, and every object before a real API server",
         run: cluster::run,
+    },
+    Suite {
+        name: "dashboard",
+        checks: "the scenes in kagent's dashboard and the queue, on a lab on kind that is up",
+        run: dashboard::run,
     },
     // Behind the cluster, which brings a helm where the machine has none.
     Suite {
