@@ -107,7 +107,7 @@ fn act() -> anyhow::Result<ExitCode> {
             cluster::become_it(&workspace, &words)?;
             Ok(ExitCode::FAILURE)
         }
-        Command::Test(args) => Ok(test::run(&workspace, &args)),
+        Command::Test(args) => test::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Fuzz(args) => fuzz::run(&workspace, &args),
         Command::Release(args) => release::run(&workspace, &args),

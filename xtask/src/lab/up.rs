@@ -102,6 +102,10 @@ impl Ports {
     }
 }
 
+/// What the lab runs.
+const PROGRAMS: [&str; 6] =
+    ["dba-assistant", "hitl-extauth", "hitl-ui", "lab", "mcp-ops-tools", "scripted-model"];
+
 /// Starts the lab.
 pub(crate) fn up(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let lab = Lab::of(workspace);
@@ -115,8 +119,11 @@ pub(crate) fn up(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCod
     }
     ports::distinct(&args.ports.all())?;
     all_free(&args.ports)?;
-    let build = ["build", "--workspace", "--locked"];
-    workspace::run(workspace.cargo().args(build))?;
+    // With the features of the whole workspace, so that nothing is compiled again for the tests.
+    let mut build = workspace.cargo();
+    build.args(["build", "--workspace", "--locked"]);
+    build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program]));
+    workspace::run(&mut build)?;
     // Once more: the build may have taken minutes.
     all_free(&args.ports)?;
 

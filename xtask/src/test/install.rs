@@ -153,6 +153,11 @@ fn install_once(
     for pin in pins {
         wanted += &fs::read_to_string(pin).with_context(|| pin.display().to_string())?;
     }
+    // Suites that run beside each other share some.
+    let lock = folder.with_extension("lock");
+    fs::create_dir_all(folder.parent().unwrap_or(folder))?;
+    let lock = fs::File::create(&lock).with_context(|| lock.display().to_string())?;
+    lock.lock().context("waiting for another suite's installation")?;
     let marker = folder.join("installed-from");
     if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
         return Ok(());
