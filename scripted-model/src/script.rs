@@ -4,8 +4,9 @@
 //! for the ids of calls. Must never claim that something happened that no tool has said.
 
 mod intent;
+mod report;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use uuid::Uuid;
 
 use self::intent::{Intent, intents};
@@ -48,7 +49,7 @@ pub fn next(messages: &[Message], tools: &[String]) -> Vec<Said> {
     missing.dedup();
     let mut words = Vec::new();
     if !plans.is_empty() {
-        words.push(format!("I will {}.", plans.join(", and ")));
+        words.push(format!("I'll {}.", plans.join(", then ")));
     }
     if !missing.is_empty() {
         words.push(format!("I have no tool {} to do that with.", missing.join(" and no tool ")));
@@ -73,32 +74,12 @@ fn call(tool: &str, intent: &Intent) -> Said {
     Said::ToolUse { id: format!("toolu_{}", Uuid::new_v4().simple()), name: tool.to_owned(), input }
 }
 
-/// A sentence that quotes what a tool answered, word for word.
+/// What a tool answered, in the model's words.
 fn quoted(block: &Block, messages: &[Message]) -> Option<String> {
     let Block::ToolResult { tool_use_id, content, is_error } = block else { return None };
     let tool = called(messages, tool_use_id).unwrap_or_else(|| "the tool".to_owned());
     let answer = content.as_ref().map(Content::text).unwrap_or_default();
-    if answer.is_empty() {
-        return Some(format!("`{tool}` answered nothing."));
-    }
-    let failed = *is_error == Some(true) || says_so(&answer);
-    Some(if failed {
-        format!("`{tool}` did not do it. It says: {answer}")
-    } else {
-        format!("`{tool}` answered: {answer}")
-    })
-}
-
-/// Whether an answer that is not marked as an error says that nothing was done: runtimes hand on
-/// rejections as plain text, or wrapped in JSON of their own.
-fn says_so(answer: &str) -> bool {
-    if answer.contains("rejected by user") {
-        return true;
-    }
-    let wrapped: Option<Map<String, Value>> = hitl_core::json::read(answer).ok();
-    wrapped.is_some_and(|fields| {
-        fields.contains_key("error") || fields.get("isError") == Some(&Value::Bool(true))
-    })
+    Some(report::told(&tool, &answer, *is_error == Some(true)))
 }
 
 /// The tool of a call made earlier.
@@ -112,6 +93,8 @@ fn called(messages: &[Message], id: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn tools() -> Vec<String> {
@@ -181,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tool_answered_is_quoted_word_for_word() {
+    fn an_answer_is_told_with_the_name_of_its_tool() {
         let after = |content: Value, is_error: bool| {
             let messages = conversation(json!([
                 {"role": "user", "content": "apply migration v4"},
@@ -195,17 +178,18 @@ mod tests {
         };
         assert_eq!(
             after(json!("{\"migrated\":true}"), false),
-            "`run_migration` answered: {\"migrated\":true}"
+            "run_migration answered:\n\n- migrated: true"
         );
         let denied =
             json!([{"type": "text", "text": "Denied. Reason: schema freeze until Monday"}]);
         assert_eq!(
             after(denied, true),
-            "`run_migration` did not do it. It says: Denied. Reason: schema freeze until Monday"
+            "run_migration did not succeed: Denied. Reason: schema freeze until Monday"
         );
         let rejected = json!("Tool call was rejected by user. Reason: not now");
-        assert!(after(rejected, false).starts_with("`run_migration` did not do it."));
-        assert!(after(json!("{\"error\": \"no\"}"), false).contains("did not do it"));
+        let expected =
+            "run_migration was rejected: Tool call was rejected by user. Reason: not now";
+        assert_eq!(after(rejected, false), expected);
     }
 
     #[test]

@@ -33,12 +33,12 @@ impl Intent {
         }
     }
 
-    /// What will be done, after "I will".
+    /// The plan, after "I'll". Without markup: kagent's page shows a preview of it as it is written.
     pub(super) fn plan(&self) -> String {
         match self {
-            Self::Query(sql) => format!("run `{sql}`"),
-            Self::Truncate(table) => format!("empty the table `{table}`"),
-            Self::Migrate(version) => format!("take the schema to {version}"),
+            Self::Query(_) => "run a query".to_owned(),
+            Self::Truncate(table) => format!("empty the {table} table"),
+            Self::Migrate(version) => format!("migrate the schema to {version}"),
         }
     }
 }

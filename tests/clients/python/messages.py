@@ -60,7 +60,7 @@ answer = client.messages.create(**ask(history))
 assert answer.stop_reason == "end_turn", answer
 for result in results:
     assert result["content"][0]["text"] in answer.content[0].text, answer
-assert "`run_migration` did not do it." in answer.content[0].text, answer
+assert "run_migration did not succeed: " in answer.content[0].text, answer
 
 assert client.messages.count_tokens(model="claude-haiku-4-5", messages=[ASKED]).input_tokens > 0
 try:
