@@ -76,6 +76,11 @@ impl Controller {
         kept.tasks.iter().find(|(_, task)| text(task, "id") == id).cloned()
     }
 
+    /// A user's session.
+    pub fn session(&self, user: &str, id: &str) -> Option<Value> {
+        self.kept().sessions.get(&(user.to_owned(), id.to_owned())).cloned()
+    }
+
     /// The names under which agents kept tasks.
     pub fn agents(&self) -> Vec<String> {
         self.kept().agents.clone()
@@ -122,6 +127,73 @@ fn enveloped(status: StatusCode, data: &Value) -> Response {
         .into_response()
 }
 
+fn without_data() -> Response {
+    (StatusCode::OK, Json(json!({"error": false, "message": ""}))).into_response()
+}
+
+/// A task as the controller gives it back: without what is empty, with ids that may be empty, and with
+/// times written its way.
+fn normalised(mut task: Value) -> Value {
+    let status = task.get_mut("status").map(Value::take).unwrap_or_default();
+    let mut kept = json!({"state": text(&status, "state"), "timestamp": timestamp(&status)});
+    if let Some(said) = status.get("message").filter(|said| !said.is_null()) {
+        set(&mut kept, "message", message(said));
+    }
+    set(&mut task, "status", kept);
+    set(&mut task, "kind", json!("task"));
+    for (field, of) in [("history", message as fn(&Value) -> Value), ("artifacts", artifact)] {
+        let list = task.get(field).and_then(Value::as_array);
+        let list: Vec<_> = list.into_iter().flatten().map(of).collect();
+        keep(&mut task, field, (!list.is_empty()).then(|| json!(list)));
+    }
+    tidied(task)
+}
+
+fn timestamp(status: &Value) -> String {
+    let time: Option<jiff::Timestamp> = text(status, "timestamp").parse().ok();
+    time.map(|time| time.to_string()).unwrap_or_default()
+}
+
+fn message(message: &Value) -> Value {
+    let mut kept = tidied(message.clone());
+    for field in ["taskId", "contextId"] {
+        set(&mut kept, field, json!(text(message, field)));
+    }
+    artifact(&kept)
+}
+
+fn artifact(artifact: &Value) -> Value {
+    let mut kept = tidied(artifact.clone());
+    let parts = artifact.get("parts").and_then(Value::as_array).into_iter().flatten();
+    let parts: Vec<_> = parts
+        .map(|part| {
+            // A text that is empty does not come back as one.
+            let empty = text(part, "kind") == "text" && text(part, "text").is_empty();
+            if empty { json!({"kind": "data", "data": {}}) } else { tidied(part.clone()) }
+        })
+        .collect();
+    set(&mut kept, "parts", json!(parts));
+    kept
+}
+
+/// Without metadata that is empty.
+fn tidied(mut value: Value) -> Value {
+    let metadata = value
+        .get("metadata")
+        .filter(|metadata| metadata.as_object().is_some_and(|metadata| !metadata.is_empty()));
+    let metadata = metadata.cloned();
+    keep(&mut value, "metadata", metadata);
+    value
+}
+
+fn keep(value: &mut Value, field: &str, to: Option<Value>) {
+    match (to, value.as_object_mut()) {
+        (Some(to), _) => set(value, field, to),
+        (None, Some(object)) => drop(object.remove(field)),
+        (None, None) => {}
+    }
+}
+
 fn nothing() -> Response {
     enveloped(StatusCode::NOT_FOUND, &Value::Null)
 }
@@ -132,6 +204,7 @@ async fn keep_task(
     headers: HeaderMap,
     Sent(task): Sent,
 ) -> Response {
+    let task = normalised(task);
     let id = text(&task, "id");
     let mut kept = controller.kept();
     if let Some(agent) = headers.get("x-agent-name").and_then(|name| name.to_str().ok()) {
@@ -174,9 +247,10 @@ async fn tasks_of_session(
         return nothing();
     }
     let own = kept.tasks.iter().filter(|(owner, _)| *owner == user).map(|(_, task)| task);
-    let tasks: Value = own.filter(|task| text(task, "contextId") == id).cloned().collect();
+    let tasks: Vec<Value> = own.filter(|task| text(task, "contextId") == id).cloned().collect();
     drop(kept);
-    enveloped(StatusCode::OK, &tasks)
+    // The controller leaves out an empty list.
+    if tasks.is_empty() { without_data() } else { enveloped(StatusCode::OK, &json!(tasks)) }
 }
 
 async fn keep_session(
@@ -184,12 +258,16 @@ async fn keep_session(
     Asker(user): Asker,
     Sent(mut session): Sent,
 ) -> Response {
+    if text(&session, "agent_ref").is_empty() {
+        return enveloped(StatusCode::BAD_REQUEST, &Value::Null);
+    }
     if text(&session, "id").is_empty() {
         set(&mut session, "id", json!(uuid::Uuid::now_v7()));
     }
     set(&mut session, "user_id", json!(user));
     let key = (user, text(&session, "id"));
-    controller.kept().sessions.entry(key).or_insert_with(|| session.clone());
+    // Also over one that is there: who sends no name takes its name away.
+    controller.kept().sessions.insert(key, session.clone());
     enveloped(StatusCode::CREATED, &session)
 }
 

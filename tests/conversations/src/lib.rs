@@ -6,7 +6,10 @@
 //! stage       everything around an agent: gate, tools, gateway, model, kagent's controller
 //! controller  a stand-in for the part of kagent's controller that agents keep their tasks in
 //! process     a program that was started, and ends with whoever started it
+//! wire        what stands before the gateway, and can be cut
 //! play        one conversation with one agent, checked step by step
+//! page        what kagent's page shows of a conversation, live and after a reload   pure
+//! shape       the form of what agents tell and keep                              pure
 //! report      what differs between agents, as the documentation shows it
 //! ```
 //!
@@ -16,8 +19,11 @@
 
 pub mod agents;
 pub mod controller;
+pub mod page;
 pub mod play;
 pub mod process;
 pub mod report;
 pub mod script;
+pub mod shape;
 pub mod stage;
+pub mod wire;

@@ -146,6 +146,7 @@ fn given(args: &Args) -> Option<Place> {
         tools: args.tools.clone()?,
         controller: args.controller.clone(),
         token: args.token.clone()?,
+        wire: None,
     })
 }
 

@@ -1,5 +1,7 @@
 //! One conversation with one agent, checked step by step.
 
+mod kagent;
+
 use std::time::{Duration, Instant};
 
 use hitl_api::State;
@@ -12,10 +14,12 @@ use uuid::Uuid;
 
 use crate::{
     agents::Kind,
+    page::Page,
     script::{
         Act, Address, Conversation, Difference, End, Expect, Gateway, Review, Step, difference,
     },
     stage::{Place, Stage},
+    wire::Wire,
 };
 
 /// Longest that a step's result may take to be there.
@@ -74,6 +78,10 @@ struct Play<'a> {
     /// What came of the others, of several at once.
     others: Vec<Outcome>,
     users: Vec<String>,
+    /// What kagent's page shows, where the conversation is had there.
+    page: Option<Page>,
+    /// What the conversation is called there.
+    title: String,
 }
 
 /// Has a conversation with an agent.
@@ -94,6 +102,8 @@ pub async fn play(
         turn: None,
         others: Vec::new(),
         users: Vec::new(),
+        title: String::new(),
+        page: (conversation.page && place.controller.is_some()).then(Page::default),
         place,
         stage,
     };
@@ -106,12 +116,24 @@ pub async fn play(
             if play.stage.is_none() && place.controller.is_some() { &[INTERNAL][..] } else { &[] };
         let ran = play.world(SOMEBODY)?.account().await?.changes_after(before);
         let others = std::mem::take(&mut play.others);
-        let matches = |expect: &Expect| meets(&outcome, &others, &ran, expect, codes);
+        let kept = play.kept(&outcome).await?;
+        let matches = |expect: &Expect| {
+            meets(&outcome, &others, &ran, expect, codes)?;
+            // Behind a controller events come rewritten.
+            let told = play.stage.is_some().then_some(expect.told.as_ref()).flatten();
+            kagent::has_form(&outcome, kept.as_ref(), told, expect.kept.as_ref())
+        };
         agrees(&step.expect, difference(&step.differs, kind), matches)
             .map_err(|what| PlayError::Step { number: at + 1, what })?;
         if let Outcome::Turn(turn) = outcome {
+            if let Some(page) = &mut play.page {
+                page.heard(&turn.events);
+            }
             play.turn = Some(turn);
         }
+    }
+    if let Some(page) = &play.page {
+        play.outlives_a_reload(page, kind).await?;
     }
     let (end, differs) = (&conversation.end, difference(&conversation.differs, kind));
     let came = play.came(before).await?;
@@ -236,12 +258,16 @@ impl Play<'_> {
         }
         match step.act().ok_or_else(|| anyhow::anyhow!("it says nothing to do"))? {
             Act::Say(text) => {
+                self.open_page(text, &name).await?;
                 let parts = json!([{"kind": "text", "text": text}]);
                 self.send(step, &name, parts).await
             }
             Act::Decide(decision) => {
                 let asked = self.turn.as_ref().map(|turn| turn.asked.clone()).unwrap_or_default();
                 let data = decision.data(&asked);
+                if let Some(page) = &mut self.page {
+                    page.decided(&data);
+                }
                 let parts = json!([
                     {"kind": "data", "data": data, "metadata": {}},
                     {"kind": "text", "text": "Decided"},
@@ -320,6 +346,16 @@ impl Play<'_> {
         let mut outcomes = Vec::new();
         if let Some(review) = &step.meanwhile {
             tokio::select! {
+                lost = self.lose(name, review) => lost?,
+                done = sent.join_next() => outcomes.extend(done),
+            }
+            if review.away {
+                self.world(name)?.held().await?;
+                self.stage()?.unreachable();
+            }
+        }
+        if let Some(review) = step.meanwhile.as_ref().filter(|_| outcomes.is_empty()) {
+            tokio::select! {
                 reviewed = self.review(name, review, true) => reviewed?,
                 done = sent.join_next() => outcomes.extend(done),
             }
@@ -339,10 +375,32 @@ impl Play<'_> {
         Ok(outcome)
     }
 
+    fn wire(&self) -> Result<&Wire, PlayError> {
+        let missing = || anyhow::anyhow!("nothing here can be cut");
+        Ok(self.place.wire.as_ref().ok_or_else(missing)?)
+    }
+
+    /// Cuts the connection of a user's held call, as often as wanted, each time it is held again.
+    async fn lose(&self, name: &str, review: &Review) -> Result<(), PlayError> {
+        for cut in 1..=review.cut {
+            let wire = self.wire()?;
+            self.world(name)?.held().await?;
+            let calls = wire.calls();
+            wire.cut();
+            if cut < review.cut || review.decision().is_some() {
+                wire.call_after(calls).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Decides as a reviewer about what a user's agent asks for. `held` wants a caller to wait for it.
     async fn review(&self, name: &str, review: &Review, held: bool) -> Result<(), PlayError> {
         let world = self.world(name)?;
-        let decision = review.decision();
+        let Some(decision) = review.decision() else { return Ok(()) };
+        if review.cut_answer {
+            self.wire()?.cut_next_answer();
+        }
         let request = if held {
             match world.held().await {
                 // Nothing was held, and nothing had to be; whoever asked is answered by now.

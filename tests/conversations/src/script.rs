@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 use crate::agents::Kind;
 
 /// The files, in the order in which they are played.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("scenes.yaml", include_str!("../conversations/scenes.yaml")),
     ("deciding.yaml", include_str!("../conversations/deciding.yaml")),
     ("waiting.yaml", include_str!("../conversations/waiting.yaml")),
     ("holding.yaml", include_str!("../conversations/holding.yaml")),
+    ("losing.yaml", include_str!("../conversations/losing.yaml")),
 ];
 
 /// Why a file is no script.
@@ -42,6 +43,9 @@ pub struct Conversation {
     pub title: String,
     /// Seconds that the gate holds calls in it, where that matters.
     pub hold: Option<u32>,
+    /// Whether it is had in kagent's page, and must look the same there after a reload.
+    #[serde(default)]
+    pub page: bool,
     /// What happens, in order.
     pub steps: Vec<Step>,
     /// What must have come of it.
@@ -214,19 +218,36 @@ pub struct Review {
     /// Whether there may be nothing to decide.
     #[serde(default)]
     pub optional: bool,
+    /// How often the connection to the gateway is lost before.
+    #[serde(default)]
+    pub cut: u32,
+    /// Whether it is lost, and the gateway cannot be reached after that.
+    #[serde(default)]
+    pub away: bool,
+    /// Whether the connection is lost in the middle of the answer that follows.
+    #[serde(default)]
+    pub cut_answer: bool,
 }
 
 impl Review {
-    /// Whether it says one thing.
+    /// Whether it says one thing, or only loses connections.
     fn is_one(&self) -> bool {
-        self.approve.is_some() != self.reject.is_some()
+        match (&self.approve, &self.reject) {
+            (None, None) => self.cut > 0 || self.away,
+            (approve, reject) => approve.is_some() != reject.is_some(),
+        }
     }
 
-    /// As the gate takes it.
-    pub fn decision(&self) -> hitl_api::Decision {
+    /// Whether it needs a wire that can be cut.
+    fn cuts(&self) -> bool {
+        self.cut > 0 || self.cut_answer || self.away
+    }
+
+    /// As the gate takes it; none where nothing is decided.
+    pub fn decision(&self) -> Option<hitl_api::Decision> {
         let approved = self.approve.is_some();
-        let reason = self.approve.as_ref().or(self.reject.as_ref()).cloned().unwrap_or_default();
-        hitl_api::Decision { approved, reason }
+        let reason = self.approve.as_ref().or(self.reject.as_ref())?.clone();
+        Some(hitl_api::Decision { approved, reason })
     }
 }
 
@@ -246,6 +267,10 @@ pub struct Expect {
     pub others: Option<i64>,
     /// What the tools have done by then.
     pub ran: Option<Vec<String>>,
+    /// The form of what the agent tells, event by event; see [`crate::shape`].
+    pub told: Option<Vec<String>>,
+    /// The form of the task as it is kept then.
+    pub kept: Option<Vec<String>>,
 }
 
 /// What must have come of a conversation. What is not said may be anything.
@@ -307,7 +332,8 @@ impl Conversation {
     /// Whether it can only be had where everything can be stopped and started.
     pub fn needs_stage(&self) -> bool {
         let stops = |step: &Step| matches!(step.act(), Some(Act::Kill | Act::Gateway(_)));
-        self.hold.is_some() || self.steps.iter().any(stops)
+        let cuts = |step: &Step| step.meanwhile.as_ref().is_some_and(Review::cuts);
+        self.hold.is_some() || self.steps.iter().any(|step| stops(step) || cuts(step))
     }
 }
 

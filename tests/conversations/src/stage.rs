@@ -18,6 +18,7 @@ use crate::{
     controller::Controller,
     process::{Process, command, free_address},
     script::Conversation,
+    wire::{Up, Wire},
 };
 
 /// The reviewer of the stage, with the SHA-256 of the token below.
@@ -43,6 +44,8 @@ pub struct Place {
     pub controller: Option<Url>,
     /// A reviewer's token.
     pub token: String,
+    /// What can be cut before the gateway, where there is such a thing.
+    pub wire: Option<Wire>,
 }
 
 /// A stage for one agent.
@@ -52,6 +55,7 @@ pub struct Stage {
     agent: Agent,
     around: Surroundings,
     addresses: Addresses,
+    wire: Wire,
     running: Running,
 }
 
@@ -69,6 +73,7 @@ struct Addresses {
 struct Running {
     agent: Option<Process>,
     gateway: Option<Process>,
+    wire: Option<Up>,
     gate: Option<Process>,
     tools: Option<Process>,
 }
@@ -117,17 +122,20 @@ impl Stage {
             tools: free_address()?,
             controller: serve(Controller::default().router()).await?,
         };
+        // Agents reach the gateway through this.
+        let wired = free_address()?;
+        let wire = Wire::new(wired, addresses.gateway);
         let model = serve(scripted_model::routes::router()).await?;
         let around = Surroundings {
             root: root.to_owned(),
-            gateway: format!("http://{}", addresses.gateway),
+            gateway: format!("http://{wired}"),
             model: format!("http://{model}"),
             controller: format!("http://{}", addresses.controller),
             folder,
         };
         let (bin, envoy) = (bin.to_owned(), envoy.to_owned());
         let running = Running::default();
-        let mut stage = Self { bin, envoy, agent, around, addresses, running };
+        let mut stage = Self { bin, envoy, agent, around, addresses, wire, running };
         stage.gateway_up().await?;
         stage.agent_up().await?;
         Ok(stage)
@@ -162,23 +170,32 @@ impl Stage {
         server.arg(format!("--receipt-keys=http://{admin}/.well-known/jwks.json"));
         let server = Process::start(server, "tools", folder, tools, Some("/healthz")).await?;
         self.running.tools = Some(server);
-        if self.running.gateway.is_none() {
-            self.gateway_up().await?;
-        }
+        self.gateway_up().await?;
         Ok(Place {
             agent: url(self.addresses.agent)?,
             gate: url(admin)?,
             tools: url(tools)?,
             controller: Some(url(self.addresses.controller)?),
             token: TOKEN.to_owned(),
+            wire: Some(self.wire.clone()),
         })
     }
 
-    /// Starts the gateway.
+    /// Starts the gateway where there is none, and lets it be reached.
     ///
     /// # Errors
     /// When it does not start.
     pub async fn gateway_up(&mut self) -> anyhow::Result<()> {
+        if self.running.gateway.is_none() {
+            self.start_gateway().await?;
+        }
+        if self.running.wire.is_none() {
+            self.running.wire = Some(self.wire.up().await?);
+        }
+        Ok(())
+    }
+
+    async fn start_gateway(&mut self) -> anyhow::Result<()> {
         let template = self.around.root.join("tests/gateway/envoy.yaml");
         let config =
             fs::read_to_string(&template).with_context(|| template.display().to_string())?;
@@ -199,9 +216,16 @@ impl Stage {
 
     /// Stops the gateway.
     pub async fn gateway_down(&mut self) {
+        self.unreachable();
         if let Some(gateway) = self.running.gateway.take() {
             gateway.kill().await;
         }
+    }
+
+    /// Lets the gateway go on, and refuses connections to it.
+    pub fn unreachable(&mut self) {
+        drop(self.running.wire.take());
+        self.wire.cut();
     }
 
     async fn agent_up(&mut self) -> anyhow::Result<()> {

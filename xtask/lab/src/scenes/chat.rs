@@ -42,6 +42,8 @@ pub struct Turn {
     pub text: String,
     /// The calls that wait for the user: id and tool.
     pub asked: Vec<(String, String)>,
+    /// All that was told, as it came.
+    pub events: Vec<Value>,
 }
 
 impl Chat {
@@ -164,7 +166,7 @@ fn read(events: &[Value]) -> Option<Turn> {
     // A whole task has its id under another name than an event about it.
     let task = string(last.get("taskId")).or_else(|| string(last.get("id")))?;
     let context = string(last.get("contextId"))?;
-    Some(Turn { task, context, state, text, asked })
+    Some(Turn { task, context, state, text, asked, events: events.to_vec() })
 }
 
 #[cfg(test)]
