@@ -259,27 +259,36 @@ pub fn now() -> String {
 impl Task {
     /// A task that has just been asked for.
     pub fn new(message: &Message, context_id: String) -> Self {
-        let id = new_id();
         let status = Status { state: TaskState::Submitted, message: None, timestamp: Some(now()) };
         let mut task = Self {
             kind: task_kind(),
-            id,
+            id: new_id(),
             context_id,
             status,
             history: Vec::new(),
             artifacts: Vec::new(),
             metadata: Map::new(),
         };
-        task.hear(message);
+        task.status.message = Some(task.heard(message));
         task
     }
 
-    /// Takes a message of its user into its history, with the ids that belong to it.
-    pub fn hear(&mut self, message: &Message) {
+    /// A message of its user, with the ids that belong to it.
+    pub fn heard(&self, message: &Message) -> Message {
         let mut message = message.clone();
         message.task_id = Some(self.id.clone());
         message.context_id = Some(self.context_id.clone());
-        self.history.push(message);
+        message
+    }
+
+    /// All messages, in order.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        let last = self.status.message.as_ref();
+        // A last word is in the history as well.
+        let said = |message: &&Message| {
+            self.history.last().is_none_or(|said| said.message_id != message.message_id)
+        };
+        self.history.iter().chain(last.filter(said))
     }
 
     /// A message of the agent in this task.
@@ -302,6 +311,15 @@ impl Task {
         }
         self.status = Status { state, message, timestamp: Some(now()) };
         self.told()
+    }
+
+    /// Ends the task with a last word. That goes into the history as well: kagent's page shows nothing
+    /// else of a task after a reload.
+    pub fn close(&mut self, state: TaskState, text: String) -> Event {
+        let said = self.say(vec![Part::text(text)]);
+        let event = self.update(state, Some(said.clone()));
+        self.history.push(said);
+        event
     }
 
     /// How long ago its status was told; for ever where it says no time.
@@ -420,6 +438,7 @@ mod tests {
         let message: Message =
             serde_json::from_value(json!({"messageId": "m", "role": "user", "parts": []})).unwrap();
         let mut task = Task::new(&message, "c".into());
+        assert_eq!(task.status.message.as_ref().map(|said| said.role), Some(Role::User));
         let said = task.say(vec![Part::text("hello")]);
         let event =
             serde_json::to_value(task.update(TaskState::InputRequired, Some(said))).unwrap();
@@ -431,5 +450,16 @@ mod tests {
             event["status"]["message"]["parts"][0],
             json!({"kind": "text", "text": "hello"})
         );
+    }
+
+    #[test]
+    fn a_last_word_is_kept_where_a_reload_looks_for_it_and_counts_once() {
+        let message: Message =
+            serde_json::from_value(json!({"messageId": "m", "role": "user", "parts": []})).unwrap();
+        let mut task = Task::new(&message, "c".into());
+        task.close(TaskState::Failed, "It broke.".into());
+        assert_eq!(task.history.iter().map(Message::text).collect::<Vec<_>>(), ["", "It broke."]);
+        assert_eq!(task.messages().count(), 2);
+        assert_eq!(task.status.message.map(|said| said.text()), Some("It broke.".to_owned()));
     }
 }

@@ -204,8 +204,7 @@ impl Agent {
             task = self.read(user, &task.id).await?;
         }
         if self.is_left(&task) {
-            let said = task.say(vec![crate::a2a::Part::text(work::INTERRUPTED)]);
-            task.update(TaskState::Failed, Some(said));
+            task.close(TaskState::Failed, work::INTERRUPTED.to_owned());
             self.tasks.save(user, &task).await?;
         }
         Ok(task)
@@ -228,7 +227,9 @@ impl Agent {
                 let mut turn = Turn::of(&task.metadata).ok_or_else(|| {
                     RpcError::Internal(format!("task {} has lost what it was about", task.id))
                 })?;
-                task.hear(message);
+                // Behind the question: kagent's page looks for the decision there.
+                let heard = task.heard(message);
+                task.update(TaskState::Working, Some(heard));
                 let rejected = turn.decide(&decision);
                 self.take_up(user, task, turn, rejected).await
             }
@@ -253,25 +254,30 @@ impl Agent {
             return Err(RpcError::Params("the message has no text".to_owned()));
         }
         let context = message.context_id.clone().filter(|context| !context.is_empty());
+        let context = context.unwrap_or_else(new_id);
         let mut before = None;
-        if let Some(context) = &context {
-            for task in self.tasks.of_context(user, context).await? {
-                let task = self.settle(user, task).await?;
-                match task.status.state {
-                    // What waits in this conversation waits; nothing new begins beside it.
-                    TaskState::InputRequired => return Ok(Following { task, events: None }),
-                    state if state.is_terminal() => {
-                        before =
-                            Turn::of(&task.metadata).filter(|turn| turn.user == user).or(before);
-                    }
-                    _ => {
-                        let text = format!("Task {} of this conversation is not done yet", task.id);
-                        return Err(RpcError::Params(text));
+        match self.tasks.of_context(user, &context).await? {
+            None => self.tasks.begin_context(user, &context, &text).await?,
+            Some(tasks) => {
+                for task in tasks {
+                    let task = self.settle(user, task).await?;
+                    match task.status.state {
+                        // What waits in this conversation waits; nothing new begins beside it.
+                        TaskState::InputRequired => return Ok(Following { task, events: None }),
+                        state if state.is_terminal() => {
+                            let turn = Turn::of(&task.metadata).filter(|turn| turn.user == user);
+                            before = turn.or(before);
+                        }
+                        _ => {
+                            let text =
+                                format!("Task {} of this conversation is not done yet", task.id);
+                            return Err(RpcError::Params(text));
+                        }
                     }
                 }
             }
         }
-        let task = Task::new(message, context.unwrap_or_else(new_id));
+        let task = Task::new(message, context);
         let turn = Turn::begin(user, before, &text);
         self.take_up(user, task, turn, Vec::new()).await
     }
@@ -286,9 +292,6 @@ impl Agent {
     ) -> Result<Following, RpcError> {
         turn.instance = self.instance.to_string();
         task.metadata.insert(KEY.to_owned(), turn.kept());
-        if task.status.state != TaskState::Submitted {
-            task.update(TaskState::Working, None);
-        }
         // Known as being under way before anybody can read that it is.
         let live = Live::new();
         let receiver = live.events.subscribe();
@@ -340,7 +343,7 @@ impl Agent {
     /// # Errors
     /// When they cannot be read.
     pub async fn conversation(&self, user: &str, context: &str) -> Result<Vec<Task>, RpcError> {
-        let mut tasks = self.tasks.of_context(user, context).await?;
+        let mut tasks = self.tasks.of_context(user, context).await?.unwrap_or_default();
         for task in &mut tasks {
             if self.is_left(task) {
                 *task = self.find(user, &task.id).await?;

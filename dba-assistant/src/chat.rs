@@ -178,7 +178,7 @@ async fn whole(chat: &Chat, user: String, context: Option<String>) -> Result<Res
         return Err(Problem::Rpc(RpcError::TaskNotFound(String::new())));
     }
     let contexts = firsts.into_iter().map(|task| {
-        let words = task.history.first().map(Message::text).unwrap_or_default();
+        let words = task.messages().next().map(Message::text).unwrap_or_default();
         let is = context.as_ref() == Some(&task.context_id);
         (task.context_id, words.chars().take(60).collect(), is)
     });

@@ -4,6 +4,7 @@
 //! config    settings
 //! a2a       tasks, messages and events, as on the wire
 //! approval  asking for approval and giving it: kagent's data parts    pure
+//! notice    what the agent says between a call and its answer       pure
 //! turn      what the model heard and said, how far its calls have come pure
 //! model     the Messages API
 //! tools     MCP, in the name of whoever asks
@@ -19,6 +20,7 @@ pub mod approval;
 pub mod chat;
 pub mod config;
 pub mod model;
+pub mod notice;
 pub mod routes;
 pub mod store;
 pub mod tools;

@@ -39,8 +39,14 @@ pub trait Tasks: Send + Sync {
     /// Keeps a user's task as it is now.
     fn save<'a>(&'a self, user: &'a str, task: &'a Task) -> Asked<'a, ()>;
 
-    /// A user's tasks of one conversation, oldest first.
-    fn of_context<'a>(&'a self, user: &'a str, context: &'a str) -> Asked<'a, Vec<Task>>;
+    /// A user's tasks of one conversation, oldest first; none where the store does not know the
+    /// conversation.
+    fn of_context<'a>(&'a self, user: &'a str, context: &'a str) -> Asked<'a, Option<Vec<Task>>>;
+
+    /// Makes a conversation known that was not, under a name made from the first words said in it.
+    fn begin_context<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> Asked<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Whether other processes may work on the same tasks.
     fn is_shared(&self) -> bool {

@@ -3,8 +3,11 @@
 //! Owns the connections: anew for each turn, so that the agent starts before the gateway is up and
 //! goes on when it has been away. Must never call a tool in another user's name.
 
+mod failure;
+
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,15 +19,21 @@ use rmcp::{
     model::{CallToolRequestParams, ClientConfig, Tool},
     service::RunningService,
     transport::{
-        StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig,
+        StreamableHttpClientTransport, common::client_side_sse::NeverRetry,
+        streamable_http_client::StreamableHttpClientTransportConfig,
     },
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::{approval::Call, model::Offered};
+use self::failure::{Failure, unconnected};
+use crate::{approval::Call, model::Offered, notice};
 
 /// Longest a server may take to say what it has.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest that a gateway may be away after a connection was lost, and how often it is tried.
+const RETURN: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// The header that says for whom.
 const USER: HeaderName = HeaderName::from_static("x-user-id");
@@ -49,6 +58,17 @@ pub struct Answer {
     pub is_error: bool,
 }
 
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Called {
+    /// It was answered, or what became of it is said.
+    Answered(Answer),
+    /// Nothing was sent; says why.
+    NotMade(String),
+    /// The connection ended before an answer began.
+    Lost,
+}
+
 /// Where tools are looked for; a cheap handle.
 #[derive(Clone, Debug)]
 pub struct Servers {
@@ -62,8 +82,7 @@ pub struct Servers {
 struct Connected {
     client: RunningService<RoleClient, ClientConfig>,
     tools: Vec<Tool>,
-    reviewed: bool,
-    url: Url,
+    address: ServerAddress,
 }
 
 /// Connections of one turn.
@@ -71,7 +90,9 @@ pub struct Toolbox {
     servers: Vec<Connected>,
     /// What could not be reached, and why.
     pub away: Vec<String>,
-    limit: Duration,
+    /// What it was opened with, and for whom.
+    from: Servers,
+    user: String,
 }
 
 impl Servers {
@@ -103,7 +124,8 @@ impl Servers {
 
     /// Connects to all that answer, for a user.
     pub async fn open(&self, user: &str) -> Toolbox {
-        let mut toolbox = Toolbox { servers: Vec::new(), away: Vec::new(), limit: self.limit };
+        let (from, user_name) = (self.clone(), user.to_owned());
+        let mut toolbox = Toolbox { servers: Vec::new(), away: Vec::new(), from, user: user_name };
         let connecting = self.addresses.iter().map(|address| self.connect(address, user));
         let connected = futures_util::future::join_all(connecting).await;
         for (address, connected) in self.addresses.iter().zip(connected) {
@@ -118,30 +140,34 @@ impl Servers {
             }
         }
         // Where two have a tool of the same name, the one counts that a reviewer may stand before.
-        toolbox.servers.sort_by_key(|server| !server.reviewed);
+        toolbox.servers.sort_by_key(|server| !server.address.reviewed);
         toolbox
     }
 
     async fn connect(&self, address: &ServerAddress, user: &str) -> Result<Connected, String> {
         let user =
             HeaderValue::try_from(user).map_err(|_| "the user's name is no header".to_owned())?;
-        let config = StreamableHttpClientTransportConfig::with_uri(address.url.as_str())
+        let mut config = StreamableHttpClientTransportConfig::with_uri(address.url.as_str())
             .custom_headers(HashMap::from([(USER, user)]));
+        // An answer that breaks off and cannot be taken up again is told at once, not waited for.
+        config.retry_config = Arc::new(NeverRetry::default());
         let transport = StreamableHttpClientTransport::with_client(self.http.clone(), config);
         let connect = async {
-            let client = ClientConfig::default()
-                .serve(transport)
-                .await
-                .map_err(|error| error.to_string())?;
-            let mut tools = client.list_all_tools().await.map_err(|error| error.to_string())?;
+            let client = ClientConfig::default().serve(transport).await.map_err(|error| {
+                tracing::debug!(server = %address.name, %error, "no connection");
+                unconnected(&error)
+            })?;
+            let mut tools = client.list_all_tools().await.map_err(|error| {
+                tracing::debug!(server = %address.name, %error, "no list of tools");
+                Failure::of(&error).words()
+            })?;
             // What may not be called is not there, neither for the model nor for a call.
             tools.retain(|tool| {
                 let placed = format!("{}/{}", address.name, tool.name);
                 let is = |name: &String| *name == tool.name || *name == placed;
                 self.allowed.is_empty() || self.allowed.iter().any(is)
             });
-            let url = address.url.clone();
-            Ok(Connected { client, tools, reviewed: address.reviewed, url })
+            Ok(Connected { client, tools, address: address.clone() })
         };
         timeout(PATIENCE, connect)
             .await
@@ -175,18 +201,18 @@ impl Toolbox {
 
     /// Whether a platform reviewer may have to approve calls of this tool.
     pub fn is_reviewed(&self, tool: &str) -> bool {
-        self.server(tool).is_some_and(|server| server.reviewed)
+        self.server(tool).is_some_and(|server| server.address.reviewed)
     }
 
     /// Calls a tool. Whatever comes is an answer for the model, word for word.
-    pub async fn call(&self, call: &Call) -> Answer {
-        let wrong = |text: String| Answer { text, is_error: true };
+    pub async fn call(&self, call: &Call) -> Called {
+        let wrong = |text: String| Called::Answered(Answer { text, is_error: true });
         let Some(server) = self.server(&call.name) else {
             return wrong(format!("There is no tool {}.", call.name));
         };
         let params =
             CallToolRequestParams::new(call.name.clone()).with_arguments(call.args.clone());
-        match timeout(self.limit, server.client.call_tool(params)).await {
+        match timeout(self.from.limit, server.client.call_tool(params)).await {
             Ok(Ok(result)) => {
                 let texts = result.content.iter().filter_map(|content| content.as_text());
                 let texts: Vec<_> = texts.map(|text| text.text.as_str()).collect();
@@ -194,17 +220,52 @@ impl Toolbox {
                     (Some(structured), []) => structured.to_string(),
                     _ => texts.join("\n"),
                 };
-                Answer { text, is_error: result.is_error == Some(true) }
+                Called::Answered(Answer { text, is_error: result.is_error == Some(true) })
             }
             Ok(Err(error)) => {
-                let error = without_query(&error.to_string(), &server.url);
-                wrong(format!("The call of {} failed: {error}", call.name))
+                let url = &server.address.url;
+                let log = without_query(&error.to_string(), url);
+                tracing::warn!(tool = %call.name, error = %log, "a call failed");
+                match Failure::of(&error) {
+                    Failure::Unsent(why) => {
+                        Called::NotMade(format!("{} ({why})", server.address.name))
+                    }
+                    Failure::Lost => Called::Lost,
+                    Failure::BrokenOff => wrong(notice::broken_off(&call.name)),
+                    Failure::Refused(why) => {
+                        let why = without_query(&why, url);
+                        wrong(format!("The call of {} failed: {why}", call.name))
+                    }
+                }
             }
             Err(_) => wrong(format!(
                 "The call of {} was given up after {} s. Whether it has run is not known.",
                 call.name,
-                self.limit.as_secs()
+                self.from.limit.as_secs()
             )),
         }
+    }
+
+    /// Connects again to the server that has a tool. A gateway that is just being replaced is waited for.
+    ///
+    /// # Errors
+    /// Why it cannot be reached.
+    pub async fn reconnect(&mut self, tool: &str) -> Result<(), String> {
+        let at = self.servers.iter().position(|server| server.tools.iter().any(|t| t.name == tool));
+        let missing = || format!("there is no tool {tool}");
+        let server = at.and_then(|at| self.servers.get_mut(at)).ok_or_else(missing)?;
+        let mut why = String::new();
+        let trying = async {
+            loop {
+                match self.from.connect(&server.address, &self.user).await {
+                    Ok(connected) => return connected,
+                    Err(error) => why = error,
+                }
+                sleep(AGAIN).await;
+            }
+        };
+        let connected = timeout(RETURN, trying).await;
+        *server = connected.map_err(|_| without_query(&why, &server.address.url))?;
+        Ok(())
     }
 }

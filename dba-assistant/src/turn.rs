@@ -200,11 +200,7 @@ impl Turn {
     /// about they are asked about again: their approval was for a call, and there was none.
     pub fn not_made(&mut self, id: &str, why: &str, ask: bool) -> Next {
         if ask {
-            for step in self.steps.iter_mut().filter(|step| step.progress == Progress::Allowed) {
-                if step.call.id == id {
-                    step.progress = Progress::Asked;
-                }
-            }
+            self.set(id, Progress::Asked);
             self.again = Some(format!("{why} Nothing has run; decide again once it is back."));
         } else {
             let text = format!("{why} The call was not made.");

@@ -5,12 +5,15 @@
 use std::time::Duration;
 
 use super::{Agent, Live};
+use jiff::Timestamp;
+
 use crate::{
     a2a::{Artifact, Event, Part, Task, TaskState, new_id},
     approval::{Call, call_part, request_part, response_part},
     model::ModelError,
+    notice,
     store::StoreError,
-    tools::Toolbox,
+    tools::{Answer, Called, Toolbox},
     turn::{KEY, MOST_ROUNDS, Next, Said, Turn},
 };
 
@@ -59,8 +62,7 @@ impl Work<'_> {
             }
             None => (TaskState::Canceled, "Stopped by its user.".to_owned()),
         };
-        let message = self.task.say(vec![Part::text(text)]);
-        let event = self.task.update(state, Some(message));
+        let event = self.task.close(state, text);
         self.task.metadata.insert(KEY.to_owned(), self.turn.kept());
         if let Err(error) = self.agent.tasks.save(self.user, &self.task).await {
             tracing::error!(task = %self.task.id, %error, "its end is not kept");
@@ -73,7 +75,7 @@ impl Work<'_> {
         for (call, text) in rejected {
             self.status(TaskState::Working, vec![response_part(&call, &text, true)]).await?;
         }
-        let tools = self.agent.servers.open(self.user).await;
+        let mut tools = self.agent.servers.open(self.user).await;
         let mut next = self.turn.what_next();
         loop {
             next = match next {
@@ -82,14 +84,14 @@ impl Work<'_> {
                     let why = format!("It cannot be reached: {}.", tools.away.join(", "));
                     self.turn.not_made(&call.id, &why, self.agent.asks_about(&call.name))
                 }
-                Next::Run(call) => self.make(&tools, &call).await?,
+                Next::Run(call) => self.make(&mut tools, &call).await?,
                 Next::Ask(calls) => {
-                    let requests = calls.iter().map(request_part);
-                    let parts = match self.turn.asked_again() {
-                        Some(why) => [Part::text(why)].into_iter().chain(requests).collect(),
-                        None => requests.collect(),
-                    };
-                    return self.status(TaskState::InputRequired, parts).await;
+                    if let Some(why) = self.turn.asked_again() {
+                        // Of its own: kagent's page shows no text beside a question.
+                        self.status(TaskState::Working, vec![notice::aside(&why)]).await?;
+                    }
+                    let requests = calls.iter().map(request_part).collect();
+                    return self.status(TaskState::InputRequired, requests).await;
                 }
                 Next::Finished(text) => return self.finish(text).await,
                 Next::TooMany => return Err(WorkError::TooMany),
@@ -110,7 +112,7 @@ impl Work<'_> {
         let said = model.next(self.turn.conversation(), &offered, heard).await?;
         let calls = said.iter().any(|said| matches!(said, Said::Call(_)));
         let parts = said.iter().map(|said| match said {
-            Said::Text(text) => Part::text(text.clone()),
+            Said::Text(text) => notice::aside(text),
             Said::Call(call) => call_part(call),
         });
         let parts: Vec<_> = parts.collect();
@@ -121,23 +123,25 @@ impl Work<'_> {
         Ok(next)
     }
 
-    /// Makes a call, and says so while a reviewer has it.
-    async fn make(&mut self, tools: &Toolbox, call: &Call) -> Result<Next, WorkError> {
+    /// Makes a call, and notes what it came to.
+    async fn make(&mut self, tools: &mut Toolbox, call: &Call) -> Result<Next, WorkError> {
         self.turn.running(&call.id);
         self.keep().await?;
-        let calling = tools.call(call);
-        tokio::pin!(calling);
-        let answer = tokio::select! {
-            answer = &mut calling => answer,
-            () = tokio::time::sleep(HELD), if tools.is_reviewed(&call.name) => {
-                let text = format!(
-                    "{} is waiting for the platform team since {}.",
-                    call.name,
-                    crate::a2a::now()
-                );
-                self.status(TaskState::Working, vec![Part::text(text)]).await?;
-                calling.await
+        let since = Timestamp::now();
+        let called = match self.call(tools, call, since).await? {
+            Called::Lost if tools.is_reviewed(&call.name) => {
+                self.repeat(tools, call, since).await?
             }
+            called => called,
+        };
+        let wrong = |text: String| Answer { text, is_error: true };
+        let answer = match called {
+            Called::Answered(answer) => answer,
+            Called::NotMade(why) => {
+                let why = format!("It cannot be reached: {why}.");
+                return Ok(self.turn.not_made(&call.id, &why, self.agent.asks_about(&call.name)));
+            }
+            Called::Lost => wrong(notice::unanswered(&call.name)),
         };
         tracing::info!(task = %self.task.id, tool = %call.name, error = answer.is_error, "called");
         self.turn.answered(&call.id, &answer.text, answer.is_error);
@@ -146,12 +150,55 @@ impl Work<'_> {
         Ok(self.turn.what_next())
     }
 
+    /// Calls a tool, and says since when a reviewer has the call.
+    async fn call(
+        &mut self,
+        tools: &Toolbox,
+        call: &Call,
+        since: Timestamp,
+    ) -> Result<Called, WorkError> {
+        let calling = tools.call(call);
+        tokio::pin!(calling);
+        tokio::select! {
+            called = &mut calling => Ok(called),
+            () = tokio::time::sleep(HELD), if tools.is_reviewed(&call.name) => {
+                self.status(TaskState::Working, vec![notice::held(&call.name, since)]).await?;
+                Ok(calling.await)
+            }
+        }
+    }
+
+    /// Makes a reviewed call once more. The gate kept its request; an approval that was used on the
+    /// first try is not there for the second.
+    async fn repeat(
+        &mut self,
+        tools: &mut Toolbox,
+        call: &Call,
+        since: Timestamp,
+    ) -> Result<Called, WorkError> {
+        self.status(TaskState::Working, vec![notice::repeating(&call.name)]).await?;
+        let wrong = |text: String| Called::Answered(Answer { text, is_error: true });
+        if let Err(why) = tools.reconnect(&call.name).await {
+            return Ok(wrong(notice::lost_and_away(&call.name, &why)));
+        }
+        Ok(match self.call(tools, call, since).await? {
+            Called::Lost => wrong(notice::lost_twice(&call.name)),
+            Called::NotMade(_) => wrong(notice::lost_and_away(&call.name, "it cannot be reached")),
+            answered @ Called::Answered(_) => answered,
+        })
+    }
+
+    /// Tells the answer as kagent's own runtime does: as a message, which is all that its page shows after
+    /// a reload, as an artifact, which is what it shows live, and not once more with the end.
     async fn finish(&mut self, text: String) -> Result<(), WorkError> {
         let artifact = Artifact { artifact_id: new_id(), parts: vec![Part::text(text.clone())] };
         self.task.artifacts.push(artifact.clone());
         let message = self.task.say(vec![Part::text(text)]);
-        let event = self.task.update(TaskState::Completed, Some(message));
+        let said = self.task.update(TaskState::Working, Some(message));
+        let over = self.task.update(TaskState::Completed, None);
+        // All of it is kept before any of it is told.
         self.keep().await?;
+        self.tell(said);
         self.tell(Event::ArtifactUpdate {
             task_id: self.task.id.clone(),
             context_id: self.task.context_id.clone(),
@@ -159,7 +206,7 @@ impl Work<'_> {
             last_chunk: true,
             append: false,
         });
-        self.tell(event);
+        self.tell(over);
         Ok(())
     }
 

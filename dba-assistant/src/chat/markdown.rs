@@ -42,4 +42,11 @@ mod tests {
         assert!(!html.contains("javascript:") && html.contains("href=\"https://ok/\""), "{html}");
         assert!(html.contains("&lt;script&gt;") && html.contains("[y]"), "{html}");
     }
+
+    #[test]
+    fn a_table_is_a_table_and_a_bar_in_a_cell_ends_nothing() {
+        let html = rendered("2 rows.\n\n| id | note |\n| --- | --- |\n| 1 | a\\|b <i> |");
+        assert!(html.starts_with("<p>2 rows.</p>\n<table><thead>"), "{html}");
+        assert!(html.contains("<td>1</td><td>a|b &lt;i&gt;</td>"), "{html}");
+    }
 }

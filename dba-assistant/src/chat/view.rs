@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use hitl_api::reveal::{reveal, reveal_json};
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{is_under_way, markdown::rendered};
 use crate::{
     a2a::{Message, Part, Role, Task, TaskState},
     approval::requested,
+    notice::held_since,
 };
 
 /// One thing on the page.
@@ -80,19 +80,19 @@ impl Conversation {
     }
 
     fn add(&mut self, task: &Task) {
-        let said = task.history.iter().chain(task.status.message.as_ref());
         let mut places = HashMap::new();
         let (mut held, mut failed) = (None, None);
         let asking = task.status.state == TaskState::InputRequired;
-        for message in said {
+        for message in task.messages() {
             if message.role == Role::User {
                 self.heard(message);
                 continue;
             }
             for part in &message.parts {
                 match part {
-                    Part::Text { text, .. } => match waits(text) {
-                        Some(since) => held = Some(since),
+                    Part::Text { text, .. } => match held_since(part) {
+                        // A model that could say the very same would be believed, and change nothing.
+                        Some((tool, since)) => held = Some((shown_name(tool), since)),
                         None => self.blocks.push(Block::Said(rendered(text))),
                     },
                     Part::Data { data, metadata } => {
@@ -105,7 +105,7 @@ impl Conversation {
         }
         if matches!(task.status.state, TaskState::Failed | TaskState::Canceled) {
             // Its last words are how it ended, and nothing that was said.
-            if let Some(Block::Said(_)) = self.blocks.last() {
+            if let (Some(_), Some(Block::Said(_))) = (&task.status.message, self.blocks.last()) {
                 self.blocks.pop();
             }
             let text = task.status.message.as_ref().map(Message::text).unwrap_or_default();
@@ -167,14 +167,6 @@ impl Conversation {
             _ => {}
         }
     }
-}
-
-/// Whether a text says that a call is held: the tool, and since when.
-fn waits(text: &str) -> Option<(String, i64)> {
-    let (tool, since) = text.split_once(" is waiting for the platform team since ")?;
-    let since: Timestamp = since.trim_end_matches('.').parse().ok()?;
-    // Said by the agent of itself; a model that says the very same is believed, and changes nothing.
-    Some((shown_name(tool), since.as_millisecond()))
 }
 
 /// A decision in words.

@@ -12,6 +12,9 @@ use crate::a2a::Task;
 /// Longest an answer may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Longest name of a conversation, in characters.
+const TITLE: usize = 20;
+
 /// Tasks in the controller.
 #[derive(Clone, Debug)]
 pub struct KagentTasks {
@@ -66,39 +69,30 @@ impl KagentTasks {
         }
     }
 
+    /// What is at a path; none where it is not known.
     async fn read<T: serde::de::DeserializeOwned>(
         &self,
         user: &str,
         path: &[&str],
-    ) -> Result<Option<T>, StoreError> {
+    ) -> Result<Option<Envelope<T>>, StoreError> {
         let request = self.signed(self.http.get(self.url(path)?), user).await;
         let answer = request.send().await.map_err(|error| away(&error))?;
         match answer.status() {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {
                 let body = answer.bytes().await.map_err(|error| away(&error))?;
-                let envelope: Envelope<T> =
-                    hitl_core::json::read(&body).map_err(|error| away(&error))?;
-                Ok(envelope.data)
+                hitl_core::json::read(&body).map(Some).map_err(|error| away(&error))
             }
             status => Err(away(&status)),
         }
     }
 }
 
-impl KagentTasks {
-    /// Makes a conversation known, so that its tasks can be asked for and the dashboard shows it.
-    async fn begin_session(&self, user: &str, context: &str) -> Result<(), StoreError> {
-        let body = json!({"id": context, "agent_ref": self.app}).to_string();
-        let request = self.http.post(self.url(&["sessions"])?).body(body);
-        let request = request.header("content-type", "application/json");
-        let answer = self.signed(request, user).await.send().await.map_err(|e| away(&e))?;
-        if !answer.status().is_success() {
-            // Tasks are kept without one as well; they are only not found by conversation.
-            tracing::warn!(status = %answer.status(), "kagent does not take the conversation");
-        }
-        Ok(())
-    }
+/// A conversation's name, as kagent's page makes it from what was said first.
+fn title(said: &str) -> String {
+    let said = said.trim();
+    let title: String = said.chars().take(TITLE).collect();
+    if title.len() < said.len() { title + "..." } else { title }
 }
 
 fn away(why: &dyn std::fmt::Display) -> StoreError {
@@ -107,7 +101,9 @@ fn away(why: &dyn std::fmt::Display) -> StoreError {
 
 impl Tasks for KagentTasks {
     fn task<'a>(&'a self, user: &'a str, id: &'a str) -> Asked<'a, Option<Task>> {
-        Box::pin(async move { self.read(user, &["tasks", id]).await })
+        Box::pin(
+            async move { Ok(self.read(user, &["tasks", id]).await?.and_then(|known| known.data)) },
+        )
     }
 
     fn save<'a>(&'a self, user: &'a str, task: &'a Task) -> Asked<'a, ()> {
@@ -124,17 +120,36 @@ impl Tasks for KagentTasks {
         })
     }
 
-    fn of_context<'a>(&'a self, user: &'a str, context: &'a str) -> Asked<'a, Vec<Task>> {
+    fn of_context<'a>(&'a self, user: &'a str, context: &'a str) -> Asked<'a, Option<Vec<Task>>> {
         Box::pin(async move {
-            let tasks: Option<Vec<Task>> = self.read(user, &["sessions", context, "tasks"]).await?;
-            let Some(mut tasks) = tasks else {
-                // A client that is not the dashboard has made none.
-                self.begin_session(user, context).await?;
-                return Ok(Vec::new());
-            };
-            // Ids sort by time.
-            tasks.sort_by(|a, b| a.id.cmp(&b.id));
-            Ok(tasks)
+            let known = self.read::<Vec<Task>>(user, &["sessions", context, "tasks"]).await?;
+            // A conversation in which nothing was said yet comes without data.
+            let tasks = known.map(|known| known.data.unwrap_or_default());
+            Ok(tasks.map(|mut tasks| {
+                // Ids sort by time.
+                tasks.sort_by(|a, b| a.id.cmp(&b.id));
+                tasks
+            }))
+        })
+    }
+
+    // Only for a conversation that is not known: the controller would take one that is for renamed.
+    fn begin_context<'a>(
+        &'a self,
+        user: &'a str,
+        context: &'a str,
+        said: &'a str,
+    ) -> Asked<'a, ()> {
+        Box::pin(async move {
+            let body = json!({"id": context, "agent_ref": self.app, "name": title(said)});
+            let request = self.http.post(self.url(&["sessions"])?).body(body.to_string());
+            let request = request.header("content-type", "application/json");
+            let answer = self.signed(request, user).await.send().await.map_err(|e| away(&e))?;
+            if !answer.status().is_success() {
+                // Tasks are kept without one as well; they are only not found by conversation.
+                tracing::warn!(status = %answer.status(), "kagent does not take the conversation");
+            }
+            Ok(())
         })
     }
 

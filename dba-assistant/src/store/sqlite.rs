@@ -138,12 +138,12 @@ impl Tasks for SqliteTasks {
         }))
     }
 
-    fn of_context<'a>(&'a self, user: &'a str, context: &'a str) -> Asked<'a, Vec<Task>> {
+    fn of_context<'a>(&'a self, user: &'a str, context: &'a str) -> Asked<'a, Option<Vec<Task>>> {
         let (user, context) = (user.to_owned(), context.to_owned());
         Box::pin(self.with(move |connection| {
             // Ids sort by time.
             let sql = "SELECT task FROM tasks WHERE user = ?1 AND context = ?2 ORDER BY id";
-            all(connection, sql, (user, context))
+            all(connection, sql, (user, context)).map(Some)
         }))
     }
 
