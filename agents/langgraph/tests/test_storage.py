@@ -1,15 +1,17 @@
 """What is kept in memory, and whose it is."""
 
 import asyncio
+import json
 from typing import Any
 
+import httpx
 import pytest
 from a2a.types import Task, TaskState, TaskStatus
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
 from dba_langgraph.settings import Settings
-from dba_langgraph.storage import Memory, StorageError, open_storage
+from dba_langgraph.storage import Controller, Memory, StorageError, open_storage
 
 
 def task(task_id: str) -> Task:
@@ -71,3 +73,28 @@ def test_a_name_that_is_another_address_is_not_looked_for(name: str) -> None:
     storage = open_storage(Settings(kagent_url="http://127.0.0.1:1"))
     with pytest.raises(StorageError, match="cannot be looked for"):
         asyncio.run(storage.task("alice", name))
+
+
+def test_a_conversation_is_named_only_where_kagent_does_not_know_it() -> None:
+    known: dict[str, Any] = {}
+    named: list[dict[str, Any]] = []
+
+    def controller(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            named.append(json.loads(request.content))
+            return httpx.Response(201, json={"data": {}})
+        context = request.url.path.split("/")[3]
+        # A conversation in which nothing was said comes without data, or with none.
+        return httpx.Response(200, json=known[context]) if context in known else httpx.Response(404, json={})
+
+    async def play() -> None:
+        storage = Controller(Settings(kagent_url="http://kagent"), httpx.MockTransport(controller))
+        known.update({"new": {"error": False}, "null": {"error": False, "data": None}})
+        assert await storage.of_context("alice", "new") == []
+        assert await storage.of_context("alice", "null") == []
+        assert await storage.of_context("alice", "unknown") is None
+        await storage.begin_context("alice", "unknown", " what is in the orders table? ")
+        name = "what is in the order..."
+        assert named == [{"id": "unknown", "agent_ref": "kagent__NS__dba_assistant_langgraph", "name": name}]
+
+    asyncio.run(play())

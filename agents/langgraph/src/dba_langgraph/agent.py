@@ -40,7 +40,7 @@ from a2a.utils.errors import ServerError
 
 from dba_langgraph import approval, history
 from dba_langgraph.storage import NAME, Storage, StorageError
-from dba_langgraph.work import INTERRUPTED, KEY, TERMINAL, Work, Worker, told, update
+from dba_langgraph.work import INTERRUPTED, KEY, TERMINAL, Work, Worker, close, told, update
 
 log = logging.getLogger(__name__)
 
@@ -176,10 +176,10 @@ class Agent(RequestHandler):
         if state is not TaskState.input_required:
             waits = "is in terminal state:" if state in TERMINAL else "waits for nothing, it is"
             _refuse(f"Task {task.id} {waits} {state.value}")
-        before = [*(task.history or []), *([task.status.message] if task.status.message else [])]
-        task.status.message = None
-        task.history = [*before, message]
+        # Behind the question: kagent's page looks for the decision there.
         update(task, TaskState.working)
+        heard = {"task_id": task.id, "context_id": task.context_id}
+        task.status.message = message.model_copy(update=heard)
         return task, await self._take_up(user, task, decision or {})
 
     async def _begin(self, user: str, message: Message) -> tuple[Task, Work | None]:
@@ -189,7 +189,11 @@ class Agent(RequestHandler):
         if not history.is_text(text):
             _refuse("the message has letters in it that are none")
         context_id = message.context_id or str(uuid.uuid4())
-        for task in await self._storage.of_context(user, context_id):
+        tasks = await self._storage.of_context(user, context_id)
+        if tasks is None:
+            # A client that is not the dashboard has made none.
+            await self._storage.begin_context(user, context_id, text)
+        for task in tasks or []:
             if not _is_of(task, user):
                 continue
             settled = await self._settle(user, task)
@@ -291,7 +295,7 @@ class Agent(RequestHandler):
             # It may have come to its end between being read and being looked for.
             task = await self._read(user, task.id)
         if self._is_left(task):
-            update(task, TaskState.failed, INTERRUPTED)
+            close(task, TaskState.failed, INTERRUPTED)
             await self._storage.save(user, task)
         return task
 
@@ -370,7 +374,8 @@ async def _told(asked: Coroutine[Any, Any, T]) -> T:
         raise ServerError(InternalError(message=str(error))) from error
     except Exception as error:
         log.exception("a request")
-        raise ServerError(InternalError(message=type(error).__name__)) from error
+        text = "something went wrong; the agent's log says what"
+        raise ServerError(InternalError(message=text)) from error
 
 
 def _shortened(task: Task, length: int | None) -> Task:

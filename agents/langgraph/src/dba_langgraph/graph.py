@@ -100,7 +100,7 @@ class Nodes:
             said = await self._model(offered).ainvoke([SystemMessage(self._system), *heard], config)
         except Exception as error:
             raise history.ModelError(
-                f"The model could not be asked: {str(error) or type(error).__name__}"
+                f"The model could not be asked: {str(error) or 'it cannot be reached'}"
             ) from error
         said = history.spoken(said, state["messages"])
         # What came back with an error is for the user to repeat, not for the model.
@@ -142,7 +142,7 @@ class Nodes:
         begun = [one for one in state["begun"] if one != call_id]
         try:
             answer = await self._servers.call(
-                user_of(config), name, call["args"], lambda: tell({"held": name})
+                user_of(config), name, call["args"], lambda sentence: tell({"said": sentence})
             )
         except AwayError as error:
             if name in self._needs_approval:

@@ -18,11 +18,14 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import TypeAdapter
 
+from dba_langgraph import words
 from dba_langgraph.settings import Settings
 
 PATIENCE = 15.0
 """Longest that the controller may take to answer, in seconds."""
 
+TITLE = 20
+"""Longest name of a conversation, in characters."""
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +53,11 @@ class Storage(Protocol):
     async def save(self, user: str, task: Task) -> None:
         """Keeps a task."""
 
-    async def of_context(self, user: str, context: str) -> list[Task]:
-        """A user's tasks of one conversation."""
+    async def of_context(self, user: str, context: str) -> list[Task] | None:
+        """A user's tasks of one conversation; none where the conversation is not known."""
+
+    async def begin_context(self, user: str, context: str, said: str) -> None:
+        """Makes a conversation known that was not, under a name made from the first words said in it."""
 
     async def close(self) -> None:
         """Ends connections."""
@@ -103,6 +109,9 @@ class Memory:
         own = [task for owner, task in self._tasks.values() if owner == user]
         return [task.model_copy(deep=True) for task in own if task.context_id == context]
 
+    async def begin_context(self, user: str, context: str, said: str) -> None:
+        """Knows every conversation."""
+
     async def close(self) -> None:
         """Has nothing to end."""
 
@@ -126,10 +135,14 @@ class _Signed(httpx.Auth):
 class Controller:
     """In kagent's controller."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Reaches it at ``settings.kagent_url``."""
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Reaches it at ``settings.kagent_url``; over another transport where one is given."""
         self._http = httpx.AsyncClient(
-            base_url=settings.kagent_url, auth=_Signed(settings), timeout=PATIENCE, trust_env=False
+            base_url=settings.kagent_url,
+            auth=_Signed(settings),
+            timeout=PATIENCE,
+            trust_env=False,
+            transport=transport,
         )
         self._app_name = settings.app_name
         self._tasks = KAgentTaskStore(self._http)
@@ -150,17 +163,19 @@ class Controller:
         """Keeps a task."""
         await _answered(self._tasks.save(task, _as(user)))
 
-    async def of_context(self, user: str, context: str) -> list[Task]:
-        """A user's tasks of one conversation; none of a conversation that kagent does not know."""
-        found: list[Task] | None = await _answered(self._of_context(user, _named(context)))
-        if found is None:
-            # A client that is not the dashboard has made none.
-            await _answered(self._begin_session(user, context))
-        return found or []
+    async def of_context(self, user: str, context: str) -> list[Task] | None:
+        """A user's tasks of one conversation; none where kagent does not know it."""
+        return await _answered(self._of_context(user, _named(context)))
 
-    async def _begin_session(self, user: str, context: str) -> None:
-        """Makes a conversation known, so that its tasks can be asked for and the dashboard shows it."""
-        session = {"id": context, "agent_ref": self._app_name}
+    async def begin_context(self, user: str, context: str, said: str) -> None:
+        """Makes a conversation known, so that its tasks can be asked for and the dashboard shows it.
+
+        Only for one that is not known: kagent would take a conversation that is for renamed.
+        """
+        session = {"id": context, "agent_ref": self._app_name, "name": title(said)}
+        await _answered(self._begin_session(user, session))
+
+    async def _begin_session(self, user: str, session: dict[str, str]) -> None:
         answer = await self._http.post("/api/sessions", json=session, headers={"X-User-Id": user})
         if answer.is_error:
             # Tasks are kept without one as well; they are only not found by conversation.
@@ -174,6 +189,12 @@ class Controller:
     async def close(self) -> None:
         """Ends connections."""
         await self._http.aclose()
+
+
+def title(said: str) -> str:
+    """A conversation's name, as kagent's page makes it from what was said first."""
+    said = said.strip()
+    return said[:TITLE] + ("..." if len(said) > TITLE else "")
 
 
 def _as(user: str) -> ServerCallContext:
@@ -197,7 +218,7 @@ async def _answered(asked: Awaitable[T]) -> T | None:
             return None
         raise StorageError(f"kagent's controller answers {status}") from error
     except httpx.HTTPError as error:
-        raise StorageError(f"kagent's controller: {str(error) or type(error).__name__}") from error
+        raise StorageError(f"kagent's controller: {words.plain(error)}") from error
     except (ValueError, AttributeError, httpx.InvalidURL) as error:
         # Not word for word: it may be somebody else's.
         raise StorageError("kagent's controller: an answer that cannot be read") from error

@@ -7,10 +7,10 @@ has been away. Must never call a tool in another user's name, and never wait for
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -26,6 +26,8 @@ from mcp.types import (
     Tool,
 )
 
+from dba_langgraph import words
+
 log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
@@ -33,6 +35,12 @@ PATIENCE = 10.0
 
 HELD = 1.0
 """A call of a reviewed tool that takes longer than this is being held, in seconds."""
+
+RETURN = 10.0
+"""Longest that a gateway may be away after a connection was lost, in seconds."""
+
+AGAIN = 0.25
+"""How often it is tried then, in seconds."""
 
 GRACE = 2.0
 """From the end of an answer's bytes until it must have been understood, in seconds."""
@@ -56,7 +64,12 @@ class Answer:
 
 
 class AwayError(Exception):
-    """No call was made, because a tool cannot be reached; says why."""
+    """No call was made, because a tool cannot be reached; says where and why."""
+
+    def __init__(self, text: str, why: str = "it cannot be reached") -> None:
+        """``why`` is said of the one server that was asked."""
+        super().__init__(text)
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,8 @@ class _Wire(httpx.AsyncBaseTransport):
     def __init__(self) -> None:
         self._inner = httpx.AsyncHTTPTransport()
         self.called = False
+        self.begun = False
+        self.lost = False
         self.ended = asyncio.Event()
         self.refusal: str | None = None
 
@@ -102,8 +117,7 @@ class _Wire(httpx.AsyncBaseTransport):
                 return await self._inner.handle_async_request(request)
         posted = await request.aread() if request.method == "POST" else b""
         calls = bool(posted) and json.loads(posted).get("method") == "tools/call"
-        self.called |= calls
-        answer = await self._inner.handle_async_request(request)
+        answer = await (self._call(request) if calls else self._inner.handle_async_request(request))
         if posted and answer.is_error:
             body = (await answer.aread()).decode(errors="replace").strip()[:MOST_TOLD]
             self.refusal = f"HTTP {answer.status_code}" + (f": {body}" if body else "")
@@ -111,6 +125,21 @@ class _Wire(httpx.AsyncBaseTransport):
             self.ended.set()
         elif calls and isinstance(answer.stream, httpx.AsyncByteStream):
             answer.stream = _Stream(answer.stream, self.ended)
+        return answer
+
+    async def _call(self, request: httpx.Request) -> httpx.Response:
+        """Sends a call; knows afterwards whether it was sent, and whether an answer had begun."""
+        self.called = True
+        try:
+            answer = await self._inner.handle_async_request(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            self.called = False
+            raise
+        except httpx.TransportError as error:
+            self.lost = not isinstance(error, httpx.TimeoutException)
+            self.ended.set()
+            raise
+        self.begun = True
         return answer
 
     async def aclose(self) -> None:
@@ -150,16 +179,34 @@ class Servers:
         return list(offered.values()), away
 
     async def call(
-        self, user: str, tool: str, arguments: Mapping[str, Any], held: Callable[[], None]
+        self, user: str, tool: str, arguments: Mapping[str, Any], tell: Callable[[str], None]
     ) -> Answer:
         """Calls a tool for a user. Whatever comes is an answer for the model, word for word.
 
-        Says ``held`` once when a call that a reviewer may hold takes its time. Raises AwayError when no call
-        was made because nobody that answers has the tool.
+        Tells in a sentence that a reviewer holds the call, and that it is made once more. Raises AwayError
+        when no call was made because nobody that answers has the tool.
         """
         server = await self._having(user, tool)
         if server is None:
             return Answer(f"There is no tool {tool}.", failed=True)
+        since = datetime.now(UTC)
+
+        async def attempt() -> Answer | None:
+            return await self._attempt(server, user, tool, arguments, lambda: tell(words.held(tool, since)))
+
+        answer = await attempt()
+        if answer is None and server.reviewed:
+            # The gate kept its request; an approval that was used is not there for a second call.
+            tell(words.repeating(tool))
+            answer = await _again(tool, attempt)
+        answer = answer or Answer(words.unanswered(tool), failed=True)
+        log.info("called %s for %s: %s", tool, user, "an error" if answer.failed else "ok")
+        return answer
+
+    async def _attempt(
+        self, server: Server, user: str, tool: str, arguments: Mapping[str, Any], held: Callable[[], None]
+    ) -> Answer | None:
+        """The answer to one call; none where the connection was lost before one began."""
         wire, answer = _Wire(), None
         try:
             async with self._session(server, user, wire) as session:
@@ -171,12 +218,15 @@ class Servers:
                         timer.cancel()
         except Exception as error:
             # The library ends the whole connection where a gateway answers with a status.
-            why = wire.refusal or _why(error)
+            why = wire.refusal or words.plain(error)
             if not wire.called:
-                raise AwayError(f"{server.name} ({why})") from error
-            # What had been answered is answered, however the connection ended.
-            answer = answer or Answer(f"The call of {tool} failed: {why}", failed=True)
-        log.info("called %s for %s: %s", tool, user, "an error" if answer.failed else "ok")
+                raise AwayError(f"{server.name} ({why})", why) from error
+            log.warning("a call of %s ended with its connection: %r", tool, words.first(error))
+            if answer is None and not wire.lost:
+                broken = wire.begun and not wire.refusal
+                text = words.broken_off(tool) if broken else f"The call of {tool} failed: {why}."
+                answer = Answer(text, failed=True)
+        # What had been answered is answered, however the connection ended.
         return answer
 
     async def _exchange(
@@ -185,7 +235,7 @@ class Servers:
         wire: _Wire,
         tool: str,
         arguments: Mapping[str, Any],
-    ) -> Answer:
+    ) -> Answer | None:
         # Not by the library's own `call_tool`: that lists the tools after the call, to look at the answer's
         # form, and calls what has run a failure when the list cannot be had.
         params = CallToolRequestParams(name=tool, arguments=dict(arguments))
@@ -201,8 +251,10 @@ class Servers:
             await asyncio.wait({calling, ending}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({calling}, timeout=GRACE)
             if not calling.done():
-                text = wire.refusal or "its answer broke off. Whether it has run is not known"
-                return Answer(f"The call of {tool} failed: {text}.", failed=True)
+                if wire.lost:
+                    return None
+                refused = f"The call of {tool} failed: {wire.refusal}."
+                return Answer(refused if wire.refusal else words.broken_off(tool), failed=True)
             return _read(calling.result())
         except McpError as error:
             if error.error.code == httpx.codes.REQUEST_TIMEOUT:
@@ -235,10 +287,10 @@ class Servers:
             if tools is None:
                 # A query may be a secret.
                 address, _, query = server.url.partition("?")
-                why = f"{server.name} ({wire.refusal or _why(error)})"
+                why = f"{server.name} ({wire.refusal or words.plain(error)})"
                 why = why.replace(query, "…") if query else why
                 log.warning("no tools of %s at %s: %s", server.name, address, why)
-                if isinstance(_first(error), TimeoutError):
+                if isinstance(words.first(error), TimeoutError):
                     # One that says nothing makes everybody wait: not every time.
                     self._silent[server.name] = (loop.time() + SILENCE, why)
                 return why
@@ -260,21 +312,22 @@ class Servers:
             yield session
 
 
+async def _again(tool: str, attempt: Callable[[], Awaitable[Answer | None]]) -> Answer:
+    """Makes a reviewed call once more. A gateway that is just being replaced is waited for."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + RETURN
+    while True:
+        try:
+            answer = await attempt()
+        except AwayError as error:
+            if loop.time() > until:
+                return Answer(words.lost_and_away(tool, error.why), failed=True)
+            await asyncio.sleep(AGAIN)
+        else:
+            return answer or Answer(words.lost_twice(tool), failed=True)
+
+
 def _read(result: CallToolResult) -> Answer:
     texts = [part.text for part in result.content if isinstance(part, TextContent)]
     text = "\n".join(texts) if texts else str(result.structuredContent or "")
     return Answer(text, failed=bool(result.isError))
-
-
-def _first(error: BaseException) -> BaseException:
-    """The first cause of an error; task groups wrap it."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _why(error: BaseException) -> str:
-    error = _first(error)
-    if isinstance(error, TimeoutError):
-        return "it does not answer in time"
-    return str(error) or type(error).__name__

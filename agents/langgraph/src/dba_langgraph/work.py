@@ -28,7 +28,7 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Interrupt
 
-from dba_langgraph import approval, graph, history
+from dba_langgraph import approval, graph, history, words
 from dba_langgraph.storage import Storage, StorageError
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,16 @@ def update(task: Task, state: TaskState, said: str | list[Part] | None = None) -
     task.status = TaskStatus(state=state, timestamp=now(), message=message or None)
 
 
+def close(task: Task, state: TaskState, text: str) -> None:
+    """Ends a task with a last word.
+
+    That goes into the history as well: kagent's page shows nothing else of a task after a reload.
+    """
+    update(task, state, text)
+    if task.status.message:
+        task.history = [*(task.history or []), task.status.message]
+
+
 def told(task: Task) -> TaskStatusUpdateEvent:
     """A task's state, as an event."""
     return TaskStatusUpdateEvent(
@@ -106,6 +116,7 @@ class Work:
         self._driving: asyncio.Task[None] | None = None
         self._working: asyncio.Task[None] | None = None
         self._stop: tuple[TaskState, str] | None = None
+        self._answer: list[Event] = []
         self._keeping = asyncio.Lock()
         self._pending: asyncio.Task[None] | None = None
         self._kept = task.status.state
@@ -159,9 +170,11 @@ class Work:
                 await asyncio.wait({self._pending}, timeout=KEEPING)
             if self._kept in AT_REST:
                 # It had come to its end when it was stopped.
+                for event in self._answer:
+                    self._tell(event)
                 self._tell(told(self._task))
             else:
-                update(self._task, *(end or (TaskState.failed, "It ended without a result.")))
+                close(self._task, *(end or (TaskState.failed, "It ended without a result.")))
                 await self._end()
         except Exception:
             log.exception("task %s", self._task.id)
@@ -185,7 +198,7 @@ class Work:
             if isinstance(error, TOLD):
                 return TaskState.failed, str(error)
             # Other people's words may hold addresses, or more.
-            return TaskState.failed, f"It failed ({type(error).__name__}); the agent's log says why."
+            return TaskState.failed, "Something went wrong; the agent's log says what."
         return None
 
     async def _end(self) -> None:
@@ -211,8 +224,7 @@ class Work:
             if await self._worker.waiting(self.user, self.thread) != self._task.id:
                 raise LostError(f"task {self._task.id} has lost what it was about; nothing has run")
             given = Command(resume=self._said)
-        if self._task.status.state is not TaskState.working:
-            await self._status(TaskState.working)
+        await self._status(TaskState.working)
         last: AnyMessage | None = None
         question: tuple[Interrupt, ...] = ()
         streamed: AsyncIterator[Any] = self._worker.graph.astream(
@@ -223,8 +235,7 @@ class Work:
         )
         async for mode, piece in streamed:
             if mode == "custom":
-                held = f"{piece['held']} is waiting for the platform team since {now()}."
-                await self._status(TaskState.working, held)
+                await self._status(TaskState.working, words.aside(piece["said"]))
             elif "__interrupt__" in piece:
                 # Asked when the stream has ended: then the graph is kept with it.
                 question = piece["__interrupt__"]
@@ -241,7 +252,7 @@ class Work:
     async def _told_of(self, message: AnyMessage) -> None:
         if isinstance(message, AIMessage) and message.tool_calls:
             text = history.text_of(message)
-            parts = [text_part(text)] if text else []
+            parts = [text_part(words.aside(text))] if text else []
             parts += [approval.call_part(call) for call in message.tool_calls]
             await self._status(TaskState.working, parts)
         elif isinstance(message, ToolMessage):
@@ -251,22 +262,26 @@ class Work:
 
     async def _ask(self, interrupts: tuple[Interrupt, ...]) -> None:
         question = interrupts[0].value
-        parts = [text_part(question["again"])] if question.get("again") else []
-        parts += [approval.question_part(request) for request in question["action_requests"]]
+        if again := question.get("again"):
+            # Of its own: kagent's page shows no text beside a question.
+            await self._status(TaskState.working, words.aside(again))
+        parts = [approval.question_part(request) for request in question["action_requests"]]
         await self._status(TaskState.input_required, parts)
 
     async def _finish(self, text: str) -> None:
+        """Keeps the answer as kagent's own runtime does.
+
+        As a message, which is all that its page shows after a reload; as an artifact, which is what it shows
+        live; and not once more with the end. All of it is kept before any of it is told.
+        """
         artifact = Artifact(artifact_id=str(uuid.uuid4()), parts=[text_part(text)])
         self._task.artifacts = [*(self._task.artifacts or []), artifact]
-        await self._status(TaskState.completed, text)
-        self._tell(
-            TaskArtifactUpdateEvent(
-                task_id=self._task.id,
-                context_id=self._task.context_id,
-                artifact=artifact,
-                last_chunk=True,
-            )
+        update(self._task, TaskState.working, text)
+        made = TaskArtifactUpdateEvent(
+            task_id=self._task.id, context_id=self._task.context_id, artifact=artifact, last_chunk=True
         )
+        self._answer = [told(self._task), made]
+        await self._status(TaskState.completed)
 
 
 class Worker:
