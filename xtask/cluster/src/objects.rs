@@ -38,15 +38,22 @@ fn meta(name: &str, namespace: Option<&str>) -> Value {
     meta
 }
 
-/// Namespaces of what is brought up. Ours take only pods that need no privilege.
+/// Namespaces of what is brought up. Ours take only pods that need no privilege. In kagent's, every caller
+/// of its API can create agents: none of their pods may open the files of the node.
 pub(crate) fn namespaces(lab: &Record) -> Vec<Value> {
-    let mut all = vec![("hitl", true), ("ops-tools", true), (lab.agents(), !lab.has(Part::Kagent))];
-    all.push((lab.gateway.namespace(), lab.gateway == GatewayKind::Envoy));
-    let namespace = |(name, restricted): (&str, bool)| {
+    let agents = if lab.has(Part::Kagent) { "baseline" } else { "restricted" };
+    let gateway = (lab.gateway == GatewayKind::Envoy).then_some("restricted");
+    let all = [
+        ("hitl", Some("restricted")),
+        ("ops-tools", Some("restricted")),
+        (lab.agents(), Some(agents)),
+        (lab.gateway.namespace(), gateway),
+    ];
+    let namespace = |(name, level): (&str, Option<&str>)| {
         let mut meta = meta(name, None);
         let enforce = "pod-security.kubernetes.io/enforce";
-        if let (true, Some(labels)) = (restricted, meta.get_mut("labels")) {
-            set(labels, enforce, json!("restricted"));
+        if let (Some(level), Some(labels)) = (level, meta.get_mut("labels")) {
+            set(labels, enforce, json!(level));
         }
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
     };

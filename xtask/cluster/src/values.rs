@@ -200,7 +200,12 @@ impl Charts<'_> {
             let url = format!("http://scripted-model.{}:8082", self.lab.agents());
             anthropic = json!({"model": "scripted", "config": {"baseUrl": url}});
         }
-        let mut values = json!({"providers": {"default": "anthropic", "anthropic": anthropic}});
+        let mut values = json!({
+            "providers": {"default": "anthropic", "anthropic": anthropic},
+            // Without this the controller may create and delete everything in the cluster, and its API
+            // authenticates no caller.
+            "rbac": {"namespaces": ["kagent"]},
+        });
         for part in off {
             set(&mut values, part, json!({"enabled": false}));
         }
