@@ -23,6 +23,11 @@ const INNER: [(&str, &str, u64, &str); 3] = [
     ("hitl", "admin", 8081, "the reviewers' API"),
 ];
 
+/// What ends a call of an agent in kagent (0.10), and what counts where it is not set. Its Go runtime goes by the
+/// first, for which the definition has a default; its Python runtime by the second, which has none, and by its
+/// library's own.
+const TIMEOUTS: [(&str, &str); 2] = [("timeout", "30s"), ("sseReadTimeout", "300s")];
+
 /// What is wrong with routes and policies of Gateway API. `hold` is in seconds.
 pub(crate) fn gateway(seen: &Seen, hold: u64) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -131,11 +136,17 @@ pub(crate) fn around(seen: &Seen, hold: u64) -> Vec<Finding> {
     {
         let about =
             format!("RemoteMCPServer {}/{}", text(server, "/metadata/namespace"), name(server));
-        for timeout in ["timeout", "sseReadTimeout"] {
-            let set = text(server, &format!("/spec/{timeout}"));
-            // kagent's own default where nothing is set.
-            let set = if set.is_empty() { "30s" } else { set };
-            too_short(&mut found, &about, timeout, set, hold);
+        for (timeout, unset) in TIMEOUTS {
+            match text(server, &format!("/spec/{timeout}")) {
+                "" => too_short(
+                    &mut found,
+                    &about,
+                    &format!("{timeout} is not set, which"),
+                    unset,
+                    hold,
+                ),
+                set => too_short(&mut found, &about, timeout, set, hold),
+            }
         }
     }
     for (namespace, port, number, what) in INNER {
@@ -294,9 +305,9 @@ mod tests {
             services: vec![
                 json!({"metadata": {"name": "state", "namespace": "ops-tools"}, "spec": {"type": "NodePort", "ports": [{"targetPort": "status"}]}}),
             ],
-            envoys: vec![],
             gate: json!({"spec": {"template": {"spec": {"containers": [{"args": ["--hold=240"]}]}}}}),
             tools: json!({"spec": {"template": {"spec": {"containers": [{"args": ["--receipt-keys=http://x"]}]}}}}),
+            ..Seen::default()
         }
     }
 
@@ -314,7 +325,7 @@ mod tests {
     #[test]
     fn every_way_past_the_gate_and_every_early_end_is_found() {
         type Spoil = fn(&mut Seen);
-        let spoils: [(&str, Spoil); 20] = [
+        let spoils: [(&str, Spoil); 21] = [
             ("tools by WebSocket", |seen| {
                 seen.services.push(json!({"metadata": {"name": TOOLS, "namespace": "ops-tools"},
                     "spec": {"ports": [{"port": 8080, "appProtocol": "kubernetes.io/ws"}]}}));
@@ -357,7 +368,10 @@ mod tests {
             ("no deadline", |seen| drop(seen.policies.remove(1))),
             ("an impatient agent", |seen| seen.mcp_servers[0]["spec"]["timeout"] = json!("30s")),
             ("an agent with the default", |seen| {
-                seen.mcp_servers[0]["spec"]["sseReadTimeout"] = Value::Null;
+                seen.mcp_servers[0]["spec"]["timeout"] = Value::Null;
+            }),
+            ("an impatient agent of Python", |seen| {
+                seen.mcp_servers[0]["spec"]["sseReadTimeout"] = json!("30s");
             }),
             ("no receipts", |seen| {
                 seen.tools["spec"]["template"]["spec"]["containers"][0]["args"] = json!([]);
@@ -374,6 +388,32 @@ mod tests {
             assert!(!all(&seen).is_empty(), "{what} was not found");
         }
         assert!(!gateway(&Seen::default(), 240).is_empty());
+    }
+
+    #[test]
+    fn of_the_timeouts_of_a_tool_server_one_alone_has_a_short_default() {
+        let found = |spec: Value, hold| {
+            let server = json!({"metadata": {"name": "p", "namespace": "kagent"}, "spec": spec});
+            let seen = Seen { mcp_servers: vec![server], ..good() };
+            around(&seen, hold).into_iter().map(|found| found.text).collect::<Vec<_>>()
+        };
+        let url = "http://gateway/privileged/mcp";
+        // What the definition makes of a server for which nothing was said.
+        let short =
+            found(json!({"url": url, "timeout": "30s", "protocol": "STREAMABLE_HTTP"}), 240);
+        assert!(
+            matches!(short.as_slice(), [only] if only.starts_with("timeout is 30s, ")),
+            "{short:?}"
+        );
+        // The Python runtime takes 300 s by itself.
+        let set = json!({"url": url, "timeout": "10m"});
+        assert_eq!(found(set.clone(), 299), Vec::<String>::new());
+        let long = found(set, 300);
+        let said = "sseReadTimeout is not set, which is 300s, ";
+        assert!(matches!(long.as_slice(), [only] if only.starts_with(said)), "{long:?}");
+        let none = found(json!({"url": url, "sseReadTimeout": "10m"}), 240);
+        let said = "timeout is not set, which is 30s, ";
+        assert!(matches!(none.as_slice(), [only] if only.starts_with(said)), "{none:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
 
 use super::{Suite, schemas};
 use crate::workspace;
@@ -52,6 +53,7 @@ pub(super) fn accepted(suite: &Suite<'_>) -> anyhow::Result<usize> {
         workspace::run(suite.tool("kubectl", &apply).arg(&definitions))?;
         let wait = ["wait", "--for=condition=Established", "customresourcedefinition", "--all"];
         workspace::run(&mut suite.tool("kubectl", &wait))?;
+        timeouts(suite)?;
     } else {
         println!("only what needs no platform: its definitions are not beside the checkout");
     }
@@ -80,6 +82,23 @@ pub(super) fn accepted(suite: &Suite<'_>) -> anyhow::Result<usize> {
     as_written_down(suite, "postgres", &rendered)?;
     count += taken(suite, "the gate over PostgreSQL", rendered, conform.as_ref())?;
     Ok(count)
+}
+
+/// What kagent's definition makes of a tool server for which no timeout was said: `doctor` takes the first for
+/// 30 s where it is not set, and leaves the second to the agent's runtime.
+fn timeouts(suite: &Suite<'_>) -> anyhow::Result<()> {
+    let server = json!({"apiVersion": "kagent.dev/v1alpha2", "kind": "RemoteMCPServer",
+        "metadata": {"name": "suite", "namespace": "default"},
+        "spec": {"description": "none", "url": "http://none"}});
+    let dry = ["create", "--dry-run=server", "--validate=strict", "--output=json", "--filename=-"];
+    let made: Value =
+        serde_json::from_str(&kubectl(suite, &dry, &server.to_string())?).context("kubectl")?;
+    let spec = made.get("spec").cloned().unwrap_or_default();
+    let (timeout, read) = (spec.get("timeout"), spec.get("sseReadTimeout"));
+    if timeout != Some(&Value::from("30s")) || read.is_some() {
+        bail!("a RemoteMCPServer has other defaults than doctor says (30s, and none): {spec}");
+    }
+    Ok(())
 }
 
 /// Has a way's objects accepted; gives how many that were.
