@@ -1,11 +1,18 @@
 //! Looks for ways past the gate, and for settings that would end a hold too early.
 //!
 //! Owns the findings over objects, which are pure, and attempts to do what must not work. Must never
-//! change anything: the call it tries asks for the schema version that is there already.
+//! change anything: what it tries asks for what is there already, or is a dry run.
 
+mod asking;
+mod dry_runs;
 mod envoy;
+#[cfg(test)]
+mod fake;
+mod kagent;
 mod kubernetes;
+mod rights;
 mod routes;
+mod selector;
 mod trying;
 mod upgrades;
 
@@ -62,6 +69,13 @@ pub(crate) struct Seen {
     pub(crate) gate: Value,
     /// The tool server's.
     pub(crate) tools: Value,
+    /// All Deployments, among which the controllers of kagents are found.
+    pub(crate) deployments: Vec<Value>,
+    pub(crate) config_maps: Vec<Value>,
+    pub(crate) roles: Vec<Value>,
+    pub(crate) role_bindings: Vec<Value>,
+    pub(crate) cluster_roles: Vec<Value>,
+    pub(crate) cluster_role_bindings: Vec<Value>,
 }
 
 impl Seen {
@@ -70,6 +84,8 @@ impl Seen {
             let of = named("apps/v1", "Deployment", namespace);
             anyhow::Ok(cluster.get(&of, name).await?.unwrap_or_default())
         };
+        let all = async |api: &str, kind: &str| cluster.list(&unspaced(api, kind), "").await;
+        let roles = "rbac.authorization.k8s.io/v1";
         let mut envoys = Vec::new();
         if lab.gateway == GatewayKind::Envoy {
             let maps = cluster.list(&named("v1", "ConfigMap", lab.gateway.namespace()), "").await?;
@@ -82,19 +98,17 @@ impl Seen {
             }
         }
         Ok(Self {
-            routes: cluster
-                .list(&unspaced("gateway.networking.k8s.io/v1", "HTTPRoute"), "")
-                .await?,
-            policies: cluster
-                .list(&unspaced("agentgateway.dev/v1alpha1", "AgentgatewayPolicy"), "")
-                .await?,
-            mcp_servers: cluster
-                .list(&unspaced("kagent.dev/v1alpha2", "RemoteMCPServer"), "")
-                .await?,
-            network_policies: cluster
-                .list(&unspaced("networking.k8s.io/v1", "NetworkPolicy"), "")
-                .await?,
-            services: cluster.list(&unspaced("v1", "Service"), "").await?,
+            routes: all("gateway.networking.k8s.io/v1", "HTTPRoute").await?,
+            policies: all("agentgateway.dev/v1alpha1", "AgentgatewayPolicy").await?,
+            mcp_servers: all("kagent.dev/v1alpha2", "RemoteMCPServer").await?,
+            network_policies: all("networking.k8s.io/v1", "NetworkPolicy").await?,
+            services: all("v1", "Service").await?,
+            deployments: all("apps/v1", "Deployment").await?,
+            config_maps: all("v1", "ConfigMap").await?,
+            roles: all(roles, "Role").await?,
+            role_bindings: all(roles, "RoleBinding").await?,
+            cluster_roles: all(roles, "ClusterRole").await?,
+            cluster_role_bindings: all(roles, "ClusterRoleBinding").await?,
             envoys,
             gate: deployment("hitl", "hitl-extauth").await?,
             tools: deployment("ops-tools", "mcp-ops-tools").await?,
@@ -112,20 +126,23 @@ pub(crate) async fn look(place: &Place) -> anyhow::Result<ExitCode> {
         GatewayKind::Envoy => envoy::gateway(&seen.envoys),
     };
     findings.extend(kubernetes::around(&seen, u64::from(lab.hold)));
+    findings.extend(kagent::findings(&seen, &["hitl", "ops-tools", lab.gateway.namespace()]));
     let mut tried = Vec::new();
-    if lab.has(Part::OpsTools) && lab.has(Part::Hitl) {
-        match trying::everything(&cluster, &lab).await {
+    let mut try_out =
+        |outcome: anyhow::Result<(Vec<String>, Vec<Finding>)>, what: &str| match outcome {
             Ok((said, found)) => {
-                tried = said;
+                tried.extend(said);
                 findings.extend(found);
             }
             // What was seen is said all the same.
-            Err(error) => findings.push(Finding {
-                weight: Weight::Wrong,
-                about: "trying".to_owned(),
-                text: format!("nothing was tried from pods: {error:#}"),
-            }),
-        }
+            Err(error) => findings.push(Finding::wrong("trying", format!("{what}: {error:#}"))),
+        };
+    if lab.has(Part::OpsTools) && lab.has(Part::Hitl) {
+        try_out(trying::everything(&cluster, &lab).await, "nothing was tried from pods");
+    }
+    let kagents = kagent::all(&seen);
+    if lab.has(Part::Hitl) && !kagents.is_empty() {
+        try_out(asking::everything(&cluster, &kagents).await, "not everything was tried at kagent");
     }
     for line in &tried {
         println!("tried   {line}");
@@ -141,7 +158,7 @@ pub(crate) async fn look(place: &Place) -> anyhow::Result<ExitCode> {
     let wrong = findings.iter().any(|finding| finding.weight == Weight::Wrong);
     if findings.is_empty() {
         println!(
-            "Nothing was found: every privileged route is gated, nothing ends a hold early, nothing reaches the tools past the gate."
+            "Nothing was found: every privileged route is gated, nothing ends a hold early, nothing reaches the tools past the gate, no controller of kagent has rights there."
         );
     }
     Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })

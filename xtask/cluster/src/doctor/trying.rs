@@ -117,7 +117,16 @@ pub(crate) async fn everything(
         // takes their pods away.
         let asked = INNER.iter().enumerate().map(|(at, (url, ..))| {
             let name = format!("hitl-doctor-{at}");
-            async move { asked_from(cluster, lab.agents(), &name, url).await }
+            // As the pods of agents there are labelled.
+            let labels = if lab.has(Part::Kagent) {
+                json!({"app": "kagent", "kagent": name, "app.kubernetes.io/part-of": "kagent"})
+            } else {
+                json!({"app.kubernetes.io/part-of": "hitl"})
+            };
+            async move {
+                let args = vec!["--healthcheck", url];
+                Asker { namespace: lab.agents(), name: &name, labels, args }.ask(cluster).await
+            }
         });
         for ((url, what, before), said) in INNER.into_iter().zip(join_all(asked).await) {
             found.extend(finding(lab.agents(), url, what, before, &reach(&said?)));
@@ -183,7 +192,7 @@ async fn withdraw(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// How far a pod got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Reach {
+pub(super) enum Reach {
     /// A connection was made, whatever came of it.
     Made,
     /// None was.
@@ -193,7 +202,7 @@ enum Reach {
 }
 
 /// Reads what a pod has said that asked an address.
-fn reach(said: &str) -> Reach {
+pub(super) fn reach(said: &str) -> Reach {
     let Some((_, why)) = said.split_once(" does not answer: ") else {
         // Success has no words. Any other answer means that it is reached, too.
         let answered = said.is_empty() || said.contains(" answers ");
@@ -238,39 +247,50 @@ fn finding(
     }
 }
 
-/// What a pod in a namespace says that asks an address; nothing where it is content with the answer.
-async fn asked_from(
-    cluster: &Cluster,
-    namespace: &str,
-    name: &str,
-    url: &str,
-) -> anyhow::Result<String> {
-    let gate = named("apps/v1", "Deployment", "hitl");
-    let gate = cluster.get(&gate, "hitl-extauth").await?.unwrap_or_default();
-    let image = text(&gate, "/spec/template/spec/containers/0/image").to_owned();
-    let pods = named("v1", "Pod", namespace);
-    cluster.delete(&pods, name).await?;
-    let restricted = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true});
-    let pod = json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "hitl"}},
-        "spec": {"restartPolicy": "Never", "automountServiceAccountToken": false, "activeDeadlineSeconds": 30,
-            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": name, "image": image, "args": ["--healthcheck", url], "securityContext": restricted}]}});
-    cluster.apply(&[pod]).await?;
-    let ended = cluster.until(&pods, name, POD, ended).await;
-    let mut log = String::new();
-    let logged =
-        cluster.log(namespace, name, &kube::api::LogParams::default(), |line| log += line).await;
-    let seen = cluster.get(&pods, name).await;
-    cluster.delete(&pods, name).await?;
-    ended?;
-    logged?;
-    let seen = seen?.unwrap_or_default();
-    // Only success has no words: one that was ended has not said that it got there.
-    if log.is_empty() && text(&seen, "/status/phase") != "Succeeded" {
-        log = format!("its pod ended without a word: {}", text(&seen, "/status/reason"));
+/// A pod that asks an address, of the gate's own image.
+pub(super) struct Asker<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+    pub(super) labels: Value,
+    pub(super) args: Vec<&'a str>,
+}
+
+impl Asker<'_> {
+    /// What the pod says; nothing where it is content with the answer.
+    pub(super) async fn ask(&self, cluster: &Cluster) -> anyhow::Result<String> {
+        let Self { namespace, name, .. } = *self;
+        let gate = named("apps/v1", "Deployment", "hitl");
+        let gate = cluster.get(&gate, "hitl-extauth").await?.unwrap_or_default();
+        let pods = named("v1", "Pod", namespace);
+        cluster.delete(&pods, name).await?;
+        let image = text(&gate, "/spec/template/spec/containers/0/image");
+        cluster.apply(&[self.pod(image)]).await?;
+        let ended = cluster.until(&pods, name, POD, ended).await;
+        let mut log = String::new();
+        let logged = cluster
+            .log(namespace, name, &kube::api::LogParams::default(), |line| log += line)
+            .await;
+        let seen = cluster.get(&pods, name).await;
+        cluster.delete(&pods, name).await?;
+        ended?;
+        logged?;
+        let seen = seen?.unwrap_or_default();
+        // Only success has no words: one that was ended has not said that it got there.
+        if log.is_empty() && text(&seen, "/status/phase") != "Succeeded" {
+            log = format!("its pod ended without a word: {}", text(&seen, "/status/reason"));
+        }
+        Ok(log)
     }
-    Ok(log)
+
+    fn pod(&self, image: &str) -> Value {
+        let Self { namespace, name, labels, args } = self;
+        let restricted = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true});
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "spec": {"restartPolicy": "Never", "automountServiceAccountToken": false, "activeDeadlineSeconds": 30,
+                "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{"name": name, "image": image, "args": args, "securityContext": restricted}]}})
+    }
 }
 
 fn ended(pod: &Value) -> Verdict {
