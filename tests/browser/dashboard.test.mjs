@@ -40,7 +40,8 @@ after(() => browser?.close());
 
 const look = (name) => user.screenshot({ path: join(OUT, `${name}.png`), fullPage: true });
 const account = async () => (await fetch(state)).json();
-const chat = () => user.locator("main");
+// The page has a main element around another.
+const chat = () => user.locator("main").last();
 const count = async (text) => (await chat().innerText()).split(text).length - 1;
 
 async function open(agent) {

@@ -46,7 +46,7 @@ const account = async () => (await fetch(state)).json();
 
 test("scene 1: a read needs nobody", async () => {
   await say("what's in the orders table?");
-  await said("answered").waitFor();
+  await said("3 rows at schema v2").waitFor();
   await user.locator(".called", { hasText: "cluster_db_query" }).locator("summary").click();
   await user.getByRole("region", { name: /What cluster_db_query answered/ }).waitFor();
   await look(user, "1-read");
@@ -60,7 +60,7 @@ test("scene 2: a truncate is approved, and rejected, by the user in the chat", a
   assert.equal((await account()).row_counts.customers, 3);
   await look(user, "2-card");
   await user.getByRole("button", { name: "Approve" }).click();
-  await said("rows_deleted").waitFor();
+  await said("The customers table is empty now").waitFor();
   assert.equal((await account()).row_counts.customers, 0);
   await done();
   await say("truncate orders");
@@ -83,7 +83,7 @@ test("scene 3: a migration waits for the platform team, who approve it", async (
   await look(reviewer, "3-queue");
   await reviewer.getByRole("button", { name: "Approve once" }).click();
   await reviewer.locator(".band", { hasText: "the call passed at once" }).waitFor();
-  await said("migrated").waitFor();
+  await said("The schema is at v3 now").waitFor();
   const { schema_version, audit } = await account();
   assert.equal(schema_version, "v3");
   assert.match(JSON.stringify(audit.at(-1).approval), /dana/);
@@ -193,7 +193,7 @@ for (const colorScheme of ["light", "dark"]) {
       await page.getByRole("button", { name: "Stop" }).click();
       await page.getByPlaceholder("What do you want to do?").fill("what's in the orders table?");
       await page.keyboard.press("Enter");
-      await page.locator(".said", { hasText: "answered" }).waitFor();
+      await page.locator(".said", { hasText: "at schema" }).waitFor();
       await page.locator(".called summary").last().click();
       await check("read");
       await page.goto(`${chat}/c/none`);

@@ -48,7 +48,7 @@ pub async fn guide(
         step(format!("Open {chat}{hint}\n   and ask: what's in the orders table?\n   Nobody is asked; the rows come back. Press Enter when you have seen them."), Done::Key),
         step("In the chat: truncate customers\n   A card asks you, and only you. Approve it.".to_owned(), Done::Empty("customers")),
         step("In the chat: truncate orders\n   Reject it this time, with a reason. The agent repeats your reason.\n   Press Enter when you have read it.".to_owned(), Done::Key),
-        step("In the chat: apply migration v3\n   The call is held: the chat says that it waits for the platform team.".to_owned(), Done::Held("v3")),
+        step("In the chat: apply migration v3\n   The gate holds the call until a reviewer decides.".to_owned(), Done::Held("v3")),
         step(format!("In another browser, open {queue}\n   (where queue.localhost does not resolve: 127.0.0.1 in its place)\n   See what would run, and approve it. The chat goes on by itself."), Done::Version("v3")),
         step("In the chat: apply migration v4".to_owned(), Done::Held("v4")),
         step("In the queue: reject it with a reason. The chat shows it word for word.".to_owned(), Done::Rejected("v4")),
