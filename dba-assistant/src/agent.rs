@@ -305,7 +305,7 @@ impl Agent {
         tokio::spawn(async move {
             let id = task.id.clone();
             let work = work::Work { agent: &agent, user: &user, task, turn, live: live.clone() };
-            work.run(rejected).await;
+            Box::pin(work.run(rejected)).await;
             agent.ended(&id, &live);
         });
         Ok(following)

@@ -172,7 +172,7 @@ mod tests {
                 json!({"migrated": false, "from": "v3", "to": "v3", "note": "at v3"}),
                 "The schema is at v3 already. Nothing was changed.",
             ),
-            (json!({"sum": 4, "of": ["a"]}), "the_tool answered:\n\n- sum: 4\n- of: [\"a\"]"),
+            (json!({"sum": 4, "of": ["a"]}), "the_tool answered:\n\n- of: [\"a\"]\n- sum: 4"),
         ] {
             assert_eq!(said(&answer), sentence);
         }

@@ -333,6 +333,8 @@ pub fn outlives_a_reload(live: &Page, reloaded: &Page, tells_failures: bool) -> 
 }
 
 #[cfg(test)]
+// Its helpers take what `json!` has just made.
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use serde_json::json;
 

@@ -52,7 +52,7 @@ async fn main() -> ExitCode {
         eprintln!("TLS was set up twice");
         return ExitCode::FAILURE;
     }
-    match act(Cli::parse().command).await {
+    match Box::pin(act(Cli::parse().command)).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("\n{error:#}");

@@ -50,7 +50,7 @@ impl Play<'_> {
         let request = request.header("content-type", "application/json").body(session.to_string());
         let answer = request.send().await.map_err(|error| anyhow::anyhow!(error))?;
         answer.error_for_status().map_err(|error| anyhow::anyhow!(error))?;
-        self.title = words.to_owned();
+        words.clone_into(&mut self.title);
         Ok(())
     }
 

@@ -174,20 +174,20 @@ pub(super) mod tests {
 
     /// What kagent's chart makes: with roles of the whole cluster, or of its own namespace.
     pub(in crate::doctor) fn seen(everywhere: bool) -> Seen {
-        let rules = json!([{"apiGroups": [""], "resources": ["*"], "verbs": ["create", "update", "patch", "delete"]}]);
+        let writes = json!([{"apiGroups": [""], "resources": ["*"], "verbs": ["create", "update", "patch", "delete"]}]);
         let reads =
             json!([{"apiGroups": [""], "resources": ["*"], "verbs": ["get", "list", "watch"]}]);
         let subjects =
             json!([{"kind": "ServiceAccount", "name": "kagent-controller", "namespace": "kagent"}]);
-        let (role, space) =
+        let (kind, space) =
             if everywhere { ("ClusterRole", Value::Null) } else { ("Role", json!("kagent")) };
         let role_of = |name: &str, rules: &Value| json!({"metadata": {"name": name, "namespace": space}, "rules": rules});
         let binding = |name: &str, to: &str| {
             json!({"metadata": {"name": name, "namespace": space},
-            "roleRef": {"kind": role, "name": to}, "subjects": subjects})
+            "roleRef": {"kind": kind, "name": to}, "subjects": subjects})
         };
         let roles =
-            vec![role_of("kagent-writer-role", &rules), role_of("kagent-getter-role", &reads)];
+            vec![role_of("kagent-writer-role", &writes), role_of("kagent-getter-role", &reads)];
         let bindings = vec![
             binding("kagent-writer-rolebinding", "kagent-writer-role"),
             binding("kagent-getter-rolebinding", "kagent-getter-role"),
