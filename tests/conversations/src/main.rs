@@ -110,7 +110,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         println!("\n{} at {}", kind.name(), place.agent);
         for conversation in &conversations {
             let follows = conversation.steps.iter().any(|step| step.hang_up);
-            if conversation.needs_stage() || (follows && place.controller.is_none()) {
+            let needs_more = conversation.needs_stage() || (follows && place.controller.is_none());
+            if needs_more || conversation.is_without(kind).is_some() {
                 println!("  left out  {}", conversation.title);
                 continue;
             }
@@ -161,8 +162,13 @@ async fn on_stage(
     let kind = agent.kind;
     println!("\n{}", kind.name());
     let mut stage = Stage::set(&root, &bin, &args.envoy, &folder, agent).await?;
-    let mut wrong = 0;
+    let (mut played, mut wrong) = (0, 0);
     for conversation in conversations {
+        if let Some(why) = conversation.is_without(kind) {
+            println!("  left out  {}: {why}", conversation.title);
+            continue;
+        }
+        played += 1;
         let place = stage.begin(conversation).await?;
         let begun = Instant::now();
         let outcome = play::play(conversation, kind, &place, Some(&mut stage)).await;
@@ -171,7 +177,7 @@ async fn on_stage(
             wrong += 1;
         }
     }
-    Ok((conversations.len(), wrong))
+    Ok((played, wrong))
 }
 
 /// Says how a conversation went; gives whether it went well.

@@ -14,7 +14,12 @@ pub fn differences(conversations: &[Conversation]) -> String {
         .to_owned();
     for conversation in conversations {
         let of_steps = conversation.steps.iter().flat_map(|step| step.differs.iter().map(told));
-        let mut rows: Vec<_> = of_steps.chain(conversation.differs.iter().map(told)).collect();
+        let of_end = conversation.differs.iter().map(told);
+        let without = conversation
+            .without
+            .iter()
+            .map(|without| row(&without.agents, &without.because, without.upstream.as_deref()));
+        let mut rows: Vec<_> = of_steps.chain(of_end).chain(without).collect();
         // The same may show in several steps.
         let mut seen = HashSet::new();
         rows.retain(|row| seen.insert(row.clone()));
@@ -29,15 +34,19 @@ pub fn differences(conversations: &[Conversation]) -> String {
 }
 
 fn told<T>(difference: &Difference<T>) -> (String, String, String) {
-    let agents: Vec<_> = difference.agents.iter().copied().map(Kind::name).collect();
-    let upstream = match difference.upstream.as_deref() {
+    row(&difference.agents, &difference.because, difference.upstream.as_deref())
+}
+
+fn row(agents: &[Kind], because: &str, upstream: Option<&str>) -> (String, String, String) {
+    let agents: Vec<_> = agents.iter().copied().map(Kind::name).collect();
+    let upstream = match upstream {
         None => "not filed, as far as we saw".to_owned(),
         Some(url) => {
             let number = url.rsplit('/').next().unwrap_or(url);
             format!("[#{number}]({url})")
         }
     };
-    (agents.join(", "), difference.because.clone(), upstream)
+    (agents.join(", "), because.to_owned(), upstream)
 }
 
 #[cfg(test)]

@@ -53,6 +53,29 @@ pub struct Conversation {
     /// Agents that end otherwise.
     #[serde(default)]
     pub differs: Vec<Difference<End>>,
+    /// Agents with which it cannot be had.
+    #[serde(default)]
+    pub without: Vec<Without>,
+}
+
+/// Agents with which a conversation cannot be had.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Without {
+    /// Which.
+    pub agents: Vec<Kind>,
+    /// What they do, for people.
+    pub because: String,
+    /// Where that is known upstream; none where no report of it was found.
+    pub upstream: Option<String>,
+}
+
+impl Conversation {
+    /// Returns why it is not had with an agent, if it is not.
+    pub fn is_without(&self, kind: Kind) -> Option<&str> {
+        let without = self.without.iter().find(|without| without.agents.contains(&kind));
+        without.map(|without| without.because.as_str())
+    }
 }
 
 /// One thing that happens. Exactly one of the first group is there.
