@@ -43,7 +43,9 @@ pub(crate) struct TestArgs {
     soak: bool,
 
     /// How many suites run beside each other, of those that wait more than they compute
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    ///
+    /// More than one needs more than two cores: browsers and agents give up on services that are slow.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     jobs: u8,
 
     /// Where to write down how the only suite ended
