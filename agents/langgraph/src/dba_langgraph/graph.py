@@ -82,6 +82,7 @@ class Nodes:
         """Calls of the tools in ``needs_approval`` are asked about."""
         self._model, self._servers, self._system = model, servers, system
         self._needs_approval = frozenset(needs_approval)
+        self._offered: list[dict[str, Any]] = []
 
     async def model(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Asks the model what comes next."""
@@ -91,10 +92,14 @@ class Nodes:
                 f"The model asked for more than {MOST_ROUNDS} rounds of calls, and was stopped."
             )
         offered, away = await self._servers.offered(user_of(config))
+        if rounds and not offered:
+            # The gateway went away in the middle of a turn: the model hears what came of its call.
+            offered = self._offered
         if not offered:
             raise NoToolsError(
                 f"No tools can be reached: {', '.join(away)}. Try again when the gateway is up."
             )
+        self._offered = offered
         heard = history.well_formed(state["messages"], state.get("begun", []))
         try:
             said = await self._model(offered).ainvoke([SystemMessage(self._system), *heard], config)
