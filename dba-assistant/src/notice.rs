@@ -65,7 +65,7 @@ pub fn lost_and_away(tool: &str, why: &str) -> String {
     )
 }
 
-/// What is answered for a call that nobody reviews and whose connection was lost.
+/// The answer to an unreviewed call whose connection was lost.
 pub fn unanswered(tool: &str) -> String {
     format!("The connection was lost before {tool} was answered. {MAY_HAVE_RUN}")
 }

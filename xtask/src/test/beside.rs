@@ -141,7 +141,7 @@ fn started(workspace: &Workspace, suite: &'static Suite) -> anyhow::Result<Repor
     }
     command.stdout(output.try_clone()?).stderr(output);
     let status = command.status().context("cannot start a suite's process");
-    // Shown whatever became of it, and whole.
+    // Shown also when the process could not be started, and in one piece.
     let mut screen = io::stdout().lock();
     io::copy(&mut File::open(&log)?, &mut screen)?;
     drop(screen);

@@ -184,7 +184,7 @@ class Servers:
         """Calls a tool for a user. Whatever comes is an answer for the model, word for word.
 
         Tells in a sentence that a reviewer holds the call, and that it is made once more. Raises AwayError
-        when no call was made because nobody that answers has the tool.
+        when no call was made because no server that answers has the tool.
         """
         server = await self._having(user, tool)
         if server is None:

@@ -49,7 +49,7 @@ def lost_and_away(tool: str, why: str) -> str:
 
 
 def unanswered(tool: str) -> str:
-    """What is answered for a call that nobody reviews and whose connection was lost."""
+    """The answer to an unreviewed call whose connection was lost."""
     return f"The connection was lost before {tool} was answered. {MAY_HAVE_RUN}"
 
 

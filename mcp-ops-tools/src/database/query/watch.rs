@@ -48,7 +48,7 @@ pub(super) struct Watch(Mutex<Watching>);
 
 #[derive(Default)]
 pub(super) struct Watching {
-    /// Set while the statement is somebody else's; our own are not watched.
+    /// Set while the statement is a caller's; our own are not watched.
     pub(super) foreign: bool,
     /// Whether the statement has shown to be a SELECT.
     pub(super) selecting: bool,
